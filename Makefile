@@ -1,0 +1,44 @@
+# One command each; every target sets up what it needs in .venv.
+PYTHON ?= $(shell for v in 3.11 3.12 3.10; do command -v python$$v && break; done || command -v python3)
+BIN := .venv/bin
+PHOTOS ?=
+OUTPUT := outputs/demo/3dgs/latest
+
+.PHONY: setup demo test lint bench clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit("Python %d.%d was found, 3.10 to 3.12 is expected: make PYTHON=/path/to/python3.11" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+# The main job: photos -> cameras and points -> trained, evaluated, looked at.
+# make demo PHOTOS=folder does it with your photos.
+demo: setup
+ifeq ($(PHOTOS),)
+	$(BIN)/fm3d sample --output-dir sample --overwrite True
+endif
+	$(BIN)/ns-train 3dgs --data "$(if $(PHOTOS),$(PHOTOS),sample)" --experiment-name demo --timestamp latest \
+		--vis tensorboard --viewer.quit-on-train-completion True sfm
+	$(BIN)/fm3d show --load-config $(OUTPUT)/config.yml --output result.png
+	@echo "Look at it: $(BIN)/ns-viewer --load-config $(OUTPUT)/config.yml"
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/python -m pip install --quiet --editable ".[lint]"
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+bench: setup
+	$(BIN)/python tests/benchmarks/bench_kernels.py
+	$(BIN)/python tests/benchmarks/bench_training.py
+	$(BIN)/python tests/benchmarks/bench_sfm.py
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,70 @@
+"""The seam between photos and cameras: `Estimator`, and the table that names every one.
+
+An estimator is a frozen dataclass: its fields are its options, and their docstrings are the help
+of `ns-train … <name>` and of `fm3d process <name>` alike.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import ClassVar
+
+from fm3d_plugins.photos import PhotoSet
+from fm3d_plugins.scene import SceneGeometry
+
+ENTRY_POINT_GROUP = "fm3d_plugins.estimators"
+"""Other packages add estimators here: name = "module:Class", Class a subclass of `Estimator`."""
+
+_BUILT_IN = {"sfm": "fm3d_plugins.estimators.sfm:Sfm"}
+
+
+@dataclass(frozen=True)
+class Estimator(ABC):
+    """Photos in, cameras and points out. Subclasses are frozen dataclasses of options."""
+
+    name: ClassVar[str]
+    """The word typed on the command line."""
+
+    @abstractmethod
+    def estimate(self, photos: PhotoSet) -> SceneGeometry:
+        """Find a camera for as many photos as possible, and points.
+
+        The same photos, options and versions give the same scene on the same machine.
+
+        Raises:
+            ValueError: Nothing usable can be found; the message says what to try.
+        """
+
+    def identity(self) -> dict:
+        """Everything besides the photos that the result depends on, as JSON values."""
+        return {"estimator": self.name, "options": asdict(self)}
+
+
+def estimator_names() -> tuple[str, ...]:
+    """All known names: the built-in ones, then those of other installed packages."""
+    foreign = entry_points(group=ENTRY_POINT_GROUP)
+    return (*_BUILT_IN, *sorted({point.name for point in foreign} - set(_BUILT_IN)))
+
+
+def estimator_class(name: str) -> type[Estimator]:
+    """The class behind a name.
+
+    Raises:
+        ValueError: No estimator has this name, or what is registered is no `Estimator`.
+    """
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        return getattr(import_module(module), attribute)
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        found = point.load()
+        if not (isinstance(found, type) and issubclass(found, Estimator)):
+            raise ValueError(
+                f"The entry point {name} = {point.value} is {found!r}. Expected a subclass of "
+                "fm3d_plugins.estimators.base.Estimator. Mend or remove the package it comes from."
+            )
+        return found
+    raise ValueError(
+        f"There is no estimator {name!r}. Known: {', '.join(estimator_names())}. "
+        f"Other packages add one by an entry point of the group {ENTRY_POINT_GROUP!r}."
+    )

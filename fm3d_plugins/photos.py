@@ -1,0 +1,379 @@
+"""Photos of one scene: found, validated once, and always upright.
+
+A photo is upright after its EXIF orientation has been applied, with eight bits and three colours.
+Every size, camera and pixel in this package refers to that upright photo. Programs that read
+files without looking at EXIF (nerfstudio does) are handed `PhotoSet.plain_files`: the original
+file where it already is upright RGB, otherwise a converted copy.
+"""
+
+import hashlib
+import io
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+READ_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+"""File names that are taken as photos (in any case); their content decides how they are decoded."""
+
+UNREAD_SUFFIXES = frozenset(
+    {".heic", ".heif", ".avif", ".gif", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".jxl"}
+)
+"""Photo formats that are not read: refused by name, not overlooked."""
+
+SMALLEST_SIDE = 32
+"""Pixels. Below this no feature detector or patch embedding has anything to see."""
+
+WIDEST_ASPECT = 8.0
+"""Long side over short side above which a photo is taken with a warning."""
+
+_EXIF_IFD, _ORIENTATION, _MAKE, _MODEL = 0x8769, 0x0112, 0x010F, 0x0110
+_FOCAL_35MM, _FOCAL_MM, _LENS_MODEL = 0xA405, 0x920A, 0xA434
+_DIAGONAL_35MM = math.hypot(36.0, 24.0)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One validated photo. Sizes and focal length are those of the upright photo, in pixels."""
+
+    path: Path
+    """The original file."""
+    name: str
+    """File name; the photo's identity within its set."""
+    width: int
+    height: int
+    is_plain: bool
+    """Whether the file itself is upright 8-bit RGB or RGBA, so that any program reads it alike."""
+    focal_prior: float | None
+    """Focal length from EXIF, or None when EXIF does not tell."""
+    camera_key: str
+    """Photos with the same key share size, camera and zoom, as far as EXIF tells."""
+    digest: str
+    """BLAKE2b of the file's bytes."""
+    mask_path: Path | None = None
+    """A single-channel image of the same size; zero marks pixels to ignore."""
+
+    def read(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The upright RGB pixels; alpha is composited over black."""
+        return _rgb(_open_upright(self.path.read_bytes()))
+
+    def read_mask(self) -> Bool[np.ndarray, "height width"] | None:
+        """True where a pixel is to be used, from the mask file and the alpha channel; None: all."""
+        from PIL import Image
+
+        keep = None
+        if self.mask_path is not None:
+            with Image.open(self.mask_path) as mask:
+                keep = np.asarray(mask.convert("L")) > 0
+        if not self.is_plain or self.path.suffix.lower() not in {".jpg", ".jpeg", ".bmp"}:
+            image = _open_upright(self.path.read_bytes())
+            if "A" in image.getbands():
+                opaque = np.asarray(image.getchannel("A")) > 127
+                keep = opaque if keep is None else keep & opaque
+        return keep
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """The photos of one scene, in natural order of their names (2.jpg before 10.jpg)."""
+
+    folder: Path
+    """The folder that holds the photos."""
+    photos: tuple[Photo, ...]
+    warnings: tuple[str, ...] = ()
+    """What was found odd but taken, one sentence each."""
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __iter__(self):
+        return iter(self.photos)
+
+    @property
+    def digest(self) -> str:
+        """BLAKE2b over the names and contents of photos and masks."""
+        total = hashlib.blake2b(digest_size=16)
+        for photo in self.photos:
+            mask = photo.mask_path.read_bytes() if photo.mask_path is not None else b""
+            total.update(f"{photo.name}\0{photo.digest}\0".encode())
+            total.update(hashlib.blake2b(mask).digest())
+        return total.hexdigest()
+
+    def plain_files(self, folder: Path, names: Iterable[str] | None = None) -> dict[str, Path]:
+        """Files that any program reads as the upright photo: originals, or copies in `folder`.
+
+        JPEG stays JPEG (quality 95, full chroma), anything else becomes PNG under the same name,
+        so that a rotated, palette, CMYK or 16-bit photo keeps its name everywhere.
+
+        Args:
+            folder: Where copies go; made when the first copy is needed.
+            names: The photos wanted; all by default.
+        """
+        wanted = set(names) if names is not None else None
+        files = {}
+        for photo in self.photos:
+            if wanted is not None and photo.name not in wanted:
+                continue
+            files[photo.name] = photo.path if photo.is_plain else folder / photo.name
+            if not photo.is_plain and not files[photo.name].exists():
+                _write_plain_copy(photo, files[photo.name])
+        return files
+
+
+def find_photos(
+    data: Path,
+    *,
+    skip_unreadable: bool = False,
+    progress: Callable[[Iterable, str, int], Iterable] | None = None,
+) -> PhotoSet:
+    """Find and validate the photos of a folder.
+
+    The photos lie in `data` itself, or in `data/images` or `data/photos`. Hidden files, folders
+    and files that are no photos by name are passed over. Every photo is decoded once, so that a
+    damaged file is found before any long work. Masks are taken from a folder `masks` inside or
+    beside the photos' folder, named like the photo or with `.png` in place of its suffix or after.
+
+    Args:
+        data: A folder.
+        skip_unreadable: Leave out photos that cannot be read, with a warning, instead of stopping.
+        progress: Wraps the iteration over files, called with (iterable, label, total).
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no photo in it.
+        NotADirectoryError: `data` is a file.
+        ValueError: Photos cannot be read or are too small; the message lists every one.
+    """
+    folder = _photo_folder(Path(data).expanduser())
+    paths = sorted(_candidates(folder), key=_natural_key)
+    outcomes: list[Photo | str] = []
+    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
+        steps: Iterable[Photo | str] = pool.map(_examine, paths)
+        outcomes.extend(progress(steps, "Reading photos", len(paths)) if progress else steps)
+    photos = [outcome for outcome in outcomes if isinstance(outcome, Photo)]
+    faults = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    photos, mask_faults = _with_masks(photos, folder)
+    faults += mask_faults
+    if faults and not skip_unreadable:
+        raise ValueError(
+            f"{len(faults)} of {len(paths)} photos in {folder} cannot be used:\n"
+            + "\n".join(f"  - {fault}" for fault in faults)
+            + "\nRepair or remove them, or skip them with --skip-unreadable True."
+        )
+    if not photos:
+        raise FileNotFoundError(
+            f"{folder} holds no photo that can be read. Expected files with one of the suffixes "
+            f"{', '.join(sorted(READ_SUFFIXES))}. Point --data at the folder of photos."
+        )
+    notes = [f"skipped: {fault}" for fault in faults] + _oddities(photos)
+    return PhotoSet(folder=folder, photos=tuple(photos), warnings=tuple(notes))
+
+
+def _photo_folder(data: Path) -> Path:
+    if not data.exists():
+        raise FileNotFoundError(
+            f"There is no folder {data}. Expected a folder of photos. Check the path after --data."
+        )
+    if not data.is_dir():
+        raise NotADirectoryError(
+            f"{data} is a file. Expected a folder of photos. Point --data at the folder it lies in."
+        )
+    for folder in (data, data / "images", data / "photos"):
+        if folder.is_dir() and any(_candidates(folder)):
+            return folder
+    return data
+
+
+def _candidates(folder: Path) -> Iterable[Path]:
+    for path in folder.iterdir():
+        named_as_photo = path.suffix.lower() in READ_SUFFIXES | UNREAD_SUFFIXES
+        if named_as_photo and not path.name.startswith(".") and not path.is_dir():
+            yield path
+
+
+def _natural_key(path: Path) -> list:
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts] + [path.name]
+
+
+def _examine(path: Path) -> Photo | str:
+    """The validated photo, or one sentence that says what is wrong with the file."""
+    if path.suffix.lower() in UNREAD_SUFFIXES:
+        return f"{path.name}: the format {path.suffix} is not read. Convert it to JPEG or PNG."
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"{path.name}: cannot be opened ({error.strerror or error})."
+    if not content:
+        return f"{path.name}: the file is empty (0 bytes)."
+    try:
+        return _decode(path, content)
+    except Exception as error:  # Pillow's decoders raise many types on damaged files.
+        return f"{path.name}: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "is not an image of a known format, whatever its name says."
+    if isinstance(error, Image.DecompressionBombError):
+        return f"is too large to be decoded safely ({error}). Scale it down."
+    return f"cannot be decoded ({error})."
+
+
+def _decode(path: Path, content: bytes) -> Photo | str:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        # Up to Pillow's hard limit (DecompressionBombError) a large photo is just a large photo.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(content))
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        return f"{path.name}: holds {image.n_frames} frames. Expected a still photo; export one."
+    width, height = image.size
+    if min(width, height) < SMALLEST_SIDE:
+        return (
+            f"{path.name}: is {width} x {height} pixels. "
+            f"The smallest size is {SMALLEST_SIDE} x {SMALLEST_SIDE}."
+        )
+    exif = image.getexif()
+    mode, orientation = image.mode, exif.get(_ORIENTATION, 1)
+    # An eighth of the size is enough to see that the file decodes to its end.
+    image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
+    image.load()
+    if orientation in (5, 6, 7, 8):
+        width, height = height, width
+    focal_prior, camera_key = _camera_from_exif(exif, width, height)
+    return Photo(
+        path=path,
+        name=path.name,
+        width=width,
+        height=height,
+        is_plain=mode in ("RGB", "RGBA", "L") and orientation in (0, 1),
+        focal_prior=focal_prior,
+        camera_key=camera_key,
+        digest=hashlib.blake2b(content, digest_size=16).hexdigest(),
+    )
+
+
+def _camera_from_exif(exif, width: int, height: int) -> tuple[float | None, str]:
+    """Focal length in pixels from its 35 mm equivalent, and the key of the camera.
+
+    CIPA DCG-001 defines the 35 mm equivalent by the diagonal of the picture.
+    """
+    details = exif.get_ifd(_EXIF_IFD)
+    focal_prior = None
+    try:
+        focal_35mm = float(details.get(_FOCAL_35MM, 0))
+        if math.isfinite(focal_35mm) and focal_35mm > 0:
+            focal_prior = focal_35mm / _DIAGONAL_35MM * math.hypot(width, height)
+    except (TypeError, ValueError, ZeroDivisionError):
+        pass  # A damaged EXIF field is no prior.
+    named = (exif.get(_MAKE), exif.get(_MODEL), details.get(_LENS_MODEL))
+    zoom = (details.get(_FOCAL_MM), details.get(_FOCAL_35MM))
+    parts = (width, height, *named, *zoom)
+    return focal_prior, "|".join("" if part is None else str(part).strip() for part in parts)
+
+
+def _open_upright(content: bytes) -> "Image":
+    from PIL import Image, ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(content))
+    return ImageOps.exif_transpose(image)
+
+
+def _rgb(image: "Image") -> UInt8[np.ndarray, "height width 3"]:
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow clips 16-bit grey to 255 when it converts; the high byte is the 8-bit picture.
+        grey = np.asarray(image).astype(np.int64)
+        shift = 8 if grey.max(initial=0) > 255 or image.mode.startswith("I;16") else 0
+        return np.repeat((grey >> shift).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA"), dtype=np.float32)
+        return (rgba[..., :3] * (rgba[..., 3:] / 255.0) + 0.5).astype(np.uint8)
+    return np.array(image.convert("RGB"))
+
+
+def _write_plain_copy(photo: Photo, path: Path) -> None:
+    from PIL import Image
+
+    from fm3d_plugins.io.atomic import atomic_write
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_jpeg = path.suffix.lower() in {".jpg", ".jpeg"}
+    options = {"quality": 95, "subsampling": 0} if is_jpeg else {}
+    encoded = io.BytesIO()
+    image = Image.fromarray(photo.read())
+    # A copy keeps its name even where Pillow cannot write that suffix's format without loss.
+    image.save(encoded, format="JPEG" if is_jpeg else "PNG", **options)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encoded.getvalue())
+
+
+def _with_masks(photos: Sequence[Photo], folder: Path) -> tuple[list[Photo], list[str]]:
+    from dataclasses import replace
+
+    found, faults = [], []
+    for photo in photos:
+        mask = _mask_of(photo, folder)
+        fault = _mask_fault(photo, mask) if mask is not None else None
+        if fault is not None:
+            faults.append(fault)
+        else:
+            found.append(replace(photo, mask_path=mask))
+    return found, faults
+
+
+def _mask_of(photo: Photo, folder: Path) -> Path | None:
+    for masks in (folder / "masks", folder.parent / "masks"):
+        for name in (photo.name, f"{photo.name}.png", f"{photo.path.stem}.png"):
+            if (masks / name).is_file():
+                return masks / name
+    return None
+
+
+def _mask_fault(photo: Photo, mask: Path) -> str | None:
+    from PIL import Image
+
+    try:
+        with Image.open(mask) as image:
+            size = image.size
+            image.load()
+    except Exception as error:  # As for photos: decoders raise many types.
+        return f"{mask.name} (mask of {photo.name}): {_reason(error)}"
+    if size != (photo.width, photo.height):
+        return (
+            f"{mask.name}: the mask is {size[0]} x {size[1]} pixels but its photo {photo.name} is "
+            f"{photo.width} x {photo.height}. Expected equal sizes."
+        )
+    return None
+
+
+def _oddities(photos: Sequence[Photo]) -> list[str]:
+    notes = []
+    for photo in photos:
+        aspect = max(photo.width, photo.height) / min(photo.width, photo.height)
+        if aspect > WIDEST_ASPECT:
+            notes.append(
+                f"{photo.name} is {photo.width} x {photo.height} (a panorama?): "
+                "a pinhole camera may not describe it."
+            )
+    first_of: dict[str, str] = {}
+    for photo in photos:
+        if photo.digest in first_of:
+            notes.append(f"{photo.name} is the same file as {first_of[photo.digest]}.")
+        first_of.setdefault(photo.digest, photo.name)
+    return notes
