@@ -130,6 +130,21 @@ class PhotoSet:
                 _write_plain_copy(photo, files[photo.name])
         return files
 
+    def mask_files(self, folder: Path, names: Iterable[str]) -> dict[str, Path]:
+        """A mask file for every named photo, written to `folder`; nothing if no photo has a mask.
+
+        nerfstudio takes masks for all photos or for none: a photo without one gets a white mask.
+        """
+        wanted = set(names)
+        chosen = [photo for photo in self.photos if photo.name in wanted]
+        if all(photo.mask_path is None for photo in chosen):
+            return {}
+        files = {photo.name: folder / f"{photo.name}.png" for photo in chosen}
+        for photo in chosen:
+            if not files[photo.name].exists():
+                _write_mask(photo, files[photo.name])
+        return files
+
 
 def find_photos(
     data: Path,
@@ -321,6 +336,20 @@ def _write_plain_copy(photo: Photo, path: Path) -> None:
     image.save(encoded, format="JPEG" if is_jpeg else "PNG", **options)
     with atomic_write(path) as temporary:
         temporary.write_bytes(encoded.getvalue())
+
+
+def _write_mask(photo: Photo, path: Path) -> None:
+    from PIL import Image
+
+    from fm3d_plugins.io.atomic import atomic_write
+
+    if photo.mask_path is None:
+        mask = Image.new("L", (photo.width, photo.height), 255)
+    else:
+        with Image.open(photo.mask_path) as image:
+            mask = image.convert("L").point(lambda value: 255 if value else 0)
+    with atomic_write(path) as temporary:
+        mask.save(temporary, format="PNG")
 
 
 def _with_masks(photos: Sequence[Photo], folder: Path) -> tuple[list[Photo], list[str]]:

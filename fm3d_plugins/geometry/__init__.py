@@ -1,0 +1,1 @@
+"""Cameras, poses, rays, pointmaps, alignment and pose metrics: torch only, any batch shape."""

@@ -1,0 +1,257 @@
+"""`SceneGeometry` from and to COLMAP models.
+
+COLMAP's poses are `camera_from_world` with OpenCV axes and its pixel (0, 0) is the corner of the
+first pixel, both as here; only the layout differs.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fm3d_plugins.geometry.cameras import denormalize, distort
+from fm3d_plugins.geometry.poses import (
+    invert,
+    pose_from_rotation_translation,
+    quaternion_wxyz_from_rotation,
+    rotation_from_quaternion_wxyz,
+    transform_points,
+)
+from fm3d_plugins.io.atomic import atomic_directory
+from fm3d_plugins.io.colmap_files import (
+    CAMERA_MODELS,
+    ColmapCamera,
+    ColmapImage,
+    ColmapModel,
+    read_model,
+    write_model,
+)
+from fm3d_plugins.io.scene_checks import require_exportable, require_photos
+from fm3d_plugins.photos import READ_SUFFIXES
+from fm3d_plugins.scene import SceneGeometry, Tracks
+
+
+def write_colmap(
+    scene: SceneGeometry,
+    folder: Path,
+    binary: bool = True,
+    *,
+    overwrite: bool = False,
+    allow_latent: bool = False,
+) -> None:
+    """Write cameras, images and points3D into a folder, which appears complete or not at all.
+
+    Cameras become PINHOLE, OPENCV or FULL_OPENCV, the first that holds their distortion. Image
+    names are the photos' file names, so COLMAP's image folder is the photos' folder.
+
+    Args:
+        binary: Otherwise text files, in which COLMAP itself ends a name at its first space.
+        overwrite: Replace a folder that holds something.
+        allow_latent: Write a scene whose space only a network understands.
+
+    Raises:
+        FileExistsError: The folder holds something and `overwrite` is not set.
+        ValueError: The scene has what the format cannot hold: skew, k4, equal names, views that
+            share a camera but not its intrinsics.
+    """
+    require_exportable(scene, folder, allow_latent)
+    model = _model_from_scene(scene, folder)
+    with atomic_directory(folder, overwrite) as temporary:
+        write_model(model, temporary, binary)
+
+
+def read_colmap(folder: Path, photos_folder: Path | None = None) -> SceneGeometry:
+    """Read a binary or text model, in float64; rigs and frames are not needed.
+
+    Views come in the order of their image identifiers. Confidence is 1 / (1 + reprojection error
+    in pixels), and 1 where the error is unknown. Observations without a 3D point are left out.
+
+    Args:
+        photos_folder: Where the image names lead. If given, the photos must be there at the
+            cameras' size, and photos that the model does not name are listed as unregistered.
+
+    Raises:
+        FileNotFoundError: The model or photos are absent.
+        ValueError: The model is damaged, empty, inconsistent, or has another kind of camera.
+    """
+    model = read_model(folder)
+    _require_consistent(model, folder)
+    images = [model.images[key] for key in sorted(model.images)]
+    names = tuple(image.name for image in images)
+    cameras = [model.cameras[image.camera_id] for image in images]
+    sizes = [(camera.width, camera.height) for camera in cameras]
+    unregistered: tuple[str, ...] = ()
+    if photos_folder is not None:
+        paths = {name: photos_folder / name for name in names}
+        require_photos(paths, sizes, folder / "images")
+        unregistered = tuple(sorted(_photo_names(photos_folder) - set(names)))
+    calibrations = [_calibration(camera) for camera in cameras]
+    numbering = {camera_id: index for index, camera_id in enumerate(sorted(model.cameras))}
+    errors = torch.from_numpy(model.errors.copy())
+    return SceneGeometry(
+        names=names,
+        image_sizes=torch.tensor(sizes),
+        world_from_camera=_world_from_camera(images),
+        intrinsics=torch.stack([intrinsics for intrinsics, _ in calibrations]),
+        distortion=torch.stack([distortion for _, distortion in calibrations]),
+        camera_index=torch.tensor([numbering[image.camera_id] for image in images]),
+        points=torch.from_numpy(model.xyz.copy()),
+        point_colors=torch.from_numpy(model.rgb.copy()),
+        point_confidence=1 / (1 + errors.clamp(min=0)),
+        tracks=_tracks_from_images(images, model.point_ids, folder),
+        unregistered=unregistered,
+        provenance={"source": "COLMAP model"},
+    )
+
+
+def _require_consistent(model: ColmapModel, folder: Path) -> None:
+    """Raise ValueError where there is no image, or images name absent cameras."""
+    if not model.images:
+        raise ValueError(
+            f"{folder} holds a COLMAP model without images; expected at least one registered "
+            "image. Choose another model of the reconstruction or run it again."
+        )
+    strangers = {image.camera_id for image in model.images.values()} - set(model.cameras)
+    if strangers:
+        raise ValueError(
+            f"{folder}: images refer to the cameras {sorted(strangers)}, which the cameras file "
+            "does not list. Expected all three files from one model. Export it anew."
+        )
+
+
+def _calibration(camera: ColmapCamera) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "6"]]:
+    """Intrinsics and nerfstudio's six distortion parameters; what the model lacks is zero."""
+    values = dict(zip(CAMERA_MODELS[camera.model][1], camera.parameters, strict=True))
+    fx, fy = (values.get(name, values.get("f", 0.0)) for name in ("fx", "fy"))
+    matrix = [[fx, 0.0, values["cx"]], [0.0, fy, values["cy"]], [0.0, 0.0, 1.0]]
+    distortion = [values.get(name, 0.0) for name in ("k1", "k2", "k3", "k4", "p1", "p2")]
+    return (
+        torch.tensor(matrix, dtype=torch.float64),
+        torch.tensor(distortion, dtype=torch.float64),
+    )
+
+
+def _world_from_camera(images: Sequence[ColmapImage]) -> Float[Tensor, "view 4 4"]:
+    quaternions = torch.tensor([image.quaternion_wxyz for image in images], dtype=torch.float64)
+    translations = torch.tensor([image.translation for image in images], dtype=torch.float64)
+    rotations = rotation_from_quaternion_wxyz(quaternions)
+    return invert(pose_from_rotation_translation(rotations, translations))
+
+
+def _tracks_from_images(
+    images: Sequence[ColmapImage], point_ids: np.ndarray, folder: Path
+) -> Tracks | None:
+    """All observations that have a point, by view; none if there are none."""
+    ids = np.concatenate([image.point_ids for image in images])
+    pixels = np.concatenate([image.pixels for image in images])
+    views = np.repeat(np.arange(len(images)), [len(image.point_ids) for image in images])
+    seen = ids >= 0
+    if not seen.any():
+        return None
+    order = np.argsort(point_ids, kind="stable")
+    rank = np.searchsorted(point_ids, ids[seen], sorter=order).clip(max=len(order) - 1)
+    rows = order[rank] if len(order) else np.full(len(rank), -1)
+    known = point_ids[rows] == ids[seen] if len(order) else np.zeros(len(rank), dtype=bool)
+    if not known.all():
+        raise ValueError(
+            f"{folder}: {int((~known).sum())} observations refer to points that the points3D file "
+            f"does not list (first: {ids[seen][~known][0]}). Expected all three files from one "
+            "model. Export it anew."
+        )
+    return Tracks(
+        point_index=torch.from_numpy(rows),
+        view_index=torch.from_numpy(views[seen]),
+        pixels=torch.from_numpy(pixels[seen]),
+    )
+
+
+def _photo_names(folder: Path) -> set[str]:
+    """Files that look like photos, relative to their folder."""
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".")
+    }
+
+
+def _model_from_scene(scene: SceneGeometry, folder: Path) -> ColmapModel:
+    camera_from_world = invert(scene.world_from_camera.double())
+    quaternions = quaternion_wxyz_from_rotation(camera_from_world[:, :3, :3]).tolist()
+    translations = camera_from_world[:, :3, 3].tolist()
+    observations = _observations_by_view(scene)
+    numbers, camera_rows = scene.camera_index.unique(return_inverse=True)
+    images = {
+        view + 1: ColmapImage(
+            name=scene.names[view],
+            camera_id=int(camera_rows[view]) + 1,
+            quaternion_wxyz=tuple(quaternions[view]),
+            translation=tuple(translations[view]),
+            pixels=observations[view][0],
+            point_ids=observations[view][1],
+        )
+        for view in range(len(scene))
+    }
+    cameras = {
+        row + 1: _camera_of_view(scene, int((camera_rows == row).nonzero()[0]), folder)
+        for row in range(len(numbers))
+    }
+    return ColmapModel(
+        cameras=cameras,
+        images=images,
+        point_ids=np.arange(1, len(scene.points) + 1),
+        xyz=scene.points.double().numpy(),
+        rgb=scene.point_colors.numpy(),
+        errors=mean_reprojection_errors(scene).numpy(),
+    )
+
+
+def _camera_of_view(scene: SceneGeometry, view: int, folder: Path) -> ColmapCamera:
+    """The camera of one view, and of all that share it."""
+    fx, _, cx, _, fy, cy, *_ = scene.intrinsics[view].double().flatten().tolist()
+    k1, k2, k3, k4, p1, p2 = scene.distortion[view].double().tolist()
+    if k4:
+        raise ValueError(
+            f"The scene for {folder} has the distortion k4 = {k4} in {scene.names[view]}, which "
+            "no model of COLMAP can hold; expected 0. Write transforms.json instead, or undistort."
+        )
+    model, parameters = "PINHOLE", (fx, fy, cx, cy)
+    if k3:
+        model, parameters = "FULL_OPENCV", (*parameters, k1, k2, p1, p2, k3, 0.0, 0.0, 0.0)
+    elif k1 or k2 or p1 or p2:
+        model, parameters = "OPENCV", (*parameters, k1, k2, p1, p2)
+    width, height = scene.image_sizes[view].tolist()
+    return ColmapCamera(model, width, height, parameters)
+
+
+def _observations_by_view(
+    scene: SceneGeometry,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pixels and point identifiers (row + 1) of each view's observations."""
+    tracks = scene.tracks
+    if tracks is None:
+        return [(np.empty((0, 2)), np.empty(0, np.int64))] * len(scene)
+    order = tracks.view_index.argsort(stable=True)
+    counts = tracks.view_index.bincount(minlength=len(scene)).tolist()
+    pixels = tracks.pixels[order].double().split(counts)
+    point_ids = (tracks.point_index[order].long() + 1).split(counts)
+    return [(a.numpy(), b.numpy()) for a, b in zip(pixels, point_ids, strict=True)]
+
+
+def mean_reprojection_errors(scene: SceneGeometry) -> Float[Tensor, " point"]:
+    """Mean distance in pixels between each point's observations and projections; -1 if unseen."""
+    errors = torch.full((len(scene.points),), -1.0, dtype=torch.float64)
+    if scene.tracks is None:
+        return errors
+    point, view = scene.tracks.point_index.long(), scene.tracks.view_index.long()
+    camera_from_world = invert(scene.world_from_camera.double())[view]
+    points_camera = transform_points(camera_from_world, scene.points.double()[point, None])
+    normalized = points_camera[..., :2] / points_camera[..., 2:]
+    distorted = distort(normalized, scene.distortion.double()[view])
+    pixels = denormalize(distorted, scene.intrinsics.double()[view]).squeeze(1)
+    distance = (pixels - scene.tracks.pixels.double()).norm(dim=-1)
+    count = point.bincount(minlength=len(errors))
+    total = point.bincount(weights=distance, minlength=len(errors))
+    return torch.where(count > 0, total / count.clamp(min=1), errors)

@@ -1,0 +1,317 @@
+"""The three files of a COLMAP model (cameras, images, points3D), binary or text, as they are.
+
+Format: https://colmap.github.io/format.html. Tracks are kept once, as the point that each
+observation of an image sees; the copy of them in points3D is written and not read.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
+CAMERA_MODELS = {
+    "SIMPLE_PINHOLE": (0, ("f", "cx", "cy")),
+    "PINHOLE": (1, ("fx", "fy", "cx", "cy")),
+    "SIMPLE_RADIAL": (2, ("f", "cx", "cy", "k1")),
+    "RADIAL": (3, ("f", "cx", "cy", "k1", "k2")),
+    "OPENCV": (4, ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2")),
+    "FULL_OPENCV": (
+        6,
+        ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "q1", "q2", "q3"),
+    ),
+}
+"""Identifier and parameters of the models that are read; q1 to q3 are those of the denominator."""
+
+OTHER_MODELS = {
+    5: "OPENCV_FISHEYE", 7: "FOV", 8: "SIMPLE_RADIAL_FISHEYE", 9: "RADIAL_FISHEYE",
+    10: "THIN_PRISM_FISHEYE", 11: "RAD_TAN_THIN_PRISM_FISHEYE", 12: "SIMPLE_DIVISION",
+    13: "DIVISION", 14: "SIMPLE_FISHEYE", 15: "FISHEYE", 16: "EUCM", 17: "EQUIRECTANGULAR",
+}  # fmt: skip
+"""COLMAP's models that no polynomial of ours describes, named in the message."""
+
+_OBSERVATION = np.dtype([("pixel", "<f8", 2), ("point_id", "<i8")])
+_POINT = np.dtype(
+    [("id", "<i8"), ("xyz", "<f8", 3), ("rgb", "u1", 3), ("error", "<f8"), ("length", "<u8")]
+)
+_TRACK_ENTRY = np.dtype([("image_id", "<u4"), ("index", "<u4")])
+_IMAGE = struct.Struct("<I7dI")
+_CAMERA = struct.Struct("<Ii2Q")
+_COUNT = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class ColmapCamera:
+    """Intrinsics by COLMAP's model name; pixels, corner of the first pixel at (0, 0)."""
+
+    model: str
+    width: int
+    height: int
+    parameters: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ColmapImage:
+    """One registered photo: pose `camera_from_world` and what it observes."""
+
+    name: str
+    camera_id: int
+    quaternion_wxyz: tuple[float, ...]
+    translation: tuple[float, ...]
+    pixels: Float64[np.ndarray, "observation 2"]
+    point_ids: Int64[np.ndarray, " observation"]
+    """-1 where the observation has no 3D point."""
+
+
+@dataclass(frozen=True)
+class ColmapModel:
+    """Contents of the three files; cameras and images by their identifiers."""
+
+    cameras: dict[int, ColmapCamera]
+    images: dict[int, ColmapImage]
+    point_ids: Int64[np.ndarray, " point"]
+    xyz: Float64[np.ndarray, "point 3"]
+    rgb: UInt8[np.ndarray, "point 3"]
+    errors: Float64[np.ndarray, " point"]
+    """Mean reprojection error in pixels, -1 where unknown."""
+
+
+def write_model(model: ColmapModel, folder: Path, binary: bool) -> None:
+    """Write the three files into an existing folder."""
+    if binary:
+        (folder / "cameras.bin").write_bytes(b"".join(_binary_cameras(model)))
+        (folder / "images.bin").write_bytes(b"".join(_binary_images(model)))
+        (folder / "points3D.bin").write_bytes(b"".join(_binary_points(model)))
+        return
+    for name, lines in (
+        ("cameras", _text_cameras(model)),
+        ("images", _text_images(model)),
+        ("points3D", _text_points(model)),
+    ):
+        text = "".join(f"{line}\n" for line in lines)
+        (folder / f"{name}.txt").write_bytes(os.fsencode(text))
+
+
+def read_model(folder: Path) -> ColmapModel:
+    """Read a model; where both kinds of files are present the binary ones, as COLMAP does.
+
+    Raises:
+        FileNotFoundError: The folder lacks one of the three files.
+        ValueError: A file is cut off or damaged, or a camera model is not supported.
+    """
+    for suffix, cameras, images, points in (
+        (".bin", _read_binary_cameras, _read_binary_images, _read_binary_points),
+        (".txt", _read_text_cameras, _read_text_images, _read_text_points),
+    ):
+        paths = [folder / f"{name}{suffix}" for name in ("cameras", "images", "points3D")]
+        if not all(path.is_file() for path in paths):
+            continue
+        parsed = []
+        for path, parse in zip(paths, (cameras, images, points), strict=True):
+            try:
+                parsed.append(parse(path.read_bytes()))
+            except UnsupportedCameraError as error:
+                raise ValueError(f"{path}: {error}") from error
+            except (struct.error, ValueError, IndexError, OverflowError) as error:
+                raise ValueError(
+                    f"{path} is cut off or damaged ({error}). Expected a file of a COLMAP model "
+                    "that ends where its contents say. Copy or export it anew."
+                ) from error
+        table = parsed[2]
+        return ColmapModel(
+            parsed[0], parsed[1], table["id"], table["xyz"], table["rgb"], table["error"]
+        )
+    raise FileNotFoundError(
+        f"{folder} holds no COLMAP model. Expected cameras, images and points3D, all as .bin or "
+        "all as .txt. Point to the folder that holds them, often sparse/0."
+    )
+
+
+class UnsupportedCameraError(ValueError):
+    """A camera model without an equivalent here."""
+
+    def __init__(self, camera_id: int, model: str) -> None:
+        super().__init__(
+            f"camera {camera_id} has the model {model}. Expected one of "
+            f"{', '.join(CAMERA_MODELS)}. Undistort the photos first with "
+            "`colmap image_undistorter`, or estimate with another camera model."
+        )
+
+
+def _tracks(model: ColmapModel) -> tuple[np.ndarray, np.ndarray]:
+    """All track entries ordered by point, and where each point's entries begin and end."""
+    entries, owners = [np.empty(0, _TRACK_ENTRY)], [np.empty(0, np.int64)]
+    for image_id, image in model.images.items():
+        (index,) = np.nonzero(image.point_ids >= 0)
+        entry = np.empty(len(index), _TRACK_ENTRY)
+        entry["image_id"], entry["index"] = image_id, index
+        entries.append(entry)
+        owners.append(image.point_ids[index])
+    owner = np.concatenate(owners)
+    order = np.argsort(owner, kind="stable")
+    starts = np.searchsorted(owner[order], model.point_ids, side="left")
+    ends = np.searchsorted(owner[order], model.point_ids, side="right")
+    return np.concatenate(entries)[order], np.stack([starts, ends], axis=-1)
+
+
+def _binary_cameras(model: ColmapModel) -> Iterator[bytes]:
+    yield _COUNT.pack(len(model.cameras))
+    for camera_id, camera in model.cameras.items():
+        model_id = CAMERA_MODELS[camera.model][0]
+        yield _CAMERA.pack(camera_id, model_id, camera.width, camera.height)
+        yield struct.pack(f"<{len(camera.parameters)}d", *camera.parameters)
+
+
+def _binary_images(model: ColmapModel) -> Iterator[bytes]:
+    yield _COUNT.pack(len(model.images))
+    for image_id, image in model.images.items():
+        pose = (*image.quaternion_wxyz, *image.translation)
+        yield _IMAGE.pack(image_id, *pose, image.camera_id)
+        yield os.fsencode(image.name) + b"\0"
+        table = np.empty(len(image.pixels), _OBSERVATION)
+        table["pixel"], table["point_id"] = image.pixels, image.point_ids
+        yield _COUNT.pack(len(table)) + table.tobytes()
+
+
+def _binary_points(model: ColmapModel) -> Iterator[bytes]:
+    entries, spans = _tracks(model)
+    table = np.empty(len(model.point_ids), _POINT)
+    table["id"], table["xyz"], table["rgb"] = model.point_ids, model.xyz, model.rgb
+    table["error"], table["length"] = model.errors, spans[:, 1] - spans[:, 0]
+    yield _COUNT.pack(len(table))
+    heads, tracks = table.tobytes(), entries.tobytes()
+    size, entry_size = _POINT.itemsize, _TRACK_ENTRY.itemsize
+    for row, (start, end) in enumerate(spans.tolist()):
+        yield heads[size * row : size * (row + 1)]
+        yield tracks[entry_size * start : entry_size * end]
+
+
+def _camera(
+    camera_id: int, model: str, width: int, height: int, parameters: tuple[float, ...]
+) -> ColmapCamera:
+    """The camera, unless its distortion has a denominator."""
+    values = zip(CAMERA_MODELS[model][1], parameters, strict=True)
+    if any(value for name, value in values if name.startswith("q")):
+        raise UnsupportedCameraError(camera_id, f"{model} with a denominator (k4, k5, k6)")
+    return ColmapCamera(model, width, height, parameters)
+
+
+def _read_binary_cameras(data: bytes) -> dict[int, ColmapCamera]:
+    names = {number: name for name, (number, _) in CAMERA_MODELS.items()}
+    offset, cameras = _COUNT.size, {}
+    for _ in range(_COUNT.unpack_from(data)[0]):
+        camera_id, model_id, width, height = _CAMERA.unpack_from(data, offset)
+        if model_id not in names:
+            unknown = OTHER_MODELS.get(model_id, f"number {model_id}")
+            raise UnsupportedCameraError(camera_id, unknown)
+        name = names[model_id]
+        layout = struct.Struct(f"<{len(CAMERA_MODELS[name][1])}d")
+        parameters = layout.unpack_from(data, offset + _CAMERA.size)
+        cameras[camera_id] = _camera(camera_id, name, width, height, parameters)
+        offset += _CAMERA.size + layout.size
+    return cameras
+
+
+def _read_binary_images(data: bytes) -> dict[int, ColmapImage]:
+    offset, images = _COUNT.size, {}
+    for _ in range(_COUNT.unpack_from(data)[0]):
+        image_id, *pose, camera_id = _IMAGE.unpack_from(data, offset)
+        end = data.index(b"\0", offset + _IMAGE.size)
+        name = os.fsdecode(data[offset + _IMAGE.size : end])
+        (count,) = _COUNT.unpack_from(data, end + 1)
+        table = np.frombuffer(data, _OBSERVATION, count, end + 1 + _COUNT.size)
+        images[image_id] = ColmapImage(
+            name, camera_id, tuple(pose[:4]), tuple(pose[4:]), table["pixel"], table["point_id"]
+        )
+        offset = end + 1 + _COUNT.size + table.nbytes
+    return images
+
+
+def _read_binary_points(data: bytes) -> np.ndarray:
+    length_offset = _POINT.itemsize - _COUNT.size
+    offset, heads = _COUNT.size, []
+    for _ in range(_COUNT.unpack_from(data)[0]):
+        (length,) = _COUNT.unpack_from(data, offset + length_offset)
+        heads.append(data[offset : offset + _POINT.itemsize])
+        offset += _POINT.itemsize + _TRACK_ENTRY.itemsize * length
+    if offset > len(data):
+        raise ValueError(f"{len(data)} bytes instead of {offset}")
+    return np.frombuffer(b"".join(heads), _POINT)
+
+
+def _text_cameras(model: ColmapModel) -> Iterator[str]:
+    yield "# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]"
+    for camera_id, camera in model.cameras.items():
+        parameters = _text(camera.parameters)
+        yield f"{camera_id} {camera.model} {camera.width} {camera.height} {parameters}"
+
+
+def _text_images(model: ColmapModel) -> Iterator[str]:
+    yield "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME"
+    yield "# POINTS2D[] as (X, Y, POINT3D_ID)"
+    for image_id, image in model.images.items():
+        pose = _text((*image.quaternion_wxyz, *image.translation))
+        yield f"{image_id} {pose} {image.camera_id} {image.name}"
+        rows = zip(image.pixels.tolist(), image.point_ids.tolist(), strict=True)
+        yield " ".join(f"{_text(pixel)} {point_id}" for pixel, point_id in rows)
+
+
+def _text_points(model: ColmapModel) -> Iterator[str]:
+    yield "# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] as (IMAGE_ID, POINT2D_IDX)"
+    entries, spans = _tracks(model)
+    rows = zip(model.point_ids, model.xyz, model.rgb, model.errors, spans, strict=True)
+    for point_id, xyz, rgb, error, (start, end) in rows:
+        track = " ".join(f"{image_id} {index}" for image_id, index in entries[start:end])
+        yield f"{point_id} {_text(xyz)} {_text(rgb)} {_text((error,))} {track}".rstrip()
+
+
+def _text(numbers: object) -> str:
+    """Numbers with all their digits."""
+    return " ".join(repr(number) for number in np.asarray(numbers).tolist())
+
+
+def _lines(data: bytes) -> Iterator[str]:
+    """Lines that are no comments; blank ones stay, an image without observations has one."""
+    for line in os.fsdecode(data).split("\n"):
+        if not line.startswith("#"):
+            yield line.rstrip("\r")
+
+
+def _read_text_cameras(data: bytes) -> dict[int, ColmapCamera]:
+    cameras = {}
+    for line in filter(str.strip, _lines(data)):
+        camera_id, model, width, height, *parameters = line.split()
+        if model not in CAMERA_MODELS:
+            raise UnsupportedCameraError(int(camera_id), model)
+        if len(parameters) != len(CAMERA_MODELS[model][1]):
+            raise ValueError(f"camera {camera_id} has {len(parameters)} parameters")
+        numbers = tuple(map(float, parameters))
+        cameras[int(camera_id)] = _camera(int(camera_id), model, int(width), int(height), numbers)
+    return cameras
+
+
+def _read_text_images(data: bytes) -> dict[int, ColmapImage]:
+    lines, images = _lines(data), {}
+    for line in lines:
+        if not line.strip():
+            continue
+        image_id, *pose, camera_id, name = line.split(maxsplit=9)
+        values = np.array(next(lines, "").split(), dtype=np.float64).reshape(-1, 3)
+        numbers = tuple(map(float, pose))
+        images[int(image_id)] = ColmapImage(
+            name, int(camera_id), numbers[:4], numbers[4:], values[:, :2],
+            values[:, 2].astype(np.int64),
+        )  # fmt: skip
+    return images
+
+
+def _read_text_points(data: bytes) -> np.ndarray:
+    rows = [line.split(maxsplit=8)[:8] for line in _lines(data) if line.strip()]
+    table = np.zeros(len(rows), _POINT)
+    for row, (point_id, x, y, z, r, g, b, error) in zip(table, rows, strict=True):
+        row["id"], row["xyz"] = int(point_id), (float(x), float(y), float(z))
+        row["rgb"], row["error"] = (int(r), int(g), int(b)), float(error)
+    return table

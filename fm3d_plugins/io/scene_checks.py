@@ -1,0 +1,113 @@
+"""What every scene file asks of a scene before writing, and of the photos after reading."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from fm3d_plugins.geometry.poses import nearest_rotation
+from fm3d_plugins.scene import SceneGeometry
+
+MAX_ROTATION_ERROR = 1e-2
+"""Largest entry of R - nearest rotation that still counts as rounding in a file."""
+
+
+def require_exportable(scene: SceneGeometry, path: Path, allow_latent: bool) -> None:
+    """Raise ValueError where a file for other programs cannot hold this scene's cameras."""
+    if scene.scale == "latent" and not allow_latent:
+        raise ValueError(
+            f"The scene for {path} lies in a latent space, which only the network that made it "
+            "understands; expected 'metric' or 'relative' geometry. Other programs would take it "
+            "for real geometry: allow latent scenes explicitly if that is what you want."
+        )
+    repeated = sorted({name for name in scene.names if scene.names.count(name) > 1})
+    if repeated:
+        raise ValueError(
+            f"The scene for {path} has several views of the same name ({', '.join(repeated)}); "
+            "expected one name per view. Rename the photos."
+        )
+    rotations = scene.world_from_camera[:, :3, :3].double()
+    errors = (rotations - nearest_rotation(rotations)).abs().flatten(1).amax(1)
+    for wrong, what, expected in (
+        (errors > MAX_ROTATION_ERROR, "a pose without a proper rotation", "rigid transforms"),
+        (scene.intrinsics[:, 0, 1] != 0, "intrinsics with skew", "none: the file has no place"),
+        (_differs_within_camera(scene), "a shared camera_index but another camera", "equal ones"),
+    ):
+        if bool(wrong.any()):
+            names = [name for name, is_wrong in zip(scene.names, wrong, strict=True) if is_wrong]
+            raise ValueError(
+                f"The scene for {path} has {what} in {len(names)} of {len(scene)} views "
+                f"({', '.join(names[:5])}); expected {expected}. Correct or drop these views."
+            )
+
+
+def _differs_within_camera(scene: SceneGeometry) -> Bool[Tensor, " view"]:
+    """Which views differ from the first view of their camera in what they ought to share."""
+    camera = scene.camera_index.unique(return_inverse=True)[1]
+    views = torch.arange(len(scene))
+    first = torch.full_like(views, len(scene)).scatter_reduce(0, camera, views, "amin")[camera]
+    shared = torch.cat(
+        [
+            scene.intrinsics.flatten(1).double(),
+            scene.distortion.double(),
+            scene.image_sizes.double(),
+        ],
+        dim=1,
+    )
+    return (shared != shared[first]).any(dim=1)
+
+
+def require_photos(
+    paths: Mapping[str, Path], sizes: Iterable[tuple[int, int]], source: Path
+) -> None:
+    """Check that the photos exist and have the size that their cameras were made for.
+
+    Only headers are read, no pixels. A photo that its EXIF orientation turns may be meant as
+    stored or upright, for programs differ: both sizes pass.
+
+    Args:
+        paths: File of each view, in the order of `sizes`.
+        sizes: Width and height in pixels.
+        source: The file that lists them, for the messages.
+
+    Raises:
+        FileNotFoundError: Photos are absent; all are listed.
+        ValueError: Photos have another size, or are no images; all are listed.
+    """
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing:
+        folder = paths[missing[0]].parent
+        raise FileNotFoundError(
+            f"{source} lists {len(paths)} photos but {len(missing)} files are absent under "
+            f"{folder}: {', '.join(missing)}. Restore them, correct the folder, or drop those "
+            "frames from the file."
+        )
+    faults = [
+        f"{name} {fault}"
+        for (name, path), size in zip(paths.items(), sizes, strict=True)
+        if (fault := _size_fault(path, size))
+    ]
+    if faults:
+        raise ValueError(
+            f"{source} does not fit {len(faults)} of {len(paths)} photos: {'; '.join(faults)}. "
+            "Expected photos at the size of their cameras. Use the photos that the cameras were "
+            "made from, or scale the cameras."
+        )
+
+
+def _size_fault(path: Path, size: tuple[int, int]) -> str | None:
+    """What is wrong with a photo, none if it has the size, as stored or turned by its EXIF."""
+    from PIL import Image, UnidentifiedImageError
+
+    orientation_tag, turned = 0x0112, (5, 6, 7, 8)
+    try:
+        with Image.open(path) as image:
+            stored = image.size
+            is_turned = image.getexif().get(orientation_tag, 1) in turned
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        return f"is no readable image ({error})"
+    if size == stored or (is_turned and size == stored[::-1]):
+        return None
+    return f"is {stored[0]} x {stored[1]} but its camera {size[0]} x {size[1]}"

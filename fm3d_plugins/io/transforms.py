@@ -1,0 +1,261 @@
+"""`SceneGeometry` from and to nerfstudio's transforms.json.
+
+Its poses are `world_from_camera` with OpenGL axes. The points of `ply_file_path` lie in the same
+world. Tracks have no place in the file.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fm3d_plugins.geometry.cameras import (
+    intrinsics_matrix,
+    opencv_from_opengl,
+    opengl_from_opencv,
+)
+from fm3d_plugins.io.atomic import atomic_write
+from fm3d_plugins.io.ply import PointCloud, read_ply
+from fm3d_plugins.io.scene_checks import require_exportable, require_photos
+from fm3d_plugins.io.transforms_fields import (
+    DISTORTION,
+    PINHOLE,
+    REMEDY,
+    SIZE,
+    applied_similarity,
+    camera_of,
+    load,
+    names_of,
+    rigid_matrices,
+)
+from fm3d_plugins.scene import SceneGeometry
+
+GREY = 128
+"""Colour of points whose file tells none."""
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """Where a transforms.json says that the files of one view are."""
+
+    photo: Path
+    mask: Path | None
+    depth: Path | None
+
+
+def write_transforms(
+    scene: SceneGeometry,
+    path: Path,
+    *,
+    file_paths: Mapping[str, str] | None = None,
+    mask_paths: Mapping[str, str] | None = None,
+    depth_file_paths: Mapping[str, str] | None = None,
+    ply_file_path: str | None = None,
+    allow_latent: bool = False,
+) -> None:
+    """Write transforms.json, atomically.
+
+    Intrinsics stand once at the top if all views share one camera, otherwise in every frame.
+
+    Args:
+        file_paths: Each photo's path by its name, relative to the file or absolute, with forward
+            slashes; `images/<name>` if not given.
+        mask_paths: Likewise the masks, of all photos or of none.
+        depth_file_paths: Likewise the depth maps.
+        ply_file_path: The point cloud that nerfstudio starts from, relative to the file; write it
+            first, with `write_ply`.
+        allow_latent: Write a scene whose space only a network understands.
+
+    Raises:
+        FileNotFoundError: The point cloud has not been written.
+        ValueError: Skew, equal names, a latent scene, or paths for some views only.
+    """
+    require_exportable(scene, path, allow_latent)
+    files = {
+        "file_path": file_paths or {name: f"images/{name}" for name in scene.names},
+        "mask_path": mask_paths,
+        "depth_file_path": depth_file_paths,
+    }
+    _require_complete(scene, path, files, ply_file_path)
+    content = _content(scene, files, ply_file_path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def read_transforms(
+    path: Path, *, require_images: bool = True, original_frame: bool = False
+) -> SceneGeometry:
+    """Read a transforms.json, in float64, with the points of its `ply_file_path` if it has one.
+
+    Views are named by their path below the folder that all photos have in common. Points without
+    colour are grey, points without confidence have 1.
+
+    Args:
+        path: The file, or the folder that holds it.
+        require_images: Require every photo to exist at the size that the file states.
+        original_frame: Undo `applied_transform` and `applied_scale`, so that the scene agrees
+            with the COLMAP model that nerfstudio's processing leaves beside the file.
+
+    Raises:
+        FileNotFoundError: The file, its point cloud, or photos are absent.
+        ValueError: A field is missing, empty, not finite, or not what it should be.
+    """
+    path = path / "transforms.json" if path.is_dir() else path
+    meta, frames = load(path)
+    names = names_of(path, frames)
+    cameras = torch.stack([camera_of(path, meta, frame) for frame in frames])
+    image_sizes = cameras[:, :2].long()
+    if require_images:
+        photos = [path.parent / frame["file_path"] for frame in frames]
+        sizes = [(int(width), int(height)) for width, height in image_sizes]
+        require_photos(dict(zip(names, photos, strict=True)), sizes, path)
+    world_from_camera = opencv_from_opengl(rigid_matrices(path, frames))
+    cloud = _points(path, meta)
+    points = cloud.points.double()
+    if original_frame:
+        undo = applied_similarity(path, meta).inverse()
+        world_from_camera, points = undo.apply_to_pose(world_from_camera), undo.apply(points)
+    return SceneGeometry(
+        names=names,
+        image_sizes=image_sizes,
+        world_from_camera=world_from_camera,
+        intrinsics=intrinsics_matrix(*cameras[:, 2:6].unbind(-1)),
+        distortion=cameras[:, 6:],
+        camera_index=_camera_index(frames, cameras),
+        points=points,
+        point_colors=points.new_full(points.shape, GREY, dtype=torch.uint8)
+        if cloud.colors is None
+        else cloud.colors,
+        point_confidence=points.new_ones(len(points))
+        if cloud.confidence is None
+        else cloud.confidence,
+        **_own_fields(path, meta),
+    )
+
+
+def read_frame_files(path: Path) -> dict[str, FrameFiles]:
+    """The files of each view, by the names that `read_transforms` gives the views.
+
+    Raises:
+        FileNotFoundError: The file, or files that it lists, are absent.
+        ValueError: A path is missing or empty.
+    """
+    path = path / "transforms.json" if path.is_dir() else path
+    _, frames = load(path)
+    found: dict[str, FrameFiles] = {}
+    for name, frame in zip(names_of(path, frames), frames, strict=True):
+        photo, mask, depth = (
+            path.parent / str(frame[key]) if frame.get(key) else None
+            for key in ("file_path", "mask_path", "depth_file_path")
+        )
+        found[name] = FrameFiles(photo or path.parent, mask, depth)
+    listed = [file for files in found.values() for file in (files.photo, files.mask, files.depth)]
+    missing = [str(file) for file in listed if file is not None and not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{path} lists {len(missing)} files that are absent: {', '.join(missing)}. Expected "
+            "photos, masks and depth maps relative to the file. Restore them or drop the frames."
+        )
+    return found
+
+
+def _content(
+    scene: SceneGeometry,
+    files: Mapping[str, Mapping[str, str] | None],
+    ply_file_path: str | None,
+) -> dict[str, Any]:
+    """The file's JSON object."""
+    poses = opengl_from_opencv(scene.world_from_camera.double()) + 0.0  # no minus zeros
+    is_shared = bool((scene.camera_index == scene.camera_index[:1]).all())
+    content: dict[str, Any] = {"camera_model": "OPENCV"}
+    if is_shared:
+        content |= _camera_fields(scene, 0)
+    # Stated because nerfstudio assumes another one where a COLMAP model lies beside the file.
+    content["applied_transform"] = torch.eye(4)[:3].tolist()
+    if ply_file_path is not None:
+        content["ply_file_path"] = ply_file_path
+    content["fm3d"] = {
+        "scale": scene.scale,
+        "unregistered": scene.unregistered,
+        "provenance": dict(scene.provenance),
+    }
+    content["frames"] = [
+        {key: paths[name] for key, paths in files.items() if paths}
+        | ({} if is_shared else _camera_fields(scene, view))
+        | {"camera_index": int(scene.camera_index[view]), "transform_matrix": matrix}
+        for view, (name, matrix) in enumerate(zip(scene.names, poses.tolist(), strict=True))
+    ]
+    return content
+
+
+def _require_complete(
+    scene: SceneGeometry,
+    path: Path,
+    files: Mapping[str, Mapping[str, str] | None],
+    ply_file_path: str | None,
+) -> None:
+    """Raise where the file would name photos for some views only, or no written point cloud."""
+    for key, paths in files.items():
+        missing = [name for name in scene.names if paths is not None and name not in paths]
+        if missing:
+            raise ValueError(
+                f"{key} is given for {len(paths or ())} photos but not for {', '.join(missing)}; "
+                "expected it for all views or none. Give the rest or leave it out."
+            )
+    if ply_file_path is not None and not (path.parent / ply_file_path).is_file():
+        raise FileNotFoundError(
+            f"{path.parent / ply_file_path} is absent; expected the point cloud that {path.name} "
+            "is to name. Write it first, with `write_ply`."
+        )
+
+
+def _camera_fields(scene: SceneGeometry, view: int) -> dict[str, Any]:
+    """Size, intrinsics and distortion of one view by nerfstudio's names."""
+    fx, _, cx, _, fy, cy, *_ = scene.intrinsics[view].double().flatten().tolist()
+    numbers = (*scene.image_sizes[view].tolist(), fx, fy, cx, cy)
+    distortion = scene.distortion[view].double().tolist()
+    return dict(zip((*SIZE, *PINHOLE, *DISTORTION), (*numbers, *distortion), strict=True))
+
+
+def _points(path: Path, meta: Mapping[str, Any]) -> PointCloud:
+    """The point cloud that the file names; an empty one if it names none."""
+    if not meta.get("ply_file_path"):
+        return PointCloud(torch.empty(0, 3))
+    ply_path = path.parent / str(meta["ply_file_path"])
+    if not ply_path.is_file():
+        raise FileNotFoundError(
+            f"{path} names the point cloud {ply_path}, which is absent. Expected a PLY file. "
+            "Restore it, or remove `ply_file_path` from the file."
+        )
+    return read_ply(ply_path)
+
+
+def _camera_index(
+    frames: list[dict[str, Any]], cameras: Float[Tensor, "view number"]
+) -> Int[Tensor, " view"]:
+    """The file's own numbering if it has one; otherwise equal cameras count as one."""
+    numbers = [frame.get("camera_index") for frame in frames]
+    if all(isinstance(number, int) for number in numbers):
+        return torch.tensor(numbers)
+    return cameras.unique(dim=0, return_inverse=True)[1]
+
+
+def _own_fields(path: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Scale, unregistered photos and provenance, which only files of this package state."""
+    ours = meta.get("fm3d", {"provenance": {"source": "transforms.json"}})
+    scale = ours.get("scale", "relative") if isinstance(ours, dict) else ours
+    if scale not in ("metric", "relative", "latent"):
+        raise ValueError(
+            f"{path}: scale is {scale!r} under `fm3d`; expected metric, relative or latent. "
+            f"{REMEDY}"
+        )
+    return {
+        "scale": scale,
+        "unregistered": tuple(ours.get("unregistered", ())),
+        "provenance": ours.get("provenance", {}),
+    }
