@@ -1,0 +1,1 @@
+"""Estimators as nerfstudio dataparsers."""

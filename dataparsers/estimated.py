@@ -1,0 +1,233 @@
+"""Photos without poses as a nerfstudio dataparser: an estimator finds the cameras.
+
+One class serves every estimator. Those of other installed packages (entry-point group
+`fm3d_plugins.estimators`) become dataparsers too, while nerfstudio collects its own.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras import camera_utils
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.base_dataparser import (
+    DataParser,
+    DataParserConfig,
+    DataparserOutputs,
+)
+from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.data.utils.dataparsers_utils import (
+    get_train_eval_split_all,
+    get_train_eval_split_filename,
+    get_train_eval_split_fraction,
+    get_train_eval_split_interval,
+)
+from nerfstudio.plugins.registry_dataparser import DataParserSpecification
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
+from fm3d_plugins.estimators.cache import cache_folder, estimate_cached
+from fm3d_plugins.estimators.sfm import Sfm
+from fm3d_plugins.geometry.cameras import opengl_from_opencv
+from fm3d_plugins.geometry.poses import transform_points
+from fm3d_plugins.input_checks import one_line_errors
+from fm3d_plugins.photos import PhotoSet, find_photos
+from fm3d_plugins.progress import track
+from fm3d_plugins.scene import SceneGeometry
+
+
+@dataclass
+class EstimatedDataParserConfig(DataParserConfig):
+    """Photos to cameras and points, as nerfstudio wants them."""
+
+    _target: type = field(default_factory=lambda: EstimatedDataParser)
+    data: Path = Path()
+    """Folder of photos (or one that holds them in `images` or `photos`)."""
+    estimator: Estimator = field(default_factory=Sfm)
+    """What finds the cameras, with its options."""
+    scale_factor: float = 1.0
+    """How much to scale the camera origins by."""
+    scene_scale: float = 1.0
+    """Half the side of the scene box, after scaling."""
+    orientation_method: Literal["pca", "up", "vertical", "none"] = "up"
+    """How to turn the scene upright."""
+    center_method: Literal["poses", "focus", "none"] = "poses"
+    """What to put at the origin."""
+    auto_scale_poses: bool = True
+    """Scale the camera positions to fit into a box from -1 to 1."""
+    eval_mode: Literal["fraction", "filename", "interval", "all"] = "interval"
+    """Which photos are held out: a fraction, those with train/eval in their names, every
+    eval_interval-th, or none (all are used for both)."""
+    train_split_fraction: float = 0.9
+    """Share of the photos to train on; only with eval_mode fraction."""
+    eval_interval: int = 8
+    """Photos from one held-out photo to the next; only with eval_mode interval."""
+    max_points: int = 200_000
+    """No more points than this, the surest first."""
+    skip_unreadable: bool = False
+    """Leave out photos that cannot be read, with a warning, instead of stopping."""
+    cache_dir: Path | None = None
+    """Where estimates are kept. None: FM3D_CACHE_DIR or the user's cache folder."""
+
+
+class EstimatedDataParser(DataParser):
+    """Runs the estimator once and keeps its result in memory and on disk.
+
+    Held-out photos take part in estimating cameras, so that theirs are known too; no colour of
+    theirs reaches the scene's parameters. `metadata` holds `points3D_xyz` [N, 3] (the frame of
+    the cameras), `points3D_rgb` [N, 3] uint8 and `points3D_confidence` [N].
+    """
+
+    config: EstimatedDataParserConfig
+
+    def __init__(self, config: EstimatedDataParserConfig) -> None:
+        super().__init__(config)
+        self.downscale_factor = 1  # Tools set it; photos keep their size here.
+        self._memo: tuple[PhotoSet, SceneGeometry] | None = None
+
+    def _generate_dataparser_outputs(self, split: str = "train", **_) -> DataparserOutputs:
+        with one_line_errors():
+            photos, scene = self._estimated()
+            return self._outputs(photos, scene, split)
+
+    def _estimated(self) -> tuple[PhotoSet, SceneGeometry]:
+        if self._memo is None:
+            photos = find_photos(
+                self.config.data, skip_unreadable=self.config.skip_unreadable, progress=track
+            )
+            for warning in photos.warnings:
+                CONSOLE.print(f"[yellow]Warning: {warning}")
+            scene = estimate_cached(self.config.estimator, photos, self.config.cache_dir)
+            if scene.unregistered:
+                CONSOLE.print(
+                    f"[yellow]No camera was found for {len(scene.unregistered)} of {len(photos)} "
+                    f"photos, which are left out: {', '.join(scene.unregistered)}"
+                )
+            self._memo = photos, scene
+        return self._memo
+
+    def _outputs(self, photos: PhotoSet, scene: SceneGeometry, split: str) -> DataparserOutputs:
+        config = self.config
+        world_from_camera = opengl_from_opencv(scene.world_from_camera)
+        oriented, transform = camera_utils.auto_orient_and_center_poses(
+            world_from_camera.float(),
+            method=config.orientation_method,
+            center_method=config.center_method,
+        )
+        scale = config.scale_factor
+        extent = float(oriented[:, :3, 3].abs().max())
+        if config.auto_scale_poses and extent > 0:  # A single camera has no extent.
+            scale /= extent
+        oriented[:, :3, 3] *= scale
+        rows = torch.from_numpy(self._split_rows(scene.names, split))
+        files = photos.plain_files(self._copies_folder(photos), scene.names)
+        masks = photos.mask_files(self._copies_folder(photos) / "masks", scene.names)
+        kept = _surest_points(scene, config.max_points)
+        points = _in_dataparser_frame(scene.points[kept], transform, scale)
+        half = config.scene_scale
+        return DataparserOutputs(
+            image_filenames=[files[scene.names[row]] for row in rows],
+            cameras=_cameras(scene, oriented, rows),
+            scene_box=SceneBox(aabb=torch.tensor([[-half] * 3, [half] * 3])),
+            mask_filenames=[masks[scene.names[row]] for row in rows] if masks else None,
+            dataparser_transform=transform,
+            dataparser_scale=scale,
+            metadata={
+                "points3D_xyz": points,
+                "points3D_rgb": scene.point_colors[kept],
+                "points3D_confidence": scene.point_confidence[kept].float(),
+            },
+        )
+
+    def _split_rows(self, names: tuple[str, ...], split: str) -> np.ndarray:
+        """Rows of the scene that belong to a split, by nerfstudio's own rules."""
+        config = self.config
+        files = [Path(name) for name in names]
+        if config.eval_mode == "fraction":
+            train, held_out = get_train_eval_split_fraction(files, config.train_split_fraction)
+        elif config.eval_mode == "filename":
+            train, held_out = get_train_eval_split_filename(files)
+        elif config.eval_mode == "interval":
+            train, held_out = get_train_eval_split_interval(files, config.eval_interval)
+        else:
+            train, held_out = get_train_eval_split_all(files)
+        rows = np.asarray(train if split == "train" else held_out, dtype=np.int64)
+        return rows if len(rows) else np.arange(len(names))
+
+    def _copies_folder(self, photos: PhotoSet) -> Path:
+        return cache_folder(self.config.cache_dir) / "photos" / photos.digest
+
+
+def _cameras(
+    scene: SceneGeometry, world_from_camera: Float[Tensor, "view 4 4"], rows: Tensor
+) -> Cameras:
+    intrinsics, sizes = scene.intrinsics.float()[rows], scene.image_sizes.int()[rows]
+    return Cameras(
+        camera_to_worlds=world_from_camera[rows, :3],
+        fx=intrinsics[:, 0, 0],
+        fy=intrinsics[:, 1, 1],
+        cx=intrinsics[:, 0, 2],
+        cy=intrinsics[:, 1, 2],
+        width=sizes[:, 0],
+        height=sizes[:, 1],
+        distortion_params=scene.distortion.float()[rows],
+        camera_type=CameraType.PERSPECTIVE,
+    )
+
+
+def _surest_points(scene: SceneGeometry, limit: int) -> Tensor:
+    """Rows of at most `limit` distinct points, the surest ones, in their order.
+
+    Splatfacto takes the logarithm of the distance to the nearest points, so none may be doubled.
+    """
+    distinct = np.unique(scene.points.numpy(), axis=0, return_index=True)[1]
+    rows = torch.from_numpy(np.sort(distinct))
+    if len(rows) > limit:
+        rows = rows[scene.point_confidence[rows].topk(limit).indices].sort().values
+    return rows
+
+
+def _in_dataparser_frame(
+    points: Float[Tensor, "point 3"], transform: Float[Tensor, "3 4"], scale: float
+) -> Float[Tensor, "point 3"]:
+    matrix = torch.cat([transform, transform.new_tensor([[0.0, 0.0, 0.0, 1.0]])])
+    return transform_points(matrix, points.to(transform)) * scale
+
+
+def _specification(estimator: Estimator) -> DataParserSpecification:
+    return DataParserSpecification(
+        config=EstimatedDataParserConfig(estimator=estimator),
+        description=(type(estimator).__doc__ or "").split("\n")[0],
+    )
+
+
+sfm = _specification(Sfm())
+
+
+def _register_foreign_estimators() -> None:
+    """Put estimators of other packages beside nerfstudio's own dataparsers.
+
+    nerfstudio collects dataparsers from entry points of its own group only, and joins them with
+    its table `dataparsers`. That table is complete, and not yet in use, while this module is
+    loaded as an entry point. A package that cannot be imported is named and passed over: one
+    failing import would otherwise stop every ns-* command.
+    """
+    registry = sys.modules.get("nerfstudio.configs.dataparser_configs")
+    table = getattr(registry, "dataparsers", None)
+    if table is None or hasattr(registry, "all_dataparsers"):
+        return
+    for name in estimator_names():
+        if name == Sfm.name:
+            continue
+        try:
+            table[name] = _specification(estimator_class(name)()).config
+        except Exception as error:  # Another package's code may raise anything.
+            CONSOLE.print(f"[yellow]The estimator {name} cannot be loaded and is left out: {error}")
+
+
+_register_foreign_estimators()

@@ -1,0 +1,70 @@
+"""Image metrics: PSNR, and LPIPS built on first use and left out when its weights are absent."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from fm3d_plugins.backends import require
+
+LpipsNetwork = Literal["alex", "vgg"]
+
+_BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
+"""torchvision's files of the two backbones; the `lpips` package brings only its linear layers."""
+
+
+def psnr(
+    rendered: Float[Tensor, "height width 3"],
+    target: Float[Tensor, "height width 3"],
+) -> Float[Tensor, ""]:
+    """Peak signal-to-noise ratio in decibels of images in [0, 1]; infinite for equal images."""
+    return -10 * (rendered - target).square().mean().log10()
+
+
+class Lpips:
+    """Learned perceptual distance (Zhang et al. 2018), not part of any module tree or checkpoint.
+
+    Its backbone is fetched by torchvision on first use. Without it and without the network,
+    `distance` says so once and returns None from then on.
+    """
+
+    def __init__(self, network: LpipsNetwork) -> None:
+        self.network: LpipsNetwork = network
+        self._model: torch.nn.Module | None = None
+        self._is_absent = False
+
+    def distance(
+        self,
+        rendered: Float[Tensor, "height width 3"],
+        target: Float[Tensor, "height width 3"],
+    ) -> float | None:
+        """Distance of two images in [0, 1]; 0 is equal. None when the weights are absent."""
+        if self._model is None and not self._is_absent:
+            self._build()
+        if self._model is None:
+            return None
+        pair = [image.permute(2, 0, 1)[None].float() for image in (rendered, target)]
+        self._model.to(rendered.device)
+        with torch.no_grad():
+            return float(self._model(*pair, normalize=True))
+
+    def _build(self) -> None:
+        lpips = require("lpips", purpose="The LPIPS metric", install="lpips")
+        file = Path(torch.hub.get_dir()) / "checkpoints" / _BACKBONES[self.network]
+        is_offline = any(os.environ.get(name) for name in ("HF_HUB_OFFLINE", "FM3D_OFFLINE"))
+        try:
+            if is_offline and not file.exists():
+                raise FileNotFoundError("offline mode is set")
+            self._model = lpips.LPIPS(net=self.network, verbose=False).eval()
+            self._model.requires_grad_(False)
+        except (OSError, RuntimeError) as error:  # URLError is an OSError.
+            self._is_absent = True
+            CONSOLE.print(
+                f"LPIPS ({self.network}) is left out: its backbone is not at {file} and cannot be "
+                f"fetched ({error}). Get https://download.pytorch.org/models/{file.name} "
+                "and put it there."
+            )

@@ -1,0 +1,81 @@
+"""`fm3d eval-poses REFERENCE ESTIMATE`: how far estimated cameras are from a reference."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tyro
+from torch import Tensor
+
+from fm3d_plugins.geometry.pose_metrics import evaluate_poses
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse the two paths, print a table, and write JSON where asked.
+
+    Raises:
+        ValueError: A path holds no cameras, or the two share no photo.
+    """
+    tyro.cli(command, prog="fm3d eval-poses", args=arguments)
+
+
+def command(
+    reference: tyro.conf.Positional[Path],
+    estimate: tyro.conf.Positional[Path],
+    output: Path | None = None,
+) -> None:
+    """Compare estimated cameras with a reference; photos are matched by their file names.
+
+    Photos of the reference without an estimate count as wrong. The world frames and scales of
+    the two need not agree.
+
+    Args:
+        reference: transforms.json, a folder that holds one, or a folder with a COLMAP model.
+        estimate: Likewise.
+        output: Also write the figures to this JSON file.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    expected, found = read_poses(reference), read_poses(estimate)
+    figures = evaluate_poses(found, expected).summary()
+    table = Table(title=f"{len(found)} estimated, {len(expected)} reference cameras")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for name, value in figures.items():
+        table.add_row(name, "-" if value is None else f"{value:.4f}")
+    Console().print(table)
+    if output is not None:
+        from fm3d_plugins.io.atomic import atomic_write
+
+        with atomic_write(output) as temporary:
+            temporary.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def read_poses(path: Path) -> Mapping[str, Tensor]:
+    """world_from_camera (OpenCV) by file name, from transforms.json or a COLMAP model.
+
+    Raises:
+        ValueError: Neither is there.
+    """
+    from fm3d_plugins.io.colmap import read_colmap
+    from fm3d_plugins.io.transforms import read_transforms
+
+    json_path = path if path.suffix == ".json" else path / "transforms.json"
+    models = [path / part for part in (".", "sparse/0", "colmap/sparse/0")]
+    model = next(
+        (m for m in models if (m / "images.bin").exists() or (m / "images.txt").exists()), None
+    )
+    if json_path.is_file():
+        scene = read_transforms(json_path, require_images=False)
+    elif model is not None:
+        scene = read_colmap(model)
+    else:
+        raise ValueError(
+            f"{path} holds neither transforms.json nor a COLMAP model (images.bin or images.txt). "
+            "Expected a posed scene. Point at the folder that holds one of them."
+        )
+    return {
+        Path(name).name: pose.double()
+        for name, pose in zip(scene.names, scene.world_from_camera, strict=True)
+    }

@@ -1,0 +1,42 @@
+"""Entry point of the command `fm3d`: finds the subcommand and imports only that."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "process": ("fm3d_plugins.cli.process:run", "photos -> cameras and points, in COLMAP's place"),
+    "eval-poses": ("fm3d_plugins.cli.eval_poses:run", "compare estimated cameras with a reference"),
+    "show": ("fm3d_plugins.cli.show:run", "one picture of a trained scene: photo, render, depth"),
+    "sample": ("fm3d_plugins.cli.sample:run", "write a synthetic capture to try things on"),
+}
+"""Name: where its `run(arguments)` is, and one line of help."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one subcommand; what a user can mend ends with one message and exit status 1."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return
+    if words[0] not in COMMANDS:
+        raise SystemExit(f"Error: fm3d has no command {words[0]!r}.\n\n{_help()}")
+    module, _, function = COMMANDS[words[0]][0].partition(":")
+    try:
+        getattr(import_module(module), function)(words[1:])
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("FM3D_TRACEBACK"):
+            raise
+        raise SystemExit(f"Error: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped; nothing was left half-written.") from None
+
+
+def _help() -> str:
+    lines = [f"  {name:<12} {text}" for name, (_, text) in COMMANDS.items()]
+    return (
+        "usage: fm3d COMMAND ...   (fm3d COMMAND --help tells more)\n\n"
+        + "\n".join(lines)
+        + "\n\nTraining, viewing and evaluation go through ns-train, ns-viewer and ns-eval."
+    )

@@ -1,0 +1,129 @@
+"""`fm3d process <estimator>`: a folder of photos becomes a posed scene on disk."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
+from fm3d_plugins.photos import PhotoSet, find_photos
+from fm3d_plugins.scene import SceneGeometry
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse `<estimator> --data … --output-dir …` and process.
+
+    Raises:
+        ValueError: No such estimator, or it finds nothing usable.
+        OSError: Photos are absent, or the output cannot be written.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            "usage: fm3d process ESTIMATOR --data FOLDER --output-dir FOLDER ...\n\n"
+            f"estimators: {', '.join(estimator_names())}\n"
+            "fm3d process ESTIMATOR --help lists the options of one."
+        )
+        return
+    name, *rest = arguments
+    chosen = estimator_class(name)
+
+    def command(
+        data: Path,
+        output_dir: Path,
+        options: tyro.conf.OmitArgPrefixes[chosen] = chosen(),  # type: ignore[valid-type] # noqa: B008
+        overwrite: bool = False,
+        skip_unreadable: bool = False,
+        cache_dir: Path | None = None,
+    ) -> None:
+        """Find cameras and points for a folder of photos, and write them as a posed scene.
+
+        The output holds transforms.json (nerfstudio), colmap/sparse/0 (COLMAP, binary),
+        sparse_pc.ply and the upright photos in images/.
+
+        Args:
+            data: Folder of photos.
+            output_dir: Folder to write; must not exist, or be empty.
+            options: Options of the estimator.
+            overwrite: Replace the output folder if it exists.
+            skip_unreadable: Leave out photos that cannot be read, instead of stopping.
+            cache_dir: Where estimates are kept; default FM3D_CACHE_DIR or the user's cache folder.
+        """
+        process(
+            options,
+            data,
+            output_dir,
+            overwrite=overwrite,
+            skip_unreadable=skip_unreadable,
+            cache_dir=cache_dir,
+        )
+
+    tyro.cli(
+        command,
+        prog=f"fm3d process {name}",
+        args=rest,
+        config=(tyro.conf.FlagConversionOff,),
+    )
+
+
+def process(
+    estimator: Estimator,
+    data: Path,
+    output_dir: Path,
+    *,
+    overwrite: bool = False,
+    skip_unreadable: bool = False,
+    cache_dir: Path | None = None,
+) -> SceneGeometry:
+    """Estimate a scene and write it to a folder that appears only when it is complete.
+
+    Raises:
+        FileExistsError: `output_dir` is not empty and `overwrite` is False; said before the work.
+        ValueError: Photos cannot be read, or the estimator finds nothing usable.
+    """
+    from nerfstudio.utils.rich_utils import CONSOLE
+
+    from fm3d_plugins.estimators.cache import estimate_cached
+    from fm3d_plugins.io.atomic import atomic_directory
+    from fm3d_plugins.progress import track
+
+    with atomic_directory(output_dir, overwrite=overwrite) as folder:
+        photos = find_photos(data, skip_unreadable=skip_unreadable, progress=track)
+        for warning in photos.warnings:
+            CONSOLE.print(f"[yellow]Warning: {warning}")
+        scene = estimate_cached(estimator, photos, cache_dir)
+        write_scene(scene, photos, folder)
+    CONSOLE.print(
+        f"{len(scene)} of {len(photos)} photos and {len(scene.points)} points are in {output_dir}"
+    )
+    if scene.unregistered:
+        CONSOLE.print(f"[yellow]No camera was found for: {', '.join(scene.unregistered)}")
+    CONSOLE.print(f"Next: ns-train 3dgs --data {output_dir}", markup=False, highlight=False)
+    return scene
+
+
+def write_scene(scene: SceneGeometry, photos: PhotoSet, folder: Path) -> None:
+    """Write photos, transforms.json, a COLMAP model and a point cloud into an empty folder."""
+    from fm3d_plugins.io.colmap import write_colmap
+    from fm3d_plugins.io.ply import write_ply
+    from fm3d_plugins.io.transforms import write_transforms
+
+    images = folder / "images"
+    images.mkdir()
+    for name, file in photos.plain_files(images, scene.names).items():
+        if file.parent != images:
+            shutil.copyfile(file, images / name)
+    masks = {name: f"masks/{name}.png" for name in photos.mask_files(folder / "masks", scene.names)}
+    write_ply(
+        folder / "sparse_pc.ply",
+        scene.points,
+        scene.point_colors,
+        confidence=scene.point_confidence,
+    )
+    write_colmap(scene, folder / "colmap" / "sparse" / "0")
+    write_transforms(
+        scene,
+        folder / "transforms.json",
+        ply_file_path="sparse_pc.ply",
+        mask_paths=masks or None,
+    )

@@ -1,0 +1,93 @@
+"""Full photos for 3DGS, checked before anything long begins."""
+
+from dataclasses import dataclass, field
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.datamanagers.full_images_datamanager import (
+    FullImageDatamanager,
+    FullImageDatamanagerConfig,
+)
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from fm3d_plugins.gaussian_splatting.recipe import recipe_for
+from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
+from fm3d_plugins.geometry.cameras import opencv_from_opengl
+from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
+
+
+@dataclass
+class GaussianSplattingDataManagerConfig(FullImageDatamanagerConfig):
+    """Options of the photos and the points to start from."""
+
+    _target: type = field(default_factory=lambda: GaussianSplattingDataManager)
+    max_image_size: int | None = None
+    """Long side in pixels above which photos are scaled down; 0: never. None: 640 on a CPU, never
+    on CUDA."""
+    random_points: bool = False
+    """Start from random points even where the dataparser brings points."""
+    num_random_points: int = 30_000
+    """How many, where random points are used."""
+
+
+class GaussianSplattingDataManager(FullImageDatamanager[InputDataset]):
+    """nerfstudio's full-image datamanager with checked input and points to start from."""
+
+    config: GaussianSplattingDataManagerConfig
+
+    def __init__(self, config: GaussianSplattingDataManagerConfig, **kwargs) -> None:
+        data = config.data if config.data is not None else config.dataparser.data
+        with checked_parsing(config.dataparser, data):
+            super().__init__(config, **kwargs)
+        metadata = self.train_dataparser_outputs.metadata
+        if config.random_points or len(metadata.get("points3D_xyz", ())) < 2:
+            self._add_random_points(metadata)
+
+    def create_train_dataset(self) -> InputDataset:
+        return self._dataset(self.train_dataparser_outputs)
+
+    def create_eval_dataset(self) -> InputDataset:
+        return self._dataset(self.dataparser.get_dataparser_outputs(split=self.test_split))
+
+    def _dataset(self, outputs: DataparserOutputs) -> InputDataset:
+        check_dataparser_outputs(outputs)
+        return InputDataset(outputs, scale_factor=self._scale_factor(outputs.cameras))
+
+    def _scale_factor(self, cameras: Cameras) -> float:
+        limit = self.config.max_image_size
+        if limit is None:
+            limit = recipe_for(str(self.device).split(":")[0], None).max_image_size
+        largest = int(torch.maximum(cameras.width, cameras.height).max())
+        factor = self.config.camera_res_scale_factor
+        if not limit or largest * factor <= limit:
+            return factor
+        CONSOLE.print(
+            f"Photos are scaled down from {largest} to {limit} pixels (long side). "
+            "Another limit: --pipeline.datamanager.max-image-size N (0: none)."
+        )
+        return limit / largest
+
+    def _add_random_points(self, metadata: dict) -> None:
+        count = self.config.num_random_points
+        is_training = self.test_mode == "val"
+        # Outside training a checkpoint replaces the points: any photo-free ones will do.
+        colors = [entry["image"] for entry in self.cached_train] if is_training else None
+        cameras = self.train_dataset.cameras
+        opengl = cameras.camera_to_worlds.cpu()
+        bottom = opengl.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(opengl), 1, 4)
+        images = [
+            colors[i][..., :3].cpu() if colors else torch.full((int(h), int(w), 3), 127)
+            for i, (h, w) in enumerate(zip(cameras.height, cameras.width, strict=True))
+        ]
+        points, rgb = random_points_in_view(
+            opencv_from_opengl(torch.cat([opengl, bottom], dim=1)),
+            cameras.get_intrinsics_matrices().cpu(),
+            [image.float() / (255 if image.dtype == torch.uint8 else 1) for image in images],
+            count,
+            torch.Generator().manual_seed(self.config.train_cameras_sampling_seed),
+        )
+        metadata["points3D_xyz"], metadata["points3D_rgb"] = points, (rgb * 255).to(torch.uint8)
+        if is_training:
+            CONSOLE.print(f"Starting from {count} random points.")

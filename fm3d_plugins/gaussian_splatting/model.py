@@ -1,0 +1,353 @@
+"""The gaussians as a nerfstudio model."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.engine.callbacks import (
+    TrainingCallback,
+    TrainingCallbackAttributes,
+    TrainingCallbackLocation,
+)
+from nerfstudio.models.base_model import ModelConfig
+from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel
+from nerfstudio.utils.colors import get_color
+from torch import Tensor
+from torch.nn import Parameter, ParameterDict
+
+from fm3d_plugins.backends.image_loss import l1_ssim_loss, ssim
+from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, psnr
+from fm3d_plugins.backends.rasterizer import RasterizedView, rasterize
+from fm3d_plugins.gaussian_splatting.density_control import (
+    AdaptiveDensityControl,
+    DensityControl,
+    MonteCarloDensityControl,
+    NoDensityControl,
+    Schedule,
+)
+from fm3d_plugins.gaussian_splatting.recipe import recipe_for
+from fm3d_plugins.gaussian_splatting.seeding import mean_neighbour_distance
+from fm3d_plugins.geometry.cameras import opencv_from_opengl
+from fm3d_plugins.geometry.poses import invert
+from fm3d_plugins.training import RunPlan
+
+VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
+"""Shown behind the gaussians when training sees random backgrounds: the grey of the viewer."""
+
+GAUSSIANS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
+"""Names of the parameters, one row per gaussian. ns-export and old checkpoints rely on them."""
+
+MCMC_REGULARIZATION = 0.01
+"""Weight of mean opacity and of mean scale in the loss; Kheradmand et al. 2024, section 3.4."""
+
+
+@dataclass
+class GaussianSplattingModelConfig(ModelConfig):
+    """Options of 3D Gaussian Splatting. Those that default to None follow the device's recipe."""
+
+    _target: type = field(default_factory=lambda: GaussianSplattingModel)
+    sh_degree: int = 3
+    """Highest degree of the spherical harmonics that describe view-dependent colour (0 to 3)."""
+    ssim_lambda: float = 0.2
+    """Weight of 1 - SSIM in the loss; the rest is L1."""
+    background_color: Literal["random", "black", "white"] = "random"
+    """Behind everything, in training. Random teaches the gaussians to be opaque."""
+    rasterize_mode: Literal["classic", "antialiased"] = "classic"
+    """antialiased keeps thin gaussians from growing at lower resolutions; most other viewers of
+    exported files expect classic."""
+    density_control: Literal["default", "mcmc", "off"] | None = None
+    """default: clone and split by image gradients (Kerbl et al. 2023); mcmc: relocate and add by
+    opacity up to max_gaussians (Kheradmand et al. 2024); off: their number never changes. None:
+    mcmc on a CPU, where it is worth more per second, default on CUDA."""
+    backend: Literal["auto", "gsplat", "numba", "torch"] = "auto"
+    """Rasteriser. auto: gsplat on CUDA, numba on a CPU."""
+    lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
+    """Backbones of the LPIPS metric; `lpips` in the results is alex, `lpips_vgg` is vgg."""
+    densify_grad_thresh: float | None = None
+    """Image gradient (per half image width) above which a gaussian is cloned or split."""
+    densify_size_thresh: float = 0.01
+    """Scene units: gaussians up to this size are cloned, larger ones split."""
+    cull_alpha_thresh: float | None = None
+    """Opacity below which a gaussian is removed."""
+    cull_scale_thresh: float = 0.5
+    """Scene units: larger gaussians are removed once opacities have been reset."""
+    mcmc_growth: float | None = None
+    """Share of gaussians added at each change of density by mcmc."""
+    max_gaussians: int | None = None
+    """No more than this many."""
+    warmup_length: int | None = None
+    """Steps before the first change of density."""
+    refine_every: int | None = None
+    """Steps between changes of density."""
+    stop_split_at: int | None = None
+    """Step after which the density stays as it is."""
+    reset_alpha_every: int | None = None
+    """Changes of density between resets of all opacities; 0: never."""
+    sh_degree_interval: int | None = None
+    """Steps after which one more degree of spherical harmonics is used."""
+    num_downscales: int | None = None
+    """Training starts at 1/2^n of the resolution."""
+    resolution_schedule: int | None = None
+    """Steps after which the training resolution doubles."""
+
+    def resolve(self, device_type: str, steps: int | None) -> RunPlan:
+        """Fill in what is None from the device's recipe."""
+        recipe = recipe_for(device_type, steps)
+        for name in vars(self):
+            if getattr(self, name) is None and hasattr(recipe, name):
+                setattr(self, name, getattr(recipe, name))
+        sentence = (
+            f"3dgs on {device_type}: {recipe.steps} steps, at most {self.max_gaussians} gaussians, "
+            f"resolution from 1/{2**self.num_downscales} to full within "
+            f"{self.num_downscales * self.resolution_schedule} steps."
+        )
+        return RunPlan(recipe.steps, recipe.learning_rates, sentence)
+
+
+class GaussianSplattingModel(SplatfactoModel):
+    """3D Gaussian Splatting on any device.
+
+    A subclass of nerfstudio's SplatfactoModel because ns-export and the viewer ask for one; the
+    rasteriser, the loss, the density control and the metrics are this package's.
+
+    Outputs for a camera: `rgb` [H, W, 3] in [0, 1], `depth` [H, W, 1] z-depth in scene units (the
+    largest depth of the view where nothing is seen), `accumulation` [H, W, 1], `background`.
+    """
+
+    config: GaussianSplattingModelConfig  # type: ignore[assignment]
+
+    def populate_modules(self) -> None:
+        """Make one gaussian per seed point (called by nerfstudio's constructor)."""
+        self.config.resolve(str(self.kwargs.get("device", "cpu")).split(":")[0], None)
+        if self.seed_points is None:
+            raise ValueError(
+                "3dgs got no points to start from. Expected seed points from the datamanager. "
+                "Use the datamanager of the method 3dgs, which makes random points when it must."
+            )
+        points, colors = self.seed_points
+        self.gauss_params = _gaussians_at(points, colors.float() / 255, self.config.sh_degree)
+        self.density_control = self._make_density_control()
+        self.lpips_metrics = [Lpips(network) for network in self.config.lpips_networks]
+        self.step = 0
+        self.crop_box: OrientedBox | None = None
+        self.background_color = (
+            torch.tensor(VIEWER_BACKGROUND)
+            if self.config.background_color == "random"
+            else get_color(self.config.background_color)
+        )
+        self._last_view: RasterizedView | None = None
+
+    def _make_density_control(self) -> DensityControl:
+        config = self.config
+        schedule = Schedule(
+            start=config.warmup_length,
+            stop=config.stop_split_at,
+            every=config.refine_every,
+            reset_opacity_every=config.reset_alpha_every * config.refine_every,
+        )
+        if config.density_control == "off":
+            return NoDensityControl()
+        if config.density_control == "mcmc":
+            return MonteCarloDensityControl(
+                schedule=schedule,
+                smallest_opacity=0.005,
+                noise=5e5,
+                growth=config.mcmc_growth,
+                max_gaussians=config.max_gaussians,
+            )
+        return AdaptiveDensityControl(
+            schedule=schedule,
+            gradient_threshold=config.densify_grad_thresh,
+            size_threshold=config.densify_size_thresh,
+            smallest_opacity=config.cull_alpha_thresh,
+            largest_size=config.cull_scale_thresh,
+            max_gaussians=config.max_gaussians,
+        )
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        return self.get_gaussian_param_groups()
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        return [
+            TrainingCallback(
+                [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
+                self.step_cb,
+                args=[training_callback_attributes.optimizers],
+            ),
+            TrainingCallback(
+                [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._control_density
+            ),
+        ]
+
+    def _control_density(self, step: int) -> None:
+        view = self._last_view
+        if view is None:
+            return
+        self.density_control.after_step(
+            self.gauss_params,
+            {name: self.optimizers[name] for name in GAUSSIANS},
+            step,
+            view.means2d.grad,
+            view.radii,
+            (view.rgb.shape[1], view.rgb.shape[0]),
+        )
+        self._last_view = None
+
+    def load_state_dict(self, dict: dict[str, Any], **kwargs) -> Any:  # noqa: A002
+        """Load gaussians of any number."""
+        for name, values in self.gauss_params.items():
+            stored = dict[f"gauss_params.{name}"]
+            self.gauss_params[name] = Parameter(values.new_zeros(stored.shape))
+        return super(SplatfactoModel, self).load_state_dict(dict, **kwargs)
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:  # type: ignore[override]
+        """Render one camera; see the class for the outputs."""
+        gaussians = self._active_gaussians()
+        background = self._get_background_color()
+        if gaussians is None:
+            return self.get_empty_outputs(
+                int(camera.width.item()), int(camera.height.item()), background
+            )
+        camera_from_world, intrinsics, width, height = _pinhole(
+            camera, self._get_downscale_factor()
+        )
+        degree = self._active_sh_degree()
+        view = rasterize(
+            gaussians["means"],
+            gaussians["quats"],
+            gaussians["scales"].exp(),
+            gaussians["opacities"].sigmoid().squeeze(-1),
+            _sh_coefficients(gaussians, degree),
+            camera_from_world,
+            intrinsics,
+            width=width,
+            height=height,
+            sh_degree=degree,
+            background=background,
+            antialiased=self.config.rasterize_mode == "antialiased",
+            backend=self.config.backend,
+        )
+        if self.training and view.means2d.requires_grad:
+            view.means2d.retain_grad()
+            self._last_view = view
+        depth = torch.where(view.alpha > 0, view.depth, view.depth.detach().max())
+        return {
+            "rgb": view.rgb.clamp(0.0, 1.0),
+            "depth": depth,
+            "accumulation": view.alpha,
+            "background": background if self.training else background.expand(height, width, 3),
+        }
+
+    def _active_gaussians(self) -> dict[str, Tensor] | None:
+        """All gaussians, or those in the viewer's crop box; None when that is empty."""
+        if self.crop_box is None or self.training:
+            return dict(self.gauss_params.items())
+        inside = self.crop_box.within(self.means).squeeze()
+        if not bool(inside.any()):
+            return None
+        return {name: values[inside] for name, values in self.gauss_params.items()}
+
+    def _active_sh_degree(self) -> int:
+        if not self.training:
+            return self.config.sh_degree  # Coefficients not yet trained are zero.
+        return min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
+
+    def _downscale_if_required(self, image: Tensor) -> Tensor:
+        factor = self._get_downscale_factor()
+        if factor == 1:
+            return image
+        planes = image.float().permute(2, 0, 1)
+        return torch.nn.functional.avg_pool2d(planes, factor).permute(1, 2, 0)
+
+    def get_metrics_dict(self, outputs, batch) -> dict[str, Tensor]:
+        """PSNR of this view, in decibels, and the number of gaussians."""
+        target = self.composite_with_background(
+            self.get_gt_img(batch["image"]), outputs["background"]
+        )
+        return {
+            "psnr": psnr(outputs["rgb"].detach(), target),
+            "gaussian_count": torch.tensor(float(self.num_points)),
+        }
+
+    def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
+        """Equation 7 of Kerbl et al. 2023; masked pixels are black in both images."""
+        target = self.composite_with_background(
+            self.get_gt_img(batch["image"]), outputs["background"]
+        )
+        rendered = outputs["rgb"]
+        if "mask" in batch:
+            mask = self._downscale_if_required(batch["mask"]).to(target)
+            target, rendered = target * mask, rendered * mask
+        loss = {"main_loss": l1_ssim_loss(rendered, target, self.config.ssim_lambda)}
+        if self.config.density_control == "mcmc" and self.training:
+            loss["opacity_reg"] = MCMC_REGULARIZATION * self.opacities.sigmoid().mean()
+            loss["scale_reg"] = MCMC_REGULARIZATION * self.scales.exp().mean()
+        return loss
+
+    @torch.no_grad()
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side."""
+        target = self.composite_with_background(
+            self.get_gt_img(batch["image"]), outputs["background"]
+        )
+        rendered = outputs["rgb"]
+        metrics = {"psnr": float(psnr(rendered, target)), "ssim": float(ssim(rendered, target))}
+        for metric in self.lpips_metrics:
+            distance = metric.distance(rendered, target)
+            if distance is not None:
+                metrics["lpips" if metric.network == "alex" else f"lpips_{metric.network}"] = (
+                    distance
+                )
+        return metrics, {"img": torch.cat([target, rendered], dim=1)}
+
+
+def _gaussians_at(
+    points: Float[Tensor, "point 3"], colors: Float[Tensor, "point 3"], sh_degree: int
+) -> ParameterDict:
+    """One faint ball per point, as wide as its neighbours are away; random orientation."""
+    if len(points) < 2:
+        raise ValueError(
+            f"3dgs got {len(points)} points to start from. Expected at least 2. Take more photos, "
+            "or start from random points with --pipeline.datamanager.random-points True."
+        )
+    points = points.float()
+    size = mean_neighbour_distance(points)[:, None]
+    rest = (sh_degree + 1) ** 2 - 1
+    return ParameterDict(
+        {
+            "means": Parameter(points.clone()),
+            "scales": Parameter(size.log().repeat(1, 3)),
+            "quats": Parameter(torch.nn.functional.normalize(torch.randn(len(points), 4), dim=-1)),
+            "features_dc": Parameter(RGB2SH(colors)),
+            "features_rest": Parameter(torch.zeros(len(points), rest, 3)),
+            "opacities": Parameter(torch.logit(torch.full((len(points), 1), 0.1))),
+        }
+    )
+
+
+def _sh_coefficients(gaussians: dict[str, Tensor], degree: int) -> Float[Tensor, "n k 3"]:
+    """Only the coefficients in use, so that the others cost nothing, backward pass included."""
+    constant = gaussians["features_dc"][:, None, :]
+    if degree == 0:
+        return constant
+    return torch.cat([constant, gaussians["features_rest"][:, : (degree + 1) ** 2 - 1]], dim=1)
+
+
+def _pinhole(
+    camera: Cameras, downscale: int
+) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"], int, int]:
+    """camera_from_world (OpenCV), intrinsics, width and height at 1/downscale of the resolution."""
+    opengl = camera.camera_to_worlds.reshape(3, 4)
+    bottom = opengl.new_tensor([[0.0, 0.0, 0.0, 1.0]])
+    camera_from_world = invert(opencv_from_opengl(torch.cat([opengl, bottom])))
+    intrinsics = camera.get_intrinsics_matrices().reshape(3, 3).to(opengl) / downscale
+    intrinsics[2, 2] = 1.0
+    width, height = int(camera.width.item()), int(camera.height.item())
+    return camera_from_world, intrinsics, width // downscale, height // downscale

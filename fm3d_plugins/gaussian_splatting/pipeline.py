@@ -1,0 +1,32 @@
+"""The pipeline of 3DGS."""
+
+from dataclasses import dataclass, field
+
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+
+from fm3d_plugins.gaussian_splatting.datamanager import GaussianSplattingDataManagerConfig
+from fm3d_plugins.gaussian_splatting.model import GaussianSplattingModelConfig
+
+
+@dataclass
+class GaussianSplattingPipelineConfig(VanillaPipelineConfig):
+    """Photos and gaussians."""
+
+    _target: type = field(default_factory=lambda: GaussianSplattingPipeline)
+    datamanager: GaussianSplattingDataManagerConfig = field(
+        default_factory=GaussianSplattingDataManagerConfig
+    )
+    model: GaussianSplattingModelConfig = field(default_factory=GaussianSplattingModelConfig)
+
+
+class GaussianSplattingPipeline(VanillaPipeline):
+    """nerfstudio's pipeline on one device."""
+
+    def __init__(self, config: GaussianSplattingPipelineConfig, *args, **kwargs) -> None:
+        if kwargs.get("world_size", 1) > 1:
+            raise SystemExit(
+                f"3dgs was asked to train on {kwargs['world_size']} devices, but density control "
+                "works on one: every process would grow other gaussians. "
+                "Use --machine.num-devices 1."
+            )
+        super().__init__(config, *args, **kwargs)

@@ -1,0 +1,83 @@
+"""Gaussians to start from."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fm3d_plugins.geometry.rays import camera_rays
+
+NEAREST, FARTHEST = 0.5, 2.5
+"""Depth of random points, in units of the cameras' distance to the point they look at."""
+
+
+def mean_neighbour_distance(
+    points: Float[Tensor, "point 3"], neighbours: int = 3
+) -> Float[Tensor, " point"]:
+    """Mean distance of each point to its nearest neighbours; never 0.
+
+    Args:
+        points: At least two.
+        neighbours: How many; fewer where there are fewer points.
+    """
+    from scipy.spatial import cKDTree
+
+    count = min(neighbours, len(points) - 1)
+    tree = cKDTree(points.detach().cpu().numpy())
+    distances, _ = tree.query(tree.data, k=count + 1, workers=-1)
+    mean = torch.from_numpy(distances[:, 1:].mean(axis=1)).to(points)
+    return mean.clamp_min(1e-7 * float(mean.max().clamp_min(1e-30)) + 1e-12)
+
+
+def point_looked_at(world_from_camera: Float[Tensor, "view 4 4"]) -> Float[Tensor, "3"]:
+    """The point nearest to all optical axes, by regularised least squares. OpenCV cameras.
+
+    Parallel axes meet nowhere: the small pull towards the cameras' centre keeps it finite.
+    """
+    centres, axes = world_from_camera[:, :3, 3].double(), world_from_camera[:, :3, 2].double()
+    identity = torch.eye(3, dtype=torch.float64, device=centres.device)
+    across = identity - axes[:, :, None] * axes[:, None, :]
+    matrix = across.sum(0) + 1e-3 * len(centres) * identity
+    right = (across @ centres[..., None]).sum(0) + 1e-3 * len(centres) * centres.mean(0)[:, None]
+    return torch.linalg.solve(matrix, right).squeeze(-1).to(world_from_camera)
+
+
+def _distance_looked_at(world_from_camera: Float[Tensor, "view 4 4"]) -> Float[Tensor, ""]:
+    """Median distance to the point looked at; where axes meet nowhere, the cameras' spread."""
+    centres = world_from_camera[:, :3, 3]
+    reach = (centres - point_looked_at(world_from_camera)).norm(dim=-1).median()
+    spread = (centres - centres.mean(0)).norm(dim=-1).max()
+    largest = torch.maximum(reach, spread)
+    return torch.where(largest > 0, largest, torch.ones_like(largest))
+
+
+def random_points_in_view(
+    world_from_camera: Float[Tensor, "view 4 4"],
+    intrinsics: Float[Tensor, "view 3 3"],
+    images: list[Float[Tensor, "height width 3"]],
+    count: int,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "point 3"], Float[Tensor, "point 3"]]:
+    """Random points that at least one camera sees, with the colour of the pixel they lie behind.
+
+    Depth is uniform in inverse depth around the point the cameras look at, so that near and far
+    are covered alike. OpenCV cameras, world frame.
+
+    Returns:
+        Points, and colours in [0, 1].
+    """
+    reach = _distance_looked_at(world_from_camera)
+    views = torch.randint(len(images), (count,), generator=generator)
+    uniform = torch.rand(count, 3, generator=generator)
+    points, colors = world_from_camera.new_zeros(count, 3), world_from_camera.new_zeros(count, 3)
+    for view, image in enumerate(images):
+        rows = (views == view).nonzero().squeeze(-1)
+        height, width = image.shape[:2]
+        pixels = uniform[rows, :2] * uniform.new_tensor([width, height])
+        origins, directions = camera_rays(pixels, intrinsics[view], world_from_camera[view])
+        inverse_depth = torch.lerp(
+            uniform.new_tensor(1 / FARTHEST), uniform.new_tensor(1 / NEAREST), uniform[rows, 2:]
+        )
+        points[rows] = origins + directions * (reach / inverse_depth)
+        x, y = pixels.long().unbind(-1)
+        colors[rows] = image[y.clamp(max=height - 1), x.clamp(max=width - 1)].to(colors)
+    return points, colors

@@ -1,0 +1,111 @@
+"""Say what is wrong with a scene at once and in one message, before anything long begins."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig, DataparserOutputs
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+
+USER_ERRORS = (ValueError, OSError, ImportError)
+"""What this package raises for something that the user can mend."""
+
+
+@contextlib.contextmanager
+def one_line_errors(*types: type[Exception]) -> Iterator[None]:
+    """End the program with an error's message instead of its traceback.
+
+    Args:
+        types: Further exceptions to treat so, besides USER_ERRORS.
+
+    Raises:
+        SystemExit: With the message, so that the exit status is 1. With FM3D_TRACEBACK=1 in the
+            environment the error itself passes.
+    """
+    try:
+        yield
+    except (*USER_ERRORS, *types) as error:
+        if os.environ.get("FM3D_TRACEBACK"):
+            raise
+        raise SystemExit(f"Error: {error}") from error
+
+
+@contextlib.contextmanager
+def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
+    """Run a dataparser; what is wrong with its input ends the program with one message.
+
+    nerfstudio's own parsers answer a wrong file with KeyError or AssertionError, so these count
+    as the user's here; transforms.json is checked field by field before it is parsed.
+    """
+    if not data.exists():
+        raise SystemExit(
+            f"Error: there is no {data}. Expected a folder of photos or a posed scene. "
+            "Check the path after --data."
+        )
+    with one_line_errors():
+        if isinstance(dataparser, NerfstudioDataParserConfig):
+            _check_transforms(data)
+    try:
+        with one_line_errors():
+            yield
+    except (KeyError, AssertionError, RuntimeError) as error:
+        if os.environ.get("FM3D_TRACEBACK"):
+            raise
+        name = type(dataparser).__name__.removesuffix("Config")
+        raise SystemExit(
+            f"Error: the dataparser {name} cannot read {data} ({type(error).__name__}: {error}). "
+            "Name the right dataparser after --data (nerfstudio-data, colmap, sfm, ...), or mend "
+            "the scene. FM3D_TRACEBACK=1 shows where it failed."
+        ) from error
+
+
+def _check_transforms(data: Path) -> None:
+    from fm3d_plugins.io.transforms import read_transforms
+
+    path = data if data.suffix == ".json" else data / "transforms.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{data} holds no transforms.json. Expected a posed scene in nerfstudio's format. "
+            "For photos without poses name an estimator: --data FOLDER sfm."
+        )
+    # nerfstudio also takes fisheye lenses, which this package's own scenes do not describe.
+    if b"FISHEYE" not in path.read_bytes():
+        read_transforms(path)
+
+
+def check_dataparser_outputs(outputs: DataparserOutputs) -> None:
+    """Refuse cameras and files that would fail later, deep inside a thread.
+
+    Raises:
+        FileNotFoundError: Photos or masks are absent; every name is listed.
+        ValueError: A pose is not finite, or a focal length is not positive.
+    """
+    for what, files in (
+        ("photos", outputs.image_filenames),
+        ("masks", outputs.mask_filenames or []),
+    ):
+        absent = [str(file) for file in files if not Path(file).is_file()]
+        if absent:
+            raise FileNotFoundError(
+                f"{len(absent)} of {len(files)} {what} that the scene names are absent:\n  "
+                + "\n  ".join(absent)
+                + "\nPut them there, or take them out of the scene's description."
+            )
+    cameras = outputs.cameras
+    finite = cameras.camera_to_worlds.isfinite().flatten(1).all(-1)
+    focal = torch.stack([cameras.fx, cameras.fy], -1).flatten(1)
+    positive = (focal.isfinite() & (focal > 0)).all(-1)
+    for good, what in ((finite, "a pose that is not finite"), (positive, "a focal length <= 0")):
+        wrong = [
+            Path(file).name
+            for file, usable in zip(outputs.image_filenames, good.tolist(), strict=True)
+            if not usable
+        ]
+        if wrong:
+            raise ValueError(
+                f"{len(wrong)} of {len(good)} cameras have {what}: {', '.join(wrong)}. "
+                "Expected finite poses and positive focal lengths in pixels. "
+                "Correct these frames or take them out."
+            )

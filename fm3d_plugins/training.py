@@ -1,0 +1,151 @@
+"""What every method here adds to nerfstudio's trainer: device, run length, atomic checkpoints."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from nerfstudio.configs import base_config
+from nerfstudio.engine import trainer as nerfstudio_trainer
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from fm3d_plugins.io.atomic import atomic_write
+
+WHOLE_RUN = 0
+"""As a scheduler's `max_steps`: as many steps as the run has."""
+
+FROM_RECIPE = 0.0
+"""As a learning rate: what the method's recipe for the device says."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a method decides about a run once its device is known."""
+
+    steps: int
+    learning_rates: Mapping[str, tuple[float, float]]
+    """First and last learning rate of each parameter group."""
+    sentence: str
+    """Tells the user what was chosen."""
+
+
+@dataclass
+class MachineConfig(base_config.MachineConfig):
+    """Where to train."""
+
+    device_type: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # type: ignore[assignment]
+    """auto: CUDA when there is a CUDA device, otherwise the CPU."""
+
+
+@dataclass
+class FusedAdamConfig(AdamOptimizerConfig):
+    """Adam that updates all moments in one pass where torch can (on CUDA, and on CPU since 2.4)."""
+
+    def setup(self, params) -> torch.optim.Optimizer:
+        settings = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay}
+        try:
+            return torch.optim.Adam(params, fused=True, **settings)
+        except (RuntimeError, TypeError):
+            return torch.optim.Adam(params, **settings)
+
+
+@dataclass
+class TrainerConfig(nerfstudio_trainer.TrainerConfig):
+    """nerfstudio's trainer, with what depends on the device decided when the run starts."""
+
+    _target: type = field(default_factory=lambda: Trainer)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+    max_num_iterations: int | None = None  # type: ignore[assignment]
+    """Steps to train. None: the method's own recipe for the device."""
+
+    def set_timestamp(self) -> None:
+        """Called by ns-train before anything else: when to decide what depends on the device."""
+        super().set_timestamp()
+        self.resolve()
+
+    def resolve(self) -> None:
+        """Replace every "auto" by a value, so that config.yml records what was really done.
+
+        A model config with a method `resolve(device_type, max_num_iterations) -> RunPlan` decides
+        its own fields. A second call changes nothing.
+        """
+        if self.machine.device_type == "auto":
+            self.machine.device_type = "cuda" if torch.cuda.is_available() else "cpu"
+        decide = getattr(self.pipeline.model, "resolve", None)
+        if decide is None:
+            return
+        plan: RunPlan = decide(self.machine.device_type, self.max_num_iterations)
+        if self.max_num_iterations is None:
+            self.max_num_iterations = plan.steps
+            CONSOLE.print(plan.sentence)
+        for name, group in self.optimizers.items():
+            optimizer, scheduler = group["optimizer"], group["scheduler"]
+            if optimizer.lr == FROM_RECIPE:
+                optimizer.lr, last = plan.learning_rates[name]
+                if scheduler is not None and scheduler.lr_final is None:
+                    scheduler.lr_final = last
+            if scheduler is not None and scheduler.max_steps == WHOLE_RUN:
+                scheduler.max_steps = plan.steps
+
+    def save_config(self) -> None:
+        """Write config.yml atomically."""
+        import yaml
+
+        path = self.get_base_dir() / "config.yml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            temporary.write_text(yaml.dump(self), "utf8")
+        CONSOLE.log(f"Saving config to: {path}")
+
+
+class Trainer(nerfstudio_trainer.Trainer):
+    """nerfstudio's trainer, whose checkpoints are whole or absent."""
+
+    config: TrainerConfig
+
+    def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        config.resolve()
+        super().__init__(config, local_rank, world_size)
+
+    def save_checkpoint(self, step: int) -> None:
+        """Write a checkpoint atomically, then drop the older ones if so configured.
+
+        A killed process leaves the previous checkpoint. The file is made outside the checkpoint
+        folder, because nerfstudio parses every name in there as a step.
+        """
+        if self.local_rank != 0:
+            return
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = self.base_dir / "checkpoint.partial"
+        with atomic_write(staged) as temporary:
+            torch.save(self._state(step), temporary)
+        os.replace(staged, path)
+        if self.config.save_only_latest_checkpoint:
+            for other in self.checkpoint_dir.glob("step-*.ckpt"):
+                if other != path:
+                    other.unlink()
+
+    def _state(self, step: int) -> dict[str, Any]:
+        pipeline = getattr(self.pipeline, "module", self.pipeline)
+        return {
+            "step": step,
+            "pipeline": pipeline.state_dict(),
+            "optimizers": {k: v.state_dict() for k, v in self.optimizers.optimizers.items()},
+            "schedulers": {k: v.state_dict() for k, v in self.optimizers.schedulers.items()},
+            "scalers": self.grad_scaler.state_dict(),
+        }
+
+    def _load_checkpoint(self) -> None:
+        self._expect_checkpoint(self.config.load_dir)
+        super()._load_checkpoint()
+
+    def _expect_checkpoint(self, folder: Path | None) -> None:
+        if folder is not None and not any(folder.glob("step-*.ckpt")):
+            raise SystemExit(
+                f"{folder} holds no checkpoint. Expected files named step-*.ckpt. Pass the folder "
+                "`nerfstudio_models` of an earlier run to --load-dir."
+            )

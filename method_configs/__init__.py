@@ -1,0 +1,1 @@
+"""One `MethodSpecification` per method."""

@@ -1,0 +1,38 @@
+"""The method `3dgs`."""
+
+from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from fm3d_plugins.gaussian_splatting.datamanager import GaussianSplattingDataManagerConfig
+from fm3d_plugins.gaussian_splatting.model import GAUSSIANS, GaussianSplattingModelConfig
+from fm3d_plugins.gaussian_splatting.pipeline import GaussianSplattingPipelineConfig
+from fm3d_plugins.training import FROM_RECIPE, WHOLE_RUN, FusedAdamConfig, TrainerConfig
+
+
+def _decaying() -> dict:
+    scheduler = ExponentialDecaySchedulerConfig(max_steps=WHOLE_RUN)
+    return {"optimizer": FusedAdamConfig(lr=FROM_RECIPE, eps=1e-15), "scheduler": scheduler}
+
+
+method = MethodSpecification(
+    config=TrainerConfig(
+        method_name="3dgs",
+        steps_per_eval_image=500,
+        steps_per_eval_batch=0,
+        steps_per_eval_all_images=0,
+        steps_per_save=1000,
+        pipeline=GaussianSplattingPipelineConfig(
+            datamanager=GaussianSplattingDataManagerConfig(
+                dataparser=NerfstudioDataParserConfig(load_3D_points=True, eval_mode="interval"),
+                cache_images_type="uint8",
+            ),
+            model=GaussianSplattingModelConfig(),
+        ),
+        optimizers={name: _decaying() for name in GAUSSIANS},
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
+        vis="viewer",
+    ),
+    description="3D Gaussian Splatting on a GPU or a CPU, from photos or posed scenes.",
+)
