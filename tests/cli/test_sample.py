@@ -1,0 +1,38 @@
+"""`fm3d sample` as it is typed."""
+
+import pytest
+
+from fm3d_plugins.cli.main import main
+
+
+def sample(folder, *more):
+    size = ["--num-photos", "2", "--width", "48", "--height", "36"]
+    main(["sample", "--output-dir", str(folder), *size, *more])
+
+
+def test_sample_writes_a_capture_and_names_the_next_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sample("sample")
+    assert (tmp_path / "sample" / "transforms.json").is_file()
+    assert len(list((tmp_path / "sample" / "images").iterdir())) == 2
+    assert "Next: ns-train 3dgs --data sample sfm" in capsys.readouterr().out
+
+
+def test_a_folder_in_use_ends_in_one_message_and_overwrite_replaces_it(tmp_path):
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "sample" / "mine.txt").write_text("keep")
+    with pytest.raises(SystemExit) as caught:
+        sample(tmp_path / "sample")
+    assert str(caught.value).startswith("Error: ")
+    assert (tmp_path / "sample" / "mine.txt").read_text() == "keep"
+    sample(tmp_path / "sample", "--overwrite", "True")
+    assert not (tmp_path / "sample" / "mine.txt").exists()
+
+
+def test_help_tells_every_option_with_its_unit(capsys):
+    with pytest.raises(SystemExit):
+        main(["sample", "--help"])
+    text = capsys.readouterr().out
+    for word in ("--output-dir", "--num-photos", "--width", "--height", "--seed", "--overwrite"):
+        assert word in text
+    assert "Pixels" in text
