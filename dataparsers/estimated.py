@@ -164,11 +164,11 @@ class EstimatedDataParser(DataParser):
 
 
 def _cameras(
-    scene: SceneGeometry, world_from_camera: Float[Tensor, "view 4 4"], rows: Tensor
+    scene: SceneGeometry, world_from_camera: Float[Tensor, "view 3 4"], rows: Tensor
 ) -> Cameras:
     intrinsics, sizes = scene.intrinsics.float()[rows], scene.image_sizes.int()[rows]
     return Cameras(
-        camera_to_worlds=world_from_camera[rows, :3],
+        camera_to_worlds=world_from_camera[rows],
         fx=intrinsics[:, 0, 0],
         fy=intrinsics[:, 1, 1],
         cx=intrinsics[:, 0, 2],

@@ -44,6 +44,9 @@ class MachineConfig(base_config.MachineConfig):
 class FusedAdamConfig(AdamOptimizerConfig):
     """Adam that updates all moments in one pass where torch can (on CUDA, and on CPU since 2.4)."""
 
+    weight_decay: float = 0.0
+    """The weight decay to use."""
+
     def setup(self, params) -> torch.optim.Optimizer:
         settings = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay}
         try:

@@ -9,7 +9,7 @@ PACKAGE = ROOT / "fm3d_plugins"
 LAYERS = [
     {"compatibility", "progress"},
     {"geometry", "photos", "scene", "io"},
-    {"backends", "data", "input_checks", "training"},
+    {"backends", "data", "input_checks", "training", "viewer"},
     {"gaussian_splatting"},
     {"estimators"},
     {"dataparsers", "cli"},

@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> None:
     def command(
         data: Path,
         output_dir: Path,
-        options: tyro.conf.OmitArgPrefixes[chosen] = chosen(),  # type: ignore[valid-type] # noqa: B008
+        estimator: tyro.conf.OmitArgPrefixes[chosen] = chosen(),  # type: ignore[valid-type] # noqa: B008
         overwrite: bool = False,
         skip_unreadable: bool = False,
         cache_dir: Path | None = None,
@@ -44,13 +44,13 @@ def run(arguments: Sequence[str]) -> None:
         Args:
             data: Folder of photos.
             output_dir: Folder to write; must not exist, or be empty.
-            options: Options of the estimator.
+            estimator: Options of the estimator.
             overwrite: Replace the output folder if it exists.
             skip_unreadable: Leave out photos that cannot be read, instead of stopping.
             cache_dir: Where estimates are kept; default FM3D_CACHE_DIR or the user's cache folder.
         """
         process(
-            options,
+            estimator,
             data,
             output_dir,
             overwrite=overwrite,

@@ -74,6 +74,8 @@ class GaussianSplattingModelConfig(ModelConfig):
     """Opacity below which a gaussian is removed."""
     cull_scale_thresh: float = 0.5
     """Scene units: larger gaussians are removed once opacities have been reset."""
+    mcmc_noise: float | None = None
+    """Size of mcmc's position noise, over the learning rate of the means."""
     mcmc_growth: float | None = None
     """Share of gaussians added at each change of density by mcmc."""
     max_gaussians: int | None = None
@@ -154,7 +156,7 @@ class GaussianSplattingModel(SplatfactoModel):
             return MonteCarloDensityControl(
                 schedule=schedule,
                 smallest_opacity=0.005,
-                noise=5e5,
+                noise=config.mcmc_noise,
                 growth=config.mcmc_growth,
                 max_gaussians=config.max_gaussians,
             )
@@ -199,10 +201,9 @@ class GaussianSplattingModel(SplatfactoModel):
         self._last_view = None
 
     def load_state_dict(self, dict: dict[str, Any], **kwargs) -> Any:  # noqa: A002
-        """Load gaussians of any number."""
+        """Load gaussians of any number, into the parameters that the optimizers hold."""
         for name, values in self.gauss_params.items():
-            stored = dict[f"gauss_params.{name}"]
-            self.gauss_params[name] = Parameter(values.new_zeros(stored.shape))
+            values.data = values.new_zeros(dict[f"gauss_params.{name}"].shape)
         return super(SplatfactoModel, self).load_state_dict(dict, **kwargs)
 
     def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:  # type: ignore[override]

@@ -6,6 +6,8 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 
 from fm3d_plugins.gaussian_splatting.datamanager import GaussianSplattingDataManagerConfig
 from fm3d_plugins.gaussian_splatting.model import GaussianSplattingModelConfig
+from fm3d_plugins.geometry.cameras import opencv_from_opengl
+from fm3d_plugins.viewer import StartAtPhoto
 
 
 @dataclass
@@ -30,3 +32,5 @@ class GaussianSplattingPipeline(VanillaPipeline):
                 "Use --machine.num-devices 1."
             )
         super().__init__(config, *args, **kwargs)
+        cameras = self.datamanager.train_dataset.cameras.camera_to_worlds
+        self.viewer_start = StartAtPhoto(opencv_from_opengl(cameras[0].cpu()))

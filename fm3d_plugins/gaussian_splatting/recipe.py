@@ -29,6 +29,7 @@ class Recipe:
     """Opacity below which a gaussian is removed."""
     density_control: Literal["default", "mcmc"]
     densify_grad_thresh: float
+    mcmc_noise: float
     mcmc_growth: float
     max_gaussians: int
     max_image_size: int | None
@@ -78,6 +79,7 @@ def recipe_for(device_type: str, steps: int | None) -> Recipe:
             cull_alpha_thresh=0.005,
             density_control="default",
             densify_grad_thresh=0.0002,
+            mcmc_noise=5e5,
             mcmc_growth=0.05,
             max_gaussians=1_000_000,
             max_image_size=None,
@@ -96,6 +98,7 @@ def recipe_for(device_type: str, steps: int | None) -> Recipe:
         cull_alpha_thresh=0.005,
         density_control="mcmc",
         densify_grad_thresh=0.0002,
+        mcmc_noise=1e5,
         mcmc_growth=0.1,
         max_gaussians=60_000,
         max_image_size=640,

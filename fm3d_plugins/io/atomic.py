@@ -94,7 +94,7 @@ def _require_replaceable(target: Path, overwrite: bool) -> None:
     if not overwrite and target.is_dir() and any(target.iterdir()):
         raise FileExistsError(
             f"{target} already holds {sum(1 for _ in target.iterdir())} entries; expected an "
-            "empty or absent folder. Choose another path or allow overwriting."
+            "empty or absent folder. Choose another path, or replace it with --overwrite True."
         )
 
 

@@ -1,0 +1,148 @@
+"""`3dgs` through nerfstudio's own objects: trained, saved, loaded, evaluated, resumed, exported."""
+
+import copy
+
+import pytest
+import torch
+from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.models.splatfacto import SplatfactoModel
+from nerfstudio.utils.eval_utils import eval_setup
+
+from fm3d_plugins.data.synthetic import DRAFT, write_sample
+from fm3d_plugins.gaussian_splatting.recipe import recipe_for
+
+STEPS = 200
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("capture") / "sample"
+    write_sample(folder, num_photos=9, width=96, height=72, quality=DRAFT, num_threads=1)
+    return folder
+
+
+def run_config(capture, output, steps=STEPS, **model):
+    config = copy.deepcopy(all_methods["3dgs"])
+    config.pipeline.datamanager.data = capture
+    config.pipeline.datamanager.num_random_points = 2000
+    config.pipeline.datamanager.random_points = True
+    config.output_dir = output
+    config.max_num_iterations = steps
+    config.vis = "tensorboard"
+    config.viewer.quit_on_train_completion = True
+    config.logging.local_writer.enable = False
+    for name, value in model.items():
+        setattr(config.pipeline.model, name, value)
+    config.set_timestamp()
+    config.save_config()
+    return config
+
+
+def train(config, losses=None):
+    torch.manual_seed(0)
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup()
+    step = trainer.train_iteration
+
+    def recorded(number):
+        result = step(number)
+        if losses is not None:
+            losses.append(float(result[1]["main_loss"]))
+        return result
+
+    trainer.train_iteration = recorded
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def trained(capture, tmp_path_factory):
+    losses = []
+    trainer = train(run_config(capture, tmp_path_factory.mktemp("runs")), losses)
+    return trainer, losses
+
+
+def test_loss_falls_by_a_third(trained):
+    _, losses = trained
+    assert sum(losses[-9:]) < 0.67 * sum(losses[:9])
+
+
+def test_device_and_recipe_are_written_to_the_config(trained):
+    config = trained[0].config
+    assert config.machine.device_type in ("cpu", "cuda")
+    recipe = recipe_for(config.machine.device_type, STEPS)
+    assert config.pipeline.model.stop_split_at == recipe.stop_split_at
+    assert config.optimizers["means"]["optimizer"].lr == recipe.learning_rates["means"][0]
+    assert config.optimizers["means"]["scheduler"].max_steps == STEPS
+
+
+def test_checkpoint_holds_gaussians_only(trained):
+    path = next(trained[0].checkpoint_dir.glob("*.ckpt"))
+    state = torch.load(path, weights_only=True)
+    assert all("gauss_params" in key or "device_indicator" in key for key in state["pipeline"])
+
+
+def test_loaded_checkpoint_renders_the_same_picture(trained):
+    trainer = trained[0]
+    _, pipeline, _, _ = eval_setup(trainer.base_dir / "config.yml", test_mode="test")
+    pipeline.eval()
+    trainer.pipeline.eval()
+    for camera, batch in pipeline.datamanager.fixed_indices_eval_dataloader:
+        loaded = pipeline.model.get_outputs_for_camera(camera)
+        kept = trainer.pipeline.model.get_outputs_for_camera(camera)
+        torch.testing.assert_close(loaded["rgb"], kept["rgb"], atol=1e-5, rtol=0)
+        assert loaded["depth"].isfinite().all()
+        assert loaded["rgb"].shape == batch["image"].shape
+    assert isinstance(pipeline.model, SplatfactoModel)  # ns-export asks.
+
+
+def test_run_resumes_with_its_gaussians_and_moments(trained, capture, tmp_path):
+    config = run_config(capture, tmp_path, steps=2)
+    config.load_dir = trained[0].checkpoint_dir
+    resumed = train(config)
+    assert resumed.step == STEPS + 1
+    assert len(resumed.pipeline.model.means) == len(trained[0].pipeline.model.means)
+    means = resumed.pipeline.model.means
+    assert resumed.optimizers.optimizers["means"].state[means]["step"] == STEPS + 2
+
+
+def test_resuming_from_a_folder_without_checkpoints_is_refused(capture, tmp_path):
+    config = run_config(capture, tmp_path, steps=2)
+    config.load_dir = tmp_path
+    with pytest.raises(SystemExit, match="holds no checkpoint"):
+        train(config)
+
+
+@pytest.mark.parametrize("control", ["default", "off"])
+def test_other_density_controls_train(capture, tmp_path, control):
+    losses = []
+    config = run_config(
+        capture, tmp_path, steps=30, density_control=control, densify_grad_thresh=1e-5
+    )
+    count = len(train(config, losses).pipeline.model.means)
+    assert sum(losses[-5:]) < sum(losses[:5])
+    assert count == 2000 if control == "off" else count > 2000
+
+
+def test_seed_points_of_the_scene_are_used(capture, tmp_path):
+    config = run_config(capture, tmp_path, steps=1, density_control="off")
+    config.pipeline.datamanager.random_points = False
+    trainer = train(config)
+    seeds = trainer.pipeline.datamanager.train_dataparser_outputs.metadata["points3D_xyz"]
+    assert len(trainer.pipeline.model.means) == len(seeds) > 40_000
+
+
+def test_more_than_one_device_is_refused(capture, tmp_path):
+    config = run_config(capture, tmp_path)
+    with pytest.raises(SystemExit, match="2 devices.*num-devices 1"):
+        config.pipeline.setup(device="cpu", test_mode="val", world_size=2, local_rank=0)
+
+
+def test_large_photos_are_scaled_down_and_cameras_with_them(capture, tmp_path):
+    config = run_config(capture, tmp_path)
+    config.pipeline.datamanager.max_image_size = 48
+    manager = config.pipeline.datamanager.setup(device="cpu", test_mode="val")
+    camera, batch = manager.next_train(0)
+    assert batch["image"].shape == (36, 48, 3)
+    assert (int(camera.width), int(camera.height)) == (48, 36)
+    assert float(camera.cx) == 24.0
