@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig, DataparserOutputs
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
 USER_ERRORS = (ValueError, OSError, ImportError)
@@ -37,7 +38,7 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
     """Run a dataparser; what is wrong with its input ends the program with one message.
 
     nerfstudio's own parsers answer a wrong file with KeyError or AssertionError, so these count
-    as the user's here; transforms.json is checked field by field before it is parsed.
+    as the user's here; transforms.json and COLMAP models are checked before they parse them.
     """
     if not data.exists():
         raise SystemExit(
@@ -47,6 +48,8 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
     with one_line_errors():
         if isinstance(dataparser, NerfstudioDataParserConfig):
             _check_transforms(data)
+        elif isinstance(dataparser, ColmapDataParserConfig):
+            _check_colmap(data, dataparser)
     try:
         with one_line_errors():
             yield
@@ -73,6 +76,15 @@ def _check_transforms(data: Path) -> None:
     # nerfstudio also takes fisheye lenses, which this package's own scenes do not describe.
     if b"FISHEYE" not in path.read_bytes():
         read_transforms(path)
+
+
+def _check_colmap(data: Path, dataparser: ColmapDataParserConfig) -> None:
+    from fm3d_plugins.io.colmap import read_colmap
+    from fm3d_plugins.io.colmap_files import UnsupportedCameraError
+
+    # nerfstudio also takes lenses that this package's own scenes do not describe.
+    with contextlib.suppress(UnsupportedCameraError):
+        read_colmap(data / dataparser.colmap_path, data / dataparser.images_path)
 
 
 def check_dataparser_outputs(outputs: DataparserOutputs) -> None:

@@ -1,0 +1,104 @@
+"""A wrong scene ends training with one message, before anything long begins."""
+
+import copy
+import json
+import shutil
+
+import pytest
+from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+
+from fm3d_plugins.data.synthetic import DRAFT, write_sample
+from fm3d_plugins.input_checks import one_line_errors
+from fm3d_plugins.io.colmap import write_colmap
+from fm3d_plugins.io.transforms import read_transforms
+
+NUM_PHOTOS = 9
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("capture") / "sample"
+    write_sample(folder, num_photos=NUM_PHOTOS, width=64, height=48, quality=DRAFT, num_threads=1)
+    return folder
+
+
+@pytest.fixture
+def scene(capture, tmp_path):
+    shutil.copytree(capture, tmp_path / "scene")
+    return tmp_path / "scene"
+
+
+def open_scene(folder, dataparser=None):
+    config = copy.deepcopy(all_methods["3dgs"].pipeline.datamanager)
+    config.data = folder
+    if dataparser is not None:
+        config.dataparser = dataparser
+    return config.setup(device="cpu", test_mode="val")
+
+
+def edit(folder, change):
+    path = folder / "transforms.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_untouched_scene_opens(scene):
+    assert len(open_scene(scene).train_dataset) == NUM_PHOTOS - 2
+
+
+def test_every_absent_photo_is_named(scene):
+    for number in (2, 5):
+        (scene / f"images/frame_{number:04d}.jpg").unlink()
+    with pytest.raises(SystemExit, match=r"(?s)frame_0002\.jpg.*frame_0005\.jpg"):
+        open_scene(scene)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("frames"), "frames"),
+        (lambda c: c.update(frames=[]), "frames"),
+        (lambda c: c["frames"][1].pop("transform_matrix"), "transform_matrix"),
+        (lambda c: c["frames"][1].pop("file_path"), "file_path"),
+        (lambda c: c.pop("fl_x"), "fl_x"),
+        (lambda c: c.update(fl_x=0), "fl_x"),
+        (lambda c: c["frames"][3]["transform_matrix"][0].__setitem__(0, float("nan")), "frame_0004"),
+        (lambda c: c["frames"][3].update(transform_matrix=[[0] * 4] * 4), "frame_0004"),
+    ],
+)  # fmt: skip
+def test_faulty_transforms_name_the_field_or_the_photo(scene, change, message):
+    edit(scene, change)
+    with pytest.raises(SystemExit, match=message):
+        open_scene(scene)
+
+
+def test_text_that_is_no_json_is_refused(scene):
+    (scene / "transforms.json").write_text("{ frames: [")
+    with pytest.raises(SystemExit, match=r"transforms\.json"):
+        open_scene(scene)
+
+
+def test_photos_without_poses_are_pointed_to_an_estimator(scene):
+    with pytest.raises(SystemExit, match="sfm"):
+        open_scene(scene / "images")
+
+
+def test_absent_folder_is_said(tmp_path):
+    with pytest.raises(SystemExit, match="there is no"):
+        open_scene(tmp_path / "nowhere")
+
+
+def test_colmap_model_of_absent_photos_names_them_all(scene):
+    write_colmap(read_transforms(scene), scene / "colmap" / "sparse" / "0")
+    (scene / "images/frame_0003.jpg").unlink()
+    (scene / "images/frame_0007.jpg").unlink()
+    with pytest.raises(SystemExit, match=r"(?s)frame_0003\.jpg.*frame_0007\.jpg"):
+        open_scene(scene, ColmapDataParserConfig())
+
+
+def test_traceback_is_shown_on_request(monkeypatch):
+    monkeypatch.setenv("FM3D_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="reason"), one_line_errors():
+        raise ValueError("reason")
