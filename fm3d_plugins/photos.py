@@ -254,8 +254,9 @@ def _decode(path: Path, content: bytes) -> Photo | str:
         # Up to Pillow's hard limit (DecompressionBombError) a large photo is just a large photo.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(io.BytesIO(content))
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        return f"{path.name}: holds {image.n_frames} frames. Expected a still photo; export one."
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        return f"{path.name}: holds {frames} frames. Expected a still photo; export one."
     width, height = image.size
     if min(width, height) < SMALLEST_SIDE:
         return (

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,11 +49,13 @@ class FusedAdamConfig(AdamOptimizerConfig):
     """The weight decay to use."""
 
     def setup(self, params) -> torch.optim.Optimizer:
-        settings = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay}
+        adam = partial(
+            torch.optim.Adam, params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
+        )
         try:
-            return torch.optim.Adam(params, fused=True, **settings)
+            return adam(fused=True)
         except (RuntimeError, TypeError):
-            return torch.optim.Adam(params, **settings)
+            return adam()
 
 
 @dataclass

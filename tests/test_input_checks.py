@@ -64,7 +64,7 @@ def test_every_absent_photo_is_named(scene):
         (lambda c: c["frames"][1].pop("file_path"), "file_path"),
         (lambda c: c.pop("fl_x"), "fl_x"),
         (lambda c: c.update(fl_x=0), "fl_x"),
-        (lambda c: c["frames"][3]["transform_matrix"][0].__setitem__(0, float("nan")), "frame_0004"),
+        (lambda c: c["frames"][3].update(transform_matrix=[[float("nan")] * 4] * 4), "frame_0004"),
         (lambda c: c["frames"][3].update(transform_matrix=[[0] * 4] * 4), "frame_0004"),
     ],
 )  # fmt: skip

@@ -59,8 +59,7 @@ def test_imports_point_towards_lower_layers():
         f"{path.relative_to(ROOT)} imports {used}"
         for path, block in sources()
         for used in imported_blocks(path)
-        if level(used) > level(block)
-        or (used in METHODS and block in METHODS and used != block)
+        if level(used) > level(block) or (used in METHODS and block in METHODS and used != block)
     ]
     assert not upward, upward
 

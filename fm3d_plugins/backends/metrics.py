@@ -1,6 +1,7 @@
 """Image metrics: PSNR, and LPIPS built on first use and left out when its weights are absent."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -59,8 +60,11 @@ class Lpips:
         try:
             if is_offline and not file.exists():
                 raise FileNotFoundError("offline mode is set")
-            self._model = lpips.LPIPS(net=self.network, verbose=False).eval()
-            self._model.requires_grad_(False)
+            with warnings.catch_warnings():
+                # lpips asks torchvision for its weights by an argument that has a new name.
+                warnings.filterwarnings("ignore", module="torchvision")
+                model = lpips.LPIPS(net=self.network, verbose=False)
+            self._model = model.eval().requires_grad_(False)
         except (OSError, RuntimeError) as error:  # URLError is an OSError.
             self._is_absent = True
             CONSOLE.print(

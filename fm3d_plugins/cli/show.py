@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 import tyro
@@ -29,6 +30,8 @@ def command(load_config: Path, output: Path = Path("result.png"), views: int = 3
         output: The picture to write (PNG).
         views: Number of held-out views in the picture; the PSNR is over all of them.
     """
+    from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager
+    from nerfstudio.models.splatfacto import SplatfactoModel
     from nerfstudio.utils.eval_utils import eval_setup
 
     from fm3d_plugins.backends.metrics import psnr
@@ -41,13 +44,14 @@ def command(load_config: Path, output: Path = Path("result.png"), views: int = 3
         )
     _, pipeline, _, _ = eval_setup(load_config, test_mode="test")
     pipeline.eval()
+    model, manager = cast(SplatfactoModel, pipeline.model), pipeline.datamanager
     rows, ratios = [], []
-    held_out = pipeline.datamanager.fixed_indices_eval_dataloader
+    held_out = cast(FullImageDatamanager, manager).fixed_indices_eval_dataloader
     shown = {round(i * (len(held_out) - 1) / max(1, views - 1)) for i in range(views)}
     for i, (camera, batch) in enumerate(held_out):
-        outputs = pipeline.model.get_outputs_for_camera(camera)
-        photo = pipeline.model.composite_with_background(
-            pipeline.model.get_gt_img(batch["image"]), outputs["background"]
+        outputs = model.get_outputs_for_camera(camera)
+        photo = model.composite_with_background(
+            model.get_gt_img(batch["image"]), outputs["background"]
         )
         ratios.append(float(psnr(outputs["rgb"], photo)))
         if i in shown:

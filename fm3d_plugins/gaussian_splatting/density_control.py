@@ -94,8 +94,8 @@ class AdaptiveDensityControl(DensityControl):
     largest_size: float
     """Scene units: above this a gaussian is removed once opacities have been reset."""
     max_gaussians: int
-    _gradient_sum: Tensor | None = field(default=None, init=False)
-    _times_seen: Tensor | None = field(default=None, init=False)
+    _gradient_sum: Tensor = field(default_factory=lambda: torch.zeros(0), init=False)
+    _times_seen: Tensor = field(default_factory=lambda: torch.zeros(0), init=False)
 
     @torch.no_grad()
     def after_step(self, params, optimizers, step, screen_gradient, radii, image_size) -> None:
@@ -103,15 +103,15 @@ class AdaptiveDensityControl(DensityControl):
             return
         if screen_gradient is not None:
             self._accumulate(screen_gradient, radii, image_size)
-        if self.schedule.acts_at(step) and self._gradient_sum is not None:
+        if self.schedule.acts_at(step) and len(self._gradient_sum) == len(params["means"]):
             self._grow(params, optimizers)
             self._prune(params, optimizers, step)
-            self._gradient_sum = self._times_seen = None
+            self._gradient_sum = self._times_seen = torch.zeros(0)
         if self.schedule.resets_at(step):
             self._reset_opacities(params, optimizers)
 
     def _accumulate(self, screen_gradient, radii, image_size) -> None:
-        if self._gradient_sum is None or len(self._gradient_sum) != len(radii):
+        if len(self._gradient_sum) != len(radii):
             self._gradient_sum = screen_gradient.new_zeros(len(radii))
             self._times_seen = screen_gradient.new_zeros(len(radii))
         half_size = screen_gradient.new_tensor(image_size) / 2

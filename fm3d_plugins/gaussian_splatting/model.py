@@ -1,6 +1,6 @@
 """The gaussians as a nerfstudio model."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -28,7 +28,7 @@ from fm3d_plugins.gaussian_splatting.density_control import (
     NoDensityControl,
     Schedule,
 )
-from fm3d_plugins.gaussian_splatting.recipe import recipe_for
+from fm3d_plugins.gaussian_splatting.recipe import Recipe, recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import mean_neighbour_distance
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.geometry.poses import invert
@@ -95,16 +95,23 @@ class GaussianSplattingModelConfig(ModelConfig):
     resolution_schedule: int | None = None
     """Steps after which the training resolution doubles."""
 
-    def resolve(self, device_type: str, steps: int | None) -> RunPlan:
-        """Fill in what is None from the device's recipe."""
+    def recipe(self, device_type: str, steps: int | None = None) -> Recipe:
+        """The device's recipe with every option that is set here in its place."""
         recipe = recipe_for(device_type, steps)
+        chosen = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(recipe, **{name: chosen[name] for name in vars(recipe) if name in chosen})
+
+    def resolve(self, device_type: str, steps: int | None) -> RunPlan:
+        """Fill in what is None, so that config.yml tells what was done."""
+        recipe = self.recipe(device_type, steps)
         for name in vars(self):
-            if getattr(self, name) is None and hasattr(recipe, name):
+            if hasattr(recipe, name):
                 setattr(self, name, getattr(recipe, name))
         sentence = (
-            f"3dgs on {device_type}: {recipe.steps} steps, at most {self.max_gaussians} gaussians, "
-            f"resolution from 1/{2**self.num_downscales} to full within "
-            f"{self.num_downscales * self.resolution_schedule} steps."
+            f"3dgs on {device_type}: {recipe.steps} steps, at most {recipe.max_gaussians} gaussians"
+            f" ({recipe.density_control} density control), resolution from "
+            f"1/{2**recipe.num_downscales} to full within "
+            f"{recipe.num_downscales * recipe.resolution_schedule} steps."
         )
         return RunPlan(recipe.steps, recipe.learning_rates, sentence)
 
@@ -123,7 +130,7 @@ class GaussianSplattingModel(SplatfactoModel):
 
     def populate_modules(self) -> None:
         """Make one gaussian per seed point (called by nerfstudio's constructor)."""
-        self.config.resolve(str(self.kwargs.get("device", "cpu")).split(":")[0], None)
+        self.recipe = self.config.recipe(str(self.kwargs.get("device", "cpu")).split(":")[0])
         if self.seed_points is None:
             raise ValueError(
                 "3dgs got no points to start from. Expected seed points from the datamanager. "
@@ -143,30 +150,30 @@ class GaussianSplattingModel(SplatfactoModel):
         self._last_view: RasterizedView | None = None
 
     def _make_density_control(self) -> DensityControl:
-        config = self.config
+        recipe = self.recipe
         schedule = Schedule(
-            start=config.warmup_length,
-            stop=config.stop_split_at,
-            every=config.refine_every,
-            reset_opacity_every=config.reset_alpha_every * config.refine_every,
+            start=recipe.warmup_length,
+            stop=recipe.stop_split_at,
+            every=recipe.refine_every,
+            reset_opacity_every=recipe.reset_alpha_every * recipe.refine_every,
         )
-        if config.density_control == "off":
+        if recipe.density_control == "off":
             return NoDensityControl()
-        if config.density_control == "mcmc":
+        if recipe.density_control == "mcmc":
             return MonteCarloDensityControl(
                 schedule=schedule,
                 smallest_opacity=0.005,
-                noise=config.mcmc_noise,
-                growth=config.mcmc_growth,
-                max_gaussians=config.max_gaussians,
+                noise=recipe.mcmc_noise,
+                growth=recipe.mcmc_growth,
+                max_gaussians=recipe.max_gaussians,
             )
         return AdaptiveDensityControl(
             schedule=schedule,
-            gradient_threshold=config.densify_grad_thresh,
-            size_threshold=config.densify_size_thresh,
-            smallest_opacity=config.cull_alpha_thresh,
-            largest_size=config.cull_scale_thresh,
-            max_gaussians=config.max_gaussians,
+            gradient_threshold=recipe.densify_grad_thresh,
+            size_threshold=self.config.densify_size_thresh,
+            smallest_opacity=recipe.cull_alpha_thresh,
+            largest_size=self.config.cull_scale_thresh,
+            max_gaussians=recipe.max_gaussians,
         )
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
@@ -211,9 +218,7 @@ class GaussianSplattingModel(SplatfactoModel):
         gaussians = self._active_gaussians()
         background = self._get_background_color()
         if gaussians is None:
-            return self.get_empty_outputs(
-                int(camera.width.item()), int(camera.height.item()), background
-            )
+            return _empty_view(int(camera.width.item()), int(camera.height.item()), background)
         camera_from_world, intrinsics, width, height = _pinhole(
             camera, self._get_downscale_factor()
         )
@@ -256,7 +261,13 @@ class GaussianSplattingModel(SplatfactoModel):
     def _active_sh_degree(self) -> int:
         if not self.training:
             return self.config.sh_degree  # Coefficients not yet trained are zero.
-        return min(self.step // self.config.sh_degree_interval, self.config.sh_degree)
+        return min(self.step // self.recipe.sh_degree_interval, self.config.sh_degree)
+
+    def _get_downscale_factor(self) -> int:
+        if not self.training:
+            return 1
+        doublings = self.step // self.recipe.resolution_schedule
+        return 2 ** max(self.recipe.num_downscales - doublings, 0)
 
     def _downscale_if_required(self, image: Tensor) -> Tensor:
         factor = self._get_downscale_factor()
@@ -285,7 +296,7 @@ class GaussianSplattingModel(SplatfactoModel):
             mask = self._downscale_if_required(batch["mask"]).to(target)
             target, rendered = target * mask, rendered * mask
         loss = {"main_loss": l1_ssim_loss(rendered, target, self.config.ssim_lambda)}
-        if self.config.density_control == "mcmc" and self.training:
+        if self.recipe.density_control == "mcmc" and self.training:
             loss["opacity_reg"] = MCMC_REGULARIZATION * self.opacities.sigmoid().mean()
             loss["scale_reg"] = MCMC_REGULARIZATION * self.scales.exp().mean()
         return loss
@@ -307,6 +318,13 @@ class GaussianSplattingModel(SplatfactoModel):
                     distance
                 )
         return metrics, {"img": torch.cat([target, rendered], dim=1)}
+
+
+def _empty_view(width: int, height: int, background: Float[Tensor, "3"]) -> dict[str, Tensor]:
+    rgb = background.expand(height, width, 3)
+    nothing = background.new_zeros(height, width, 1)
+    # Far away, so that the viewer composes nothing behind it.
+    return {"rgb": rgb, "depth": nothing + 1e3, "accumulation": nothing, "background": rgb}
 
 
 def _gaussians_at(

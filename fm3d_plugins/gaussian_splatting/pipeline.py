@@ -32,5 +32,6 @@ class GaussianSplattingPipeline(VanillaPipeline):
                 "Use --machine.num-devices 1."
             )
         super().__init__(config, *args, **kwargs)
+        assert self.datamanager.train_dataset is not None
         cameras = self.datamanager.train_dataset.cameras.camera_to_worlds
         self.viewer_start = StartAtPhoto(opencv_from_opengl(cameras[0].cpu()))

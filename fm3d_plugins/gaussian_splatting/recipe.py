@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 CUDA_STEPS = 30_000
-CPU_STEPS = 2_500
+CPU_STEPS = 2_000
 """About three minutes on two cores for photos of 270 x 480 pixels."""
 
 
@@ -27,7 +27,7 @@ class Recipe:
     """In changes of the density control; 0: never."""
     cull_alpha_thresh: float
     """Opacity below which a gaussian is removed."""
-    density_control: Literal["default", "mcmc"]
+    density_control: Literal["default", "mcmc", "off"]
     densify_grad_thresh: float
     mcmc_noise: float
     mcmc_growth: float

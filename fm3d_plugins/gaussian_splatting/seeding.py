@@ -19,10 +19,10 @@ def mean_neighbour_distance(
         points: At least two.
         neighbours: How many; fewer where there are fewer points.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     count = min(neighbours, len(points) - 1)
-    tree = cKDTree(points.detach().cpu().numpy())
+    tree = KDTree(points.detach().cpu().numpy())
     distances, _ = tree.query(tree.data, k=count + 1, workers=-1)
     mean = torch.from_numpy(distances[:, 1:].mean(axis=1)).to(points)
     return mean.clamp_min(1e-7 * float(mean.max().clamp_min(1e-30)) + 1e-12)

@@ -51,18 +51,23 @@ def test_cameras_are_those_of_the_reference(processed, shared):
     good = sorted(name for name in found if name.startswith("good_"))
     assert len(good) == 3
     names = sorted(reference)
-    assert evaluate_poses(
-        {names[i]: found[name] for i, name in enumerate(good)},
-        {name: reference[name] for name in names[: len(good)]},
-    ).auc(30) > 0.5
+    assert (
+        evaluate_poses(
+            {names[i]: found[name] for i, name in enumerate(good)},
+            {name: reference[name] for name in names[: len(good)]},
+        ).auc(30)
+        > 0.5
+    )
 
 
 def test_nerfstudio_and_colmap_read_the_same_scene(processed):
     import pycolmap
 
-    outputs = NerfstudioDataParserConfig(
-        data=processed, eval_mode="all", load_3D_points=True
-    ).setup().get_dataparser_outputs("train")
+    outputs = (
+        NerfstudioDataParserConfig(data=processed, eval_mode="all", load_3D_points=True)
+        .setup()
+        .get_dataparser_outputs("train")
+    )
     model = pycolmap.Reconstruction(processed / "colmap/sparse/0")
     assert len(outputs.image_filenames) == model.num_reg_images()
     assert len(outputs.metadata["points3D_xyz"]) == model.num_points3D()
