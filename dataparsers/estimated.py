@@ -101,12 +101,14 @@ class EstimatedDataParser(DataParser):
                 self.config.data, skip_unreadable=self.config.skip_unreadable, progress=track
             )
             for warning in photos.warnings:
-                CONSOLE.print(f"[yellow]Warning: {warning}")
+                CONSOLE.print(f"Warning: {warning}", style="yellow", markup=False)
             scene = estimate_cached(self.config.estimator, photos, self.config.cache_dir)
             if scene.unregistered:
                 CONSOLE.print(
-                    f"[yellow]No camera was found for {len(scene.unregistered)} of {len(photos)} "
-                    f"photos, which are left out: {', '.join(scene.unregistered)}"
+                    f"No camera was found for {len(scene.unregistered)} of {len(photos)} "
+                    f"photos, which are left out: {', '.join(scene.unregistered)}",
+                    style="yellow",
+                    markup=False,
                 )
             self._memo = photos, scene
         return self._memo
@@ -227,7 +229,8 @@ def _register_foreign_estimators() -> None:
         try:
             table[name] = _specification(estimator_class(name)()).config
         except Exception as error:  # Another package's code may raise anything.
-            CONSOLE.print(f"[yellow]The estimator {name} cannot be loaded and is left out: {error}")
+            message = f"The estimator {name} cannot be loaded and is left out: {error}"
+            CONSOLE.print(message, style="yellow", markup=False)
 
 
 _register_foreign_estimators()

@@ -90,14 +90,16 @@ def process(
     with atomic_directory(output_dir, overwrite=overwrite) as folder:
         photos = find_photos(data, skip_unreadable=skip_unreadable, progress=track)
         for warning in photos.warnings:
-            CONSOLE.print(f"[yellow]Warning: {warning}")
+            CONSOLE.print(f"Warning: {warning}", style="yellow", markup=False)
         scene = estimate_cached(estimator, photos, cache_dir)
         write_scene(scene, photos, folder)
     CONSOLE.print(
-        f"{len(scene)} of {len(photos)} photos and {len(scene.points)} points are in {output_dir}"
+        f"{len(scene)} of {len(photos)} photos and {len(scene.points)} points are in {output_dir}",
+        markup=False,
     )
     if scene.unregistered:
-        CONSOLE.print(f"[yellow]No camera was found for: {', '.join(scene.unregistered)}")
+        missing = ", ".join(scene.unregistered)
+        CONSOLE.print(f"No camera was found for: {missing}", style="yellow", markup=False)
     CONSOLE.print(f"Next: ns-train 3dgs --data {output_dir}", markup=False, highlight=False)
     return scene
 

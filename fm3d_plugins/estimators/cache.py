@@ -60,9 +60,9 @@ def estimate_cached(
             try:
                 scene = SceneGeometry.load(path)
             except ValueError as error:
-                CONSOLE.print(f"[yellow]{error}")
+                CONSOLE.print(str(error), style="yellow", markup=False)
             else:
-                CONSOLE.print(f"Cameras of {len(scene)} photos read from {path}")
+                CONSOLE.print(f"Cameras of {len(scene)} photos read from {path}", markup=False)
                 return scene
         scene = estimator.estimate(photos)
         scene.save(path)

@@ -240,15 +240,15 @@ def test_images_that_show_the_same_are_matched_and_others_are_not(tmp_path):
     images = [wide[:, :280], wide[:, 30:310], texture(9, (240, 280))]
     features = extract_features(images, max_features=500, num_threads=1)
     features.append(Features(np.zeros((0, 6), np.float32), np.zeros((0, 128), np.uint8)))
-    guess = CameraGuess(280, 240, (140.0, 120.0), 300.0, is_known=False)
+    guess = CameraGuess(280, 240, (140.0, 120.0), 300.0, False, "SIMPLE_RADIAL")
     database, other = tmp_path / "a.db", tmp_path / "b.db"
-    write_database(database, [guess] * 4, "SIMPLE_RADIAL", range(4), features)
+    write_database(database, [guess] * 4, range(4), features)
     steps = []
     pairs = [(a, b) for a in range(4) for b in range(a + 1, 4)]
     match_pairs(database, pairs, seed=0, num_threads=2, report=steps.append)
     assert set(count_inliers(database)) == {(0, 1)}
     assert steps[-1] == len(pairs)
-    write_database(other, [guess], "SIMPLE_RADIAL", [0] * 4, features)
+    write_database(other, [guess], [0] * 4, features)
     copy_matches(database, other)
     assert count_inliers(other) == count_inliers(database)
 
@@ -289,8 +289,8 @@ def test_nothing_but_python_writes_to_the_terminal(tmp_path, capfd):
 
 
 def test_principal_point_is_the_one_that_was_told(tmp_path):
-    guess = CameraGuess(279, 240, (139.8, 120.2), 300.0, is_known=True)
-    write_database(tmp_path / "a.db", [guess], "OPENCV", [], [])
+    guess = CameraGuess(279, 240, (139.8, 120.2), 300.0, True, "OPENCV")
+    write_database(tmp_path / "a.db", [guess], [], [])
     with pycolmap.Database.open(tmp_path / "a.db") as file:
         camera = file.read_camera(1)
     assert (camera.principal_point_x, camera.principal_point_y) == (139.8, 120.2)

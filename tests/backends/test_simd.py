@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from fm3d_plugins.backends.compiled import kernel
 from fm3d_plugins.backends.simd import (
     absolute,
     aligned,
     any_greater,
     exp2,
     fma,
-    kernel,
+    keep_alive,
     lane_numbers,
     lane_sums,
     load,
@@ -99,6 +100,23 @@ def test_aligned_is_the_next_multiple_of_64_bytes(start):
     first = int(np.flatnonzero(x)[0])
     assert (x.ctypes.data + 4 * first) % 64 == 0
     assert first < 16
+
+
+@kernel
+def _read_through_a_pointer():
+    kept = np.ones(1000, np.float32)
+    address, others = pointer(kept), np.float32(0.0)
+    for _ in range(100):
+        others += np.full(1000, 7.0, np.float32)[0]
+    total = np.float32(0.0)
+    for i in range(1000):
+        total += address[i]
+    keep_alive(kept)
+    return total, others
+
+
+def test_an_array_that_is_kept_alive_is_not_overwritten_by_later_ones():
+    assert _read_through_a_pointer() == (1000.0, 700.0)
 
 
 @kernel

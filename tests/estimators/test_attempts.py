@@ -16,7 +16,7 @@ SIZES = [(640, 480)] * 40
 
 def model(rows=(0, 1, 2, 3), *, focal=600.0, k1=0.0, error=0.5, depth=4.0, seed=0):
     """Cameras side by side that all see a few points before them."""
-    views, points = len(rows), 6
+    views, points = len(rows), 25
     poses = np.tile(np.eye(4), (views, 1, 1))
     poses[:, 0, 3] = np.arange(views)
     places = np.random.default_rng(seed).normal(size=(points, 3)) * 0.2 + [0, 0, depth]
@@ -74,10 +74,18 @@ def test_focal_lengths_are_judged_by_the_longer_side():
         assert implausibility(model(focal=191.0), sizes) is not None
 
 
-def test_a_model_without_points_is_refused():
-    empty = np.zeros(0, dtype=np.int64)
-    bare = replace(model(), track_point=empty, track_view=empty, track_keypoint=empty)
-    assert "without points" in implausibility(bare, SIZES)
+def test_a_model_of_few_points_is_refused():
+    full = model()
+    kept = full.track_point < 19
+    bare = replace(
+        full,
+        points=full.points[:19],
+        point_errors=full.point_errors[:19],
+        track_point=full.track_point[kept],
+        track_view=full.track_view[kept],
+        track_keypoint=full.track_keypoint[kept],
+    )
+    assert "19 points" in implausibility(bare, SIZES)
 
 
 def test_odd_cameras_are_told_one_by_one():
@@ -136,7 +144,7 @@ def test_the_largest_model_wins_wherever_it_stands(search, monkeypatch):
 
 def test_points_decide_between_models_of_equal_size(search, monkeypatch):
     few = model(range(38))
-    more = replace(few, points=np.concatenate([few.points] * 2), point_errors=np.ones(12))
+    more = replace(few, points=np.concatenate([few.points] * 2), point_errors=np.ones(50))
     climb(search, monkeypatch, [[few, more]])
     assert search.best is more
 
@@ -186,8 +194,9 @@ def test_without_retries_there_is_one_attempt(search, monkeypatch):
 def test_two_photos_keep_the_focal_length_they_came_with(search, monkeypatch):
     """Two views leave the focal length undetermined."""
     search.image_sizes, search.num_reachable = SIZES[:2], 2
-    called = climb(search, monkeypatch, [[model((0, 1))]])
-    assert [settings.refines_focal for settings, _ in called] == [False]
+    called = climb(search, monkeypatch, [[], [model((0, 1))]])
+    assert [settings.refines_focal for settings, _ in called] == [False, False]
+    assert all(settings.keeps_two_view_points for settings, _ in called)
     assert search.holds_focal
 
 

@@ -172,6 +172,18 @@ def test_one_photo_is_refused_before_any_work(shared, tmp_path):
         Sfm().estimate(photos_of(tmp_path / "one", good))
 
 
+def test_two_photos_are_enough_and_keep_their_focal_length(shared, tmp_path):
+    """Without EXIF the guess is 1.2 times the longer side, here 480 pixels."""
+    good = shared / "scenes/bad_inputs/good"
+    scene = Sfm(num_threads=1).estimate(
+        photos_of(tmp_path / "two", good / "good_1.jpg", good / "good_2.jpg")
+    )
+    assert len(scene) == 2 and len(scene.points) > 100
+    assert scene.intrinsics[:, 0, 0].tolist() == [576.0, 576.0]
+    baseline = scene.world_from_camera[0, :3, 3] - scene.world_from_camera[1, :3, 3]
+    assert float(baseline.norm()) > 0
+
+
 def test_photos_of_different_places_are_refused_with_advice(shared, tmp_path, monkeypatch):
     """Also: nothing stays in the temporary folder after an error."""
     bad = shared / "scenes/bad_inputs"
@@ -235,18 +247,25 @@ def test_lying_and_upright_frames_are_two_cameras():
 
 
 def test_a_collection_of_sizes_without_exif_shares_nothing():
-    sizes = [(640, 480), (640, 427), (640, 480)]
-    assert camera_groups([photo("a", size) for size in sizes], "auto") == [0, 1, 2]
+    sizes = [(640, 480), (640, 427), (640, 480), (640, 400), (512, 512)]
+    assert camera_groups([photo("a", size) for size in sizes], "auto") == [0, 1, 2, 3, 4]
+
+
+def test_a_stray_photo_does_not_part_the_others():
+    sizes = [(640, 480), (640, 480), (300, 200), (640, 480)]
+    assert camera_groups([photo("a", size) for size in sizes], "auto") == [0, 0, 1, 0]
 
 
 def test_exif_decides_in_a_collection():
     photos = [
         photo("a", focal=500.0, key="A"),
-        photo("b", (640, 427)),
+        photo("b"),
+        photo("e", (640, 427)),
+        photo("f", (640, 427)),
         photo("c", focal=500.0, key="A"),
         photo("d", focal=700.0, key="B"),
     ]
-    assert camera_groups(photos, "auto") == [0, 1, 0, 2]
+    assert camera_groups(photos, "auto") == [0, 1, 2, 3, 0, 4]
 
 
 def test_sharing_can_be_asked_for():

@@ -57,7 +57,37 @@ def _rotation(quaternion: Tensor) -> Tensor:
     return torch.eye(3, dtype=w.dtype) + 2.0 * w * cross + 2.0 * cross @ cross
 
 
-def _render_naively(  # noqa: PLR0914
+def _splat(mean, quaternion, scale, camera_from_world, intrinsics, width, height):
+    """Covariance in the image without low-pass filter, J W R S S^T R^T W^T J^T, and the mean."""
+    rotation = camera_from_world[:3, :3]
+    x, y, z = rotation @ mean + camera_from_world[:3, 3]
+    turn = _rotation(quaternion)
+    covariance = turn @ torch.diag(scale**2) @ turn.T
+    slopes, centers = [], []
+    for axis, offset, size in ((0, x, width), (1, y, height)):
+        focal, center = intrinsics[axis, axis], intrinsics[axis, 2]
+        # the Jacobian's point is clamped to 0.15 image sizes outside the image, a constant
+        low = ((-center - 0.15 * size) / focal).detach()
+        high = ((size - center + 0.15 * size) / focal).detach()
+        slopes.append(torch.minimum(torch.maximum(offset / z, low), high))
+        centers.append(focal * offset / z + center)
+    zero = torch.zeros_like(z)
+    row_x = torch.stack([intrinsics[0, 0] / z, zero, -intrinsics[0, 0] * slopes[0] / z])
+    row_y = torch.stack([zero, intrinsics[1, 1] / z, -intrinsics[1, 1] * slopes[1] / z])
+    jacobian = torch.stack([row_x, row_y])
+    return jacobian @ rotation @ covariance @ rotation.T @ jacobian.T, torch.stack(centers), z
+
+
+def _color(mean, coefficients, camera_from_world):
+    """max(SH + 1/2, 0) in the direction from the camera's centre."""
+    from fm3d_plugins.backends.rasterizer.spherical_harmonics import sh_basis
+
+    inverse = torch.linalg.inv(camera_from_world[:3, :3])
+    direction = mean + inverse @ camera_from_world[:3, 3]
+    return torch.clamp(sh_basis(direction / direction.norm(), 3) @ coefficients + 0.5, min=0.0)
+
+
+def _render_naively(
     means: Tensor,
     quaternions_wxyz: Tensor,
     scales: Tensor,
@@ -72,64 +102,31 @@ def _render_naively(  # noqa: PLR0914
     antialiased: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """rgb, alpha and depth of gaussians with SH degree 3, by formula, without any culling."""
-    from fm3d_plugins.backends.rasterizer.spherical_harmonics import sh_basis
-
-    rotation, translation = camera_from_world[:3, :3], camera_from_world[:3, 3]
-    focal_x, focal_y, center_x, center_y = (
-        intrinsics[0, 0],
-        intrinsics[1, 1],
-        intrinsics[0, 2],
-        intrinsics[1, 2],
-    )
-    ys, xs = torch.meshgrid(
-        torch.arange(height, dtype=means.dtype) + 0.5,
-        torch.arange(width, dtype=means.dtype) + 0.5,
-        indexing="ij",
-    )
+    rows, columns = (torch.arange(n, dtype=means.dtype) + 0.5 for n in (height, width))
+    pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
     transmittance = torch.ones(height, width, dtype=means.dtype)
     finished = torch.zeros(height, width, dtype=torch.bool)
     rgb, depth = torch.zeros(height, width, 3, dtype=means.dtype), torch.zeros_like(transmittance)
-    points = means @ rotation.T + translation
-    for i in torch.argsort(points[:, 2]).tolist():
-        x, y, z = points[i]
+    order = torch.argsort((means @ camera_from_world[2, :3]).detach())
+    for i in order.tolist():
+        sharp, center, z = _splat(
+            means[i], quaternions_wxyz[i], scales[i], camera_from_world, intrinsics, width, height
+        )
         if z < 0.01:
             continue
-        turn = _rotation(quaternions_wxyz[i])
-        covariance = turn @ torch.diag(scales[i] ** 2) @ turn.T
-        # clamp of the Jacobian's point to 0.15 image sizes outside the image
-        u_low = (-center_x - 0.15 * width) / focal_x
-        u_high = (width - center_x + 0.15 * width) / focal_x
-        v_low = (-center_y - 0.15 * height) / focal_y
-        v_high = (height - center_y + 0.15 * height) / focal_y
-        u = torch.minimum(torch.maximum(x / z, u_low.detach()), u_high.detach())
-        v = torch.minimum(torch.maximum(y / z, v_low.detach()), v_high.detach())
-        zero = torch.zeros_like(z)
-        jacobian = torch.stack(
-            [
-                torch.stack([focal_x / z, zero, -focal_x * u / z]),
-                torch.stack([zero, focal_y / z, -focal_y * v / z]),
-            ]
-        )
-        sharp = jacobian @ rotation @ covariance @ rotation.T @ jacobian.T
         blurred = sharp + 0.3 * torch.eye(2, dtype=means.dtype)
         opacity = opacities[i]
         if antialiased:
             opacity = opacity * torch.sqrt(torch.linalg.det(sharp) / torch.linalg.det(blurred))
-        offset = torch.stack(
-            [xs - focal_x * x / z - center_x, ys - focal_y * y / z - center_y], dim=-1
-        )
+        offset = pixels - center
         power = torch.einsum("hwi,ij,hwj->hw", offset, torch.linalg.inv(blurred), offset)
         alpha = opacity * torch.exp(-0.5 * power)
         alpha = torch.where(alpha < 1.0 / 255.0, 0.0, torch.clamp(alpha, max=0.999))
         finished = finished | (transmittance * (1.0 - alpha) <= 1e-4)
-        alpha = torch.where(finished, 0.0, alpha)
-        direction = means[i] + torch.linalg.inv(rotation) @ translation
-        basis = sh_basis(direction / direction.norm(), 3)
-        color = torch.clamp(basis @ sh_coefficients[i] + 0.5, min=0.0)
-        weight = alpha * transmittance
-        rgb = rgb + weight[..., None] * color
-        depth = depth + weight * z
-        transmittance = transmittance * (1.0 - alpha)
+        weight = torch.where(finished, 0.0, alpha * transmittance)
+        color = _color(means[i], sh_coefficients[i], camera_from_world)
+        rgb, depth = rgb + weight[..., None] * color, depth + weight * z
+        transmittance = transmittance - weight
     alpha = 1.0 - transmittance
     rgb = rgb + transmittance[..., None] * background
     depth = torch.where(alpha > 0, depth / torch.where(alpha > 0, alpha, 1.0), 0.0)

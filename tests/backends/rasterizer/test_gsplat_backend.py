@@ -12,11 +12,12 @@ from fm3d_plugins.backends.rasterizer.torch_reference import rasterize_torch
 WIDTH, HEIGHT = 40, 30
 
 
-class _FakeGsplat(types.SimpleNamespace):
+class _FakeGsplat(types.ModuleType):
     """gsplat's stages: its own torch projection and SH, and a compositing that adds everything."""
 
     def __init__(self):
-        super().__init__(calls={})
+        super().__init__("gsplat")
+        self.calls = {}
 
     def fully_fused_projection(self, *args, packed, near_plane, far_plane, **options):
         from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci

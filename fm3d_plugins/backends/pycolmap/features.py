@@ -1,0 +1,97 @@
+"""SIFT features of images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from fm3d_plugins.backends.pycolmap.running import library, run_watched
+
+LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
+"""Weights of red, green and blue in grey (ITU-R BT.709)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Keypoints of one image, largest first, and what they look like."""
+
+    keypoints: Float32[np.ndarray, "feature 6"]
+    """x, y, and the 2x2 shape matrix row by row; pixels."""
+    descriptors: UInt8[np.ndarray, "feature 128"]
+    """SIFT, L1-root normalised (Arandjelovic and Zisserman 2012)."""
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    def __getitem__(self, rows: np.ndarray) -> "Features":
+        return Features(self.keypoints[rows], self.descriptors[rows])
+
+
+def extract_features(
+    images: Sequence[UInt8[np.ndarray, "_height _width 3"]],
+    *,
+    max_features: int,
+    num_threads: int,
+) -> list[Features]:
+    """SIFT features of RGB images, the same for any number of threads.
+
+    pycolmap's extractor for arrays holds the interpreter's lock; only the one that reads files
+    runs in parallel, so the images make a detour through a temporary folder.
+
+    Args:
+        images: Of any sizes.
+        max_features: Per image; the largest are kept.
+        num_threads: Images that are worked on at once.
+    """
+    pycolmap = library()
+    names = [f"{row:06d}.pgm" for row in range(len(images))]
+    with TemporaryDirectory(prefix="fm3d-features-") as folder:
+        for name, image in zip(names, images, strict=True):
+            _write_grey(Path(folder) / name, image)
+        database = Path(folder) / "features.db"
+        options = pycolmap.FeatureExtractionOptions()
+        options.num_threads = num_threads
+        options.use_gpu = False
+        options.sift.max_num_features = max_features
+        run_watched(
+            lambda token: pycolmap.extract_features(
+                database,
+                folder,
+                names,
+                camera_mode=pycolmap.CameraMode.PER_IMAGE,
+                extraction_options=options,
+                device=pycolmap.Device.cpu,
+                cancellation_token=token,
+            )
+        )
+        return _read_features(database, names)
+
+
+def _write_grey(path: Path, image: UInt8[np.ndarray, "height width 3"]) -> None:
+    grey = (image.astype(np.float32) @ LUMA + 0.5).astype(np.uint8)
+    height, width = grey.shape
+    path.write_bytes(b"P5\n%d %d\n255\n" % (width, height) + grey.tobytes())
+
+
+def _read_features(database: Path, names: Sequence[str]) -> list[Features]:
+    found = []
+    with library().Database.open(database) as file:
+        for name in names:
+            image = file.read_image_with_name(name)
+            if image is None or not file.exists_keypoints(image.image_id):
+                found.append(_no_features())
+                continue
+            keypoints = file.read_keypoints(image.image_id)
+            descriptors = file.read_descriptors(image.image_id).data
+            if not len(keypoints):
+                found.append(_no_features())
+                continue
+            found.append(Features(np.array(keypoints, np.float32), np.array(descriptors, np.uint8)))
+    return found
+
+
+def _no_features() -> Features:
+    return Features(np.zeros((0, 6), np.float32), np.zeros((0, 128), np.uint8))

@@ -1,0 +1,64 @@
+"""Constants and result type that every rasteriser backend shares."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+MAX_ALPHA = 0.999
+"""Largest opacity of one gaussian in one pixel, as in gsplat 1.4."""
+
+MIN_ALPHA = 1.0 / 255.0
+"""A gaussian with less opacity than this in a pixel is not composited there."""
+
+MIN_TRANSMITTANCE = 1e-4
+"""A pixel is finished before the gaussian that would leave this transmittance or less."""
+
+LOW_PASS_VARIANCE = 0.3
+"""Added to both diagonal entries of every projected covariance, square pixels."""
+
+FRUSTUM_MARGIN = 0.3
+"""The projection's Jacobian is taken at most this share of the half image outside the image."""
+
+RADIUS_SIGMAS = 3.0
+"""Radii are reported at this many standard deviations of the longer axis."""
+
+MAX_SH_DEGREE = 3
+TILE_SIZE = 16
+
+
+def camera_center(camera_from_world: Float[Tensor, "4 4"]) -> Float[Tensor, "3"]:
+    """The camera's position in the world. Not -R^T t, whose gradient differs off the rotations."""
+    return -torch.linalg.solve(camera_from_world[:3, :3], camera_from_world[:3, 3])
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What a backend needs to know of a view besides its tensors."""
+
+    width: int
+    height: int
+    near: float
+    far: float
+
+
+@dataclass(frozen=True)
+class RasterizedView:
+    """One rendered view, and what density control reads from it."""
+
+    rgb: Float[Tensor, "height width 3"]
+    """Composited over the background."""
+
+    alpha: Float[Tensor, "height width 1"]
+    """1 - remaining transmittance."""
+
+    depth: Float[Tensor, "height width 1"]
+    """Expected z-depth sum(w z) / sum(w); 0 where alpha is 0."""
+
+    means2d: Float[Tensor, "num_gaussians 2"]
+    """Projected means, pixels. Part of the graph: after `means2d.retain_grad()` and the backward
+    pass, `means2d.grad` is the gradient with respect to pixel positions."""
+
+    radii: Int[Tensor, "num_gaussians"]
+    """Three standard deviations of the longer axis, pixels, rounded up; 0 where invisible."""

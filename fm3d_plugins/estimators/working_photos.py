@@ -1,0 +1,122 @@
+"""Photos at the size at which structure from motion works on them, and their features."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fm3d_plugins.backends.pycolmap import Features, extract_features
+from fm3d_plugins.backends.pycolmap.running import Report
+from fm3d_plugins.photos import Photo
+
+PHOTOS_PER_THREAD = 4
+"""Photos that are held in memory and in the temporary folder together, for each thread."""
+
+
+@dataclass(frozen=True)
+class WorkingPhoto:
+    """A photo's features in a copy of it that is scaled down by the same factor on both axes."""
+
+    photo: Photo
+    scale: float
+    """Working pixels per pixel of the photo; 1 for a photo that is small enough."""
+    width: int
+    """Working pixels. Up to one row and column of the scaled photo that is not whole is left."""
+    height: int
+    features: Features
+    """Working pixels; none where the photo's mask is zero."""
+    colors: UInt8[np.ndarray, "feature 3"]
+    """Of the pixels in which the features lie."""
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """The photo's centre, working pixels."""
+        return self.photo.width * self.scale / 2, self.photo.height * self.scale / 2
+
+
+def find_features(
+    photos: Sequence[Photo],
+    *,
+    max_features: int,
+    max_image_size: int,
+    num_threads: int,
+    report: Report,
+) -> list[WorkingPhoto]:
+    """Features of all photos.
+
+    Args:
+        photos: In any order.
+        max_features: Per photo; the largest are kept.
+        max_image_size: Longest side of the working copies, pixels.
+        num_threads: For decoding and for features.
+        report: Gets the number of photos done.
+    """
+    found: list[WorkingPhoto] = []
+    with ThreadPoolExecutor(min(num_threads, 8)) as pool:
+        step = PHOTOS_PER_THREAD * num_threads
+        for start in range(0, len(photos), step):
+            group = photos[start : start + step]
+            images = list(pool.map(lambda photo: working_image(photo, max_image_size), group))
+            features = extract_features(images, max_features=max_features, num_threads=num_threads)
+            for photo, image, each in zip(group, images, features, strict=True):
+                found.append(_working_photo(photo, image, each, max_image_size))
+            report(len(found))
+    return found
+
+
+def working_scale(photo: Photo, max_image_size: int) -> float:
+    """Working pixels per pixel of the photo, at most 1."""
+    return min(1.0, max_image_size / max(photo.width, photo.height))
+
+
+def working_image(photo: Photo, max_image_size: int) -> UInt8[np.ndarray, "height width 3"]:
+    """The upright photo, scaled by exactly `working_scale` on both axes.
+
+    A size in whole pixels would stretch one axis a little; instead, the last fraction of a row
+    and column is cut off.
+    """
+    from PIL import Image
+
+    scale = working_scale(photo, max_image_size)
+    pixels = photo.read()
+    if scale == 1.0:
+        return pixels
+    # 1e-6: a product that should be whole may come out a rounding error below it.
+    width, height = (max(1, int(side * scale + 1e-6)) for side in (photo.width, photo.height))
+    box = (0.0, 0.0, min(width / scale, photo.width), min(height / scale, photo.height))
+    scaled = Image.fromarray(pixels).resize(
+        (width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0
+    )
+    return np.asarray(scaled)
+
+
+def all_cores() -> int:
+    """Number of this machine's cores."""
+    return os.cpu_count() or 1
+
+
+def _working_photo(
+    photo: Photo,
+    image: UInt8[np.ndarray, "height width 3"],
+    features: Features,
+    max_image_size: int,
+) -> WorkingPhoto:
+    scale = working_scale(photo, max_image_size)
+    keep = photo.read_mask()
+    if keep is not None:
+        row, column = _pixel_of(features, scale, keep.shape)
+        features = features[keep[row, column]]
+    height, width, _ = image.shape
+    row, column = _pixel_of(features, 1.0, (height, width))
+    return WorkingPhoto(photo, scale, width, height, features, image[row, column])
+
+
+def _pixel_of(
+    features: Features, scale: float, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of the pixel in which each keypoint lies, in an image of this shape."""
+    column, row = (features.keypoints[:, :2] / scale).astype(np.int64).T
+    return row.clip(0, shape[0] - 1), column.clip(0, shape[1] - 1)
