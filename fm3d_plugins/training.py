@@ -107,6 +107,18 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
         CONSOLE.log(f"Saving config to: {path}")
 
 
+def _give_cores_to_kernels() -> None:
+    """Let this package's kernels use the cores that torch would, and torch one.
+
+    After each of its operations torch's threads spin for a while, on cores that the kernels need:
+    measured with two cores, that costs a training step half of its CPU time again.
+    """
+    from fm3d_plugins.backends.threads import get_num_threads, set_num_threads
+
+    set_num_threads(max(get_num_threads(), torch.get_num_threads()))
+    torch.set_num_threads(1)
+
+
 class Trainer(nerfstudio_trainer.Trainer):
     """nerfstudio's trainer, whose checkpoints are whole or absent."""
 
@@ -114,6 +126,8 @@ class Trainer(nerfstudio_trainer.Trainer):
 
     def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
         config.resolve()
+        if config.machine.device_type == "cpu":
+            _give_cores_to_kernels()
         super().__init__(config, local_rank, world_size)
 
     def save_checkpoint(self, step: int) -> None:

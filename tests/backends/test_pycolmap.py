@@ -171,8 +171,12 @@ def test_dropping_views_leaves_only_points_that_two_others_see(tmp_path):
 def test_refinement_frees_the_lens_of_cameras_with_enough_views_only(tmp_path):
     _, database = synthetic(tmp_path)
     (model,) = map_incrementally(database, tmp_path / "out", MapperSettings(), seed=0)
-    few = refine_model(model, tmp_path / "few", LensSettings("OPENCV", min_views=9))
-    many = refine_model(model, tmp_path / "many", LensSettings("OPENCV", min_views=8))
+    few = refine_model(
+        model, tmp_path / "few", LensSettings("SIMPLE_RADIAL", "OPENCV", min_views=9)
+    )
+    many = refine_model(
+        model, tmp_path / "many", LensSettings("SIMPLE_RADIAL", "OPENCV", min_views=8)
+    )
     np.testing.assert_array_equal(few.intrinsics[:, 0, 0], few.intrinsics[:, 1, 1])
     assert (many.intrinsics[:, 0, 0] != many.intrinsics[:, 1, 1]).any()
     # Truth has square pixels and no tangential distortion; noise-free data show it.
@@ -283,7 +287,7 @@ def test_nothing_but_python_writes_to_the_terminal(tmp_path, capfd):
     _, database = synthetic(tmp_path)
     capfd.readouterr()
     (model,) = map_incrementally(database, tmp_path / "out", MapperSettings(), seed=0)
-    refine_model(model, tmp_path / "refined", LensSettings("OPENCV", min_views=2))
+    refine_model(model, tmp_path / "refined", LensSettings("SIMPLE_RADIAL", "OPENCV", min_views=2))
     extract_features([texture(0)], max_features=10, num_threads=1)
     assert capfd.readouterr() == ("", "")
 
