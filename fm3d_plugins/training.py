@@ -76,8 +76,12 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
         """Replace every "auto" by a value, so that config.yml records what was really done.
 
         A model config with a method `resolve(device_type, max_num_iterations) -> RunPlan` decides
-        its own fields. A second call changes nothing.
+        its own fields, and a pipeline config with a method `check_devices(count)` may refuse. A
+        second call changes nothing.
         """
+        check_devices = getattr(self.pipeline, "check_devices", None)
+        if check_devices is not None:
+            check_devices(self.machine.num_devices * self.machine.num_machines)
         if self.machine.device_type == "auto":
             self.machine.device_type = "cuda" if torch.cuda.is_available() else "cpu"
         decide = getattr(self.pipeline.model, "resolve", None)

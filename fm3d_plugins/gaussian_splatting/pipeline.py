@@ -20,17 +20,24 @@ class GaussianSplattingPipelineConfig(VanillaPipelineConfig):
     )
     model: GaussianSplattingModelConfig = field(default_factory=GaussianSplattingModelConfig)
 
+    def check_devices(self, count: int) -> None:
+        """Refuse more than one device, before any process is started.
+
+        Raises:
+            SystemExit: More than one.
+        """
+        if count > 1:
+            raise SystemExit(
+                f"Error: 3dgs was asked to train on {count} devices, but its density control works "
+                "on one: every process would grow other gaussians. Use --machine.num-devices 1."
+            )
+
 
 class GaussianSplattingPipeline(VanillaPipeline):
     """nerfstudio's pipeline on one device."""
 
     def __init__(self, config: GaussianSplattingPipelineConfig, *args, **kwargs) -> None:
-        if kwargs.get("world_size", 1) > 1:
-            raise SystemExit(
-                f"3dgs was asked to train on {kwargs['world_size']} devices, but density control "
-                "works on one: every process would grow other gaussians. "
-                "Use --machine.num-devices 1."
-            )
+        config.check_devices(kwargs.get("world_size", 1))
         super().__init__(config, *args, **kwargs)
         assert self.datamanager.train_dataset is not None
         cameras = self.datamanager.train_dataset.cameras.camera_to_worlds

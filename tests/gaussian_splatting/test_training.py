@@ -136,6 +136,9 @@ def test_more_than_one_device_is_refused(capture, tmp_path):
     config = run_config(capture, tmp_path)
     with pytest.raises(SystemExit, match="2 devices.*num-devices 1"):
         config.pipeline.setup(device="cpu", test_mode="val", world_size=2, local_rank=0)
+    config.machine.num_devices = 2
+    with pytest.raises(SystemExit, match="2 devices.*num-devices 1"):
+        config.set_timestamp()
 
 
 def test_large_photos_are_scaled_down_and_cameras_with_them(capture, tmp_path):
