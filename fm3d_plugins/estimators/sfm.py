@@ -55,7 +55,7 @@ class Sfm(Estimator):
     camera_model: Literal[
         "auto", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"
     ] = "auto"
-    """Lens model. Auto: by the number of photos that a camera took, SIMPLE_PINHOLE for one, SIMPLE_RADIAL for a few, OPENCV from 8 on."""  # noqa: E501
+    """Lens model. Auto: SIMPLE_RADIAL, and OPENCV for cameras that took at least 8 photos."""
     max_image_size: int = 1600
     """Longest side in pixels at which features are sought; larger photos are scaled down."""
     max_features: int = 8192
@@ -179,8 +179,8 @@ class Sfm(Estimator):
     def _first_lens(self, num_photos: int) -> str:
         """The lens model with which a camera that took so many photos is first estimated.
 
-        A single photo seldom tells its lens distortion: ten photos by ten people (sacre_coeur) are
-        all joined without, and three to eight of them with.
+        While photos join, a single one seldom tells its lens distortion: ten photos by ten people
+        (sacre_coeur) are all joined without, and three to eight of them with.
         """
         if self.camera_model != "auto":
             return self.camera_model
@@ -226,8 +226,8 @@ class Sfm(Estimator):
         from fm3d_plugins.backends.pycolmap import LensSettings
 
         if self.camera_model == "auto":
-            return LensSettings("OPENCV", min_views=RICH_LENS_VIEWS)
-        return LensSettings(self.camera_model, min_views=1)
+            return LensSettings("SIMPLE_RADIAL", "OPENCV", min_views=RICH_LENS_VIEWS)
+        return LensSettings(self.camera_model, self.camera_model, min_views=1)
 
     def _enough(self, photos: PhotoSet, search, inliers: dict) -> "SparseModel":
         """The best model, if it holds enough photos."""

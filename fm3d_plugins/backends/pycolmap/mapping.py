@@ -42,12 +42,13 @@ class MapperSettings:
 
 @dataclass(frozen=True)
 class LensSettings:
-    """The lens model of the last adjustment."""
+    """The lens models of the last adjustment, of those in `CAMERA_MODELS`."""
 
-    model: str
-    """One of `CAMERA_MODELS`."""
+    few_views: str
+    """Of cameras that took fewer photos than `min_views`."""
+    many_views: str
+    """Of the others."""
     min_views: int
-    """Cameras that took fewer photos keep the lens model that they have."""
 
 
 def map_incrementally(
@@ -152,8 +153,8 @@ def refine_model(model: SparseModel, folder: Path, lens: LensSettings) -> Sparse
     reconstruction = pycolmap.Reconstruction(model.folder)
     views = Counter(image.camera_id for image in reconstruction.images.values() if image.has_pose)
     for camera_id, camera in reconstruction.cameras.items():
-        if views[camera_id] >= lens.min_views:
-            change_lens(camera, lens.model)
+        is_well_seen = views[camera_id] >= lens.min_views
+        change_lens(camera, lens.many_views if is_well_seen else lens.few_views)
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.min_track_length = 2
