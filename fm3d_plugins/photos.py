@@ -8,21 +8,18 @@ file where it already is upright RGB, otherwise a converted copy.
 
 import hashlib
 import io
-import math
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from fm3d_plugins.photo_pixels import ORIENTATION, camera_from_exif, open_upright, rgb_pixels
 
 READ_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 """File names that are taken as photos (in any case); their content decides how they are decoded."""
@@ -37,10 +34,6 @@ SMALLEST_SIDE = 32
 
 WIDEST_ASPECT = 8.0
 """Long side over short side above which a photo is taken with a warning."""
-
-_EXIF_IFD, _ORIENTATION, _MAKE, _MODEL = 0x8769, 0x0112, 0x010F, 0x0110
-_FOCAL_35MM, _FOCAL_MM, _LENS_MODEL = 0xA405, 0x920A, 0xA434
-_DIAGONAL_35MM = math.hypot(36.0, 24.0)
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Photo:
 
     def read(self) -> UInt8[np.ndarray, "height width 3"]:
         """The upright RGB pixels; alpha is composited over black."""
-        return _rgb(_open_upright(self.path.read_bytes()))
+        return rgb_pixels(open_upright(self.path.read_bytes()))
 
     def read_mask(self) -> Bool[np.ndarray, "height width"] | None:
         """True where a pixel is to be used, from the mask file and the alpha channel; None: all."""
@@ -77,7 +70,7 @@ class Photo:
             with Image.open(self.mask_path) as mask:
                 keep = np.asarray(mask.convert("L")) > 0
         if not self.is_plain or self.path.suffix.lower() not in {".jpg", ".jpeg", ".bmp"}:
-            image = _open_upright(self.path.read_bytes())
+            image = open_upright(self.path.read_bytes())
             if "A" in image.getbands():
                 opaque = np.asarray(image.getchannel("A")) > 127
                 keep = opaque if keep is None else keep & opaque
@@ -264,13 +257,13 @@ def _decode(path: Path, content: bytes) -> Photo | str:
             f"The smallest size is {SMALLEST_SIDE} x {SMALLEST_SIDE}."
         )
     exif = image.getexif()
-    mode, orientation = image.mode, exif.get(_ORIENTATION, 1)
+    mode, orientation = image.mode, exif.get(ORIENTATION, 1)
     # An eighth of the size is enough to see that the file decodes to its end.
     image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
     image.load()
     if orientation in (5, 6, 7, 8):
         width, height = height, width
-    focal_prior, camera_key = _camera_from_exif(exif, width, height)
+    focal_prior, camera_key = camera_from_exif(exif, width, height)
     return Photo(
         path=path,
         name=path.name,
@@ -281,46 +274,6 @@ def _decode(path: Path, content: bytes) -> Photo | str:
         camera_key=camera_key,
         digest=hashlib.blake2b(content, digest_size=16).hexdigest(),
     )
-
-
-def _camera_from_exif(exif, width: int, height: int) -> tuple[float | None, str]:
-    """Focal length in pixels from its 35 mm equivalent, and the key of the camera.
-
-    CIPA DCG-001 defines the 35 mm equivalent by the diagonal of the picture.
-    """
-    details = exif.get_ifd(_EXIF_IFD)
-    focal_prior = None
-    try:
-        focal_35mm = float(details.get(_FOCAL_35MM, 0))
-        if math.isfinite(focal_35mm) and focal_35mm > 0:
-            focal_prior = focal_35mm / _DIAGONAL_35MM * math.hypot(width, height)
-    except (TypeError, ValueError, ZeroDivisionError):
-        pass  # A damaged EXIF field is no prior.
-    named = (exif.get(_MAKE), exif.get(_MODEL), details.get(_LENS_MODEL))
-    zoom = (details.get(_FOCAL_MM), details.get(_FOCAL_35MM))
-    parts = (width, height, *named, *zoom)
-    return focal_prior, "|".join("" if part is None else str(part).strip() for part in parts)
-
-
-def _open_upright(content: bytes) -> "Image":
-    from PIL import Image, ImageOps
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(content))
-    return ImageOps.exif_transpose(image)
-
-
-def _rgb(image: "Image") -> UInt8[np.ndarray, "height width 3"]:
-    if image.mode.startswith("I") or image.mode == "F":
-        # Pillow clips 16-bit grey to 255 when it converts; the high byte is the 8-bit picture.
-        grey = np.asarray(image).astype(np.int64)
-        shift = 8 if grey.max(initial=0) > 255 or image.mode.startswith("I;16") else 0
-        return np.repeat((grey >> shift).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    if "A" in image.getbands() or "transparency" in image.info:
-        rgba = np.asarray(image.convert("RGBA"), dtype=np.float32)
-        return (rgba[..., :3] * (rgba[..., 3:] / 255.0) + 0.5).astype(np.uint8)
-    return np.array(image.convert("RGB"))
 
 
 def _write_plain_copy(photo: Photo, path: Path) -> None:
@@ -354,8 +307,6 @@ def _write_mask(photo: Photo, path: Path) -> None:
 
 
 def _with_masks(photos: Sequence[Photo], folder: Path) -> tuple[list[Photo], list[str]]:
-    from dataclasses import replace
-
     found, faults = [], []
     for photo in photos:
         mask = _mask_of(photo, folder)

@@ -8,7 +8,7 @@ PACKAGE = ROOT / "fm3d_plugins"
 
 LAYERS = [
     {"compatibility", "progress"},
-    {"geometry", "photos", "scene", "io"},
+    {"geometry", "photo_pixels", "photos", "scene", "io"},
     {"backends", "data", "input_checks", "training", "viewer"},
     {"gaussian_splatting"},
     {"estimators"},
