@@ -19,7 +19,8 @@ _DIAGONAL_35MM = math.hypot(36.0, 24.0)
 def camera_from_exif(exif: "Exif", width: int, height: int) -> tuple[float | None, str]:
     """Focal length in pixels from its 35 mm equivalent, and the key of the camera.
 
-    Photos with the same key share size, camera and zoom, as far as EXIF tells. CIPA DCG-001 defines the 35 mm equivalent by the diagonal of the picture.
+    Photos with the same key share size, camera and zoom, as far as EXIF tells. CIPA
+    DCG-001 defines the 35 mm equivalent by the diagonal of the picture.
     """
     details = exif.get_ifd(_EXIF_IFD)
     focal_prior = None

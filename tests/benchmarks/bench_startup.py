@@ -1,6 +1,6 @@
 """CPU seconds that `ns-train --help` takes with and without this package's entry points.
 
-    python tests/benchmarks/bench_startup.py [--repeats N]
+python tests/benchmarks/bench_startup.py [--repeats N]
 """
 
 import argparse
