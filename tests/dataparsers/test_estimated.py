@@ -9,6 +9,8 @@ import pytest
 import torch
 import tyro
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
@@ -181,6 +183,19 @@ def test_every_method_takes_the_dataparser(method, tmp_path):
     assert isinstance(dataparser, EstimatedDataParserConfig)
     assert dataparser.estimator.name == "sfm"
     assert dataparser.eval_interval == 5
+
+
+def test_datamanagers_of_nerfstudio_train_on_it(photos, tmp_path):
+    """Splatfacto's gives whole photos, nerfacto's rays; both as they are."""
+    config = config_for(photos, tmp_path)
+    full = FullImageDatamanagerConfig(dataparser=config).setup(device="cpu")
+    camera, batch = full.next_train(0)
+    assert batch["image"].shape == (int(camera.height), int(camera.width), 3)
+    rays = VanillaDataManagerConfig(dataparser=config, train_num_rays_per_batch=64)
+    bundle, batch = rays.setup(device="cpu").next_train(0)
+    assert len(bundle) == len(batch["image"]) == 64
+    assert bundle.directions.isfinite().all()
+    assert len(Known.calls) == 1
 
 
 def test_unusable_photos_end_with_a_message(photos, tmp_path):
