@@ -44,7 +44,12 @@ def command(load_config: Path, output: Path = Path("result.png"), views: int = 3
         )
     _, pipeline, _, _ = eval_setup(load_config, test_mode="test")
     pipeline.eval()
-    model, manager = cast(SplatfactoModel, pipeline.model), pipeline.datamanager
+    model, manager = pipeline.model, pipeline.datamanager
+    if not isinstance(model, SplatfactoModel):
+        raise ValueError(
+            f"{load_config} is a run of {type(model).__name__}. Expected one of 3dgs. "
+            "Look at it with ns-viewer, or score it with ns-eval."
+        )
     rows, ratios = [], []
     held_out = cast(FullImageDatamanager, manager).fixed_indices_eval_dataloader
     shown = {round(i * (len(held_out) - 1) / max(1, views - 1)) for i in range(views)}
