@@ -12,6 +12,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from fm3d_plugins.gaussian_splatting.dataset import ScaledDataset
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
@@ -53,9 +54,10 @@ class GaussianSplattingDataManager(FullImageDatamanager[InputDataset]):
 
     def _dataset(self, outputs: DataparserOutputs) -> InputDataset:
         check_dataparser_outputs(outputs)
-        return InputDataset(outputs, scale_factor=self._scale_factor(outputs.cameras))
+        scale = self._scale(self.train_dataparser_outputs.cameras)
+        return InputDataset(outputs) if scale == 1.0 else ScaledDataset(outputs, scale)
 
-    def _scale_factor(self, cameras: Cameras) -> float:
+    def _scale(self, cameras: Cameras) -> float:
         limit = self.config.max_image_size
         if limit is None:
             limit = recipe_for(str(self.device).split(":")[0], None).max_image_size
@@ -63,10 +65,11 @@ class GaussianSplattingDataManager(FullImageDatamanager[InputDataset]):
         factor = self.config.camera_res_scale_factor
         if not limit or largest * factor <= limit:
             return factor
-        CONSOLE.print(
-            f"Photos are scaled down from {largest} to {limit} pixels (long side). "
-            "Another limit: --pipeline.datamanager.max-image-size N (0: none)."
-        )
+        if not hasattr(self, "train_dataset"):  # Say it once, not again for the held-out photos.
+            CONSOLE.print(
+                f"Photos are scaled down from {largest} to {limit} pixels (long side). "
+                "Another limit: --pipeline.datamanager.max-image-size N (0: none)."
+            )
         return limit / largest
 
     def _add_random_points(self, metadata: dict) -> None:
