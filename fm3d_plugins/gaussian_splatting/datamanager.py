@@ -65,7 +65,7 @@ class GaussianSplattingDataManager(FullImageDatamanager[InputDataset]):
         factor = self.config.camera_res_scale_factor
         if not limit or largest * factor <= limit:
             return factor
-        if not hasattr(self, "train_dataset"):  # Say it once, not again for the held-out photos.
+        if getattr(self, "train_dataset", None) is None:  # Once, not again for held-out photos.
             CONSOLE.print(
                 f"Photos are scaled down from {largest} to {limit} pixels (long side). "
                 "Another limit: --pipeline.datamanager.max-image-size N (0: none)."

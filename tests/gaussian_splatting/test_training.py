@@ -141,7 +141,7 @@ def test_more_than_one_device_is_refused(capture, tmp_path):
         config.set_timestamp()
 
 
-def test_large_photos_are_scaled_down_and_cameras_with_them(capture, tmp_path):
+def test_large_photos_are_scaled_down_and_cameras_with_them(capture, tmp_path, capsys):
     config = run_config(capture, tmp_path)
     config.pipeline.datamanager.max_image_size = 48
     manager = config.pipeline.datamanager.setup(device="cpu", test_mode="val")
@@ -149,3 +149,4 @@ def test_large_photos_are_scaled_down_and_cameras_with_them(capture, tmp_path):
     assert batch["image"].shape == (36, 48, 3)
     assert (int(camera.width), int(camera.height)) == (48, 36)
     assert float(camera.cx) == 24.0
+    assert capsys.readouterr().out.count("scaled down from 96 to 48") == 1
