@@ -25,9 +25,10 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    # Where there is no terminal, a bar that goes would leave an empty line each time.
-    is_hidden = not CONSOLE.is_terminal
-    with Progress(*columns, console=CONSOLE, transient=True, disable=is_hidden) as progress:
+    if not CONSOLE.is_terminal:  # A bar that goes would leave an empty line there each time.
+        yield from items
+        return
+    with Progress(*columns, console=CONSOLE, transient=True) as progress:
         task = progress.add_task(label, total=total)
         for item in items:
             yield item
