@@ -114,8 +114,7 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
 def _give_cores_to_kernels() -> None:
     """Let this package's kernels use the cores that torch would, and torch one.
 
-    After each of its operations torch's threads spin for a while, on cores that the kernels need:
-    measured with two cores, that costs a training step half of its CPU time again.
+    After each of its operations torch's threads spin for a while, on cores that the kernels need.
     """
     from fm3d_plugins.backends.threads import get_num_threads, set_num_threads
 

@@ -61,7 +61,7 @@ class GaussianSplattingModelConfig(ModelConfig):
     density_control: Literal["default", "mcmc", "off"] | None = None
     """default: clone and split by image gradients (Kerbl et al. 2023); mcmc: relocate and add by
     opacity up to max_gaussians (Kheradmand et al. 2024); off: their number never changes. None:
-    mcmc on a CPU, where it is worth more per second, default on CUDA."""
+    mcmc on a CPU, where it gets farther in a short run, default on CUDA."""
     backend: Literal["auto", "gsplat", "numba", "torch"] = "auto"
     """Rasteriser. auto: gsplat on CUDA, numba on a CPU."""
     lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
