@@ -4,7 +4,7 @@ BIN := .venv/bin
 PHOTOS ?=
 OUTPUT := outputs/demo/3dgs/latest
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench bench-poses clean
 
 setup: .venv/installed
 
@@ -39,6 +39,9 @@ bench: setup
 	$(BIN)/python tests/benchmarks/bench_kernels.py
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/bench_sfm.py
+
+bench-poses: setup
+	$(BIN)/python tests/benchmarks/bench_poses.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

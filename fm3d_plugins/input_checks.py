@@ -53,6 +53,13 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
     try:
         with one_line_errors():
             yield
+    except EOFError as error:  # nerfstudio asks a question on the terminal, and there is none.
+        raise SystemExit(
+            f"Error: nerfstudio's parser asks whether it may add a point cloud to {data}, and "
+            "nobody is there to answer. Its transforms.json names no `ply_file_path`. Add "
+            "--load-3D-points False at the end of the command, or make the scene with "
+            "`fm3d process`."
+        ) from error
     except (KeyError, AssertionError, RuntimeError) as error:
         if os.environ.get("FM3D_TRACEBACK"):
             raise

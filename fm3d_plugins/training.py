@@ -84,6 +84,10 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
             check_devices(self.machine.num_devices * self.machine.num_machines)
         if self.machine.device_type == "auto":
             self.machine.device_type = "cuda" if torch.cuda.is_available() else "cpu"
+        cameras = getattr(self.pipeline.model, "camera_optimizer", None)
+        if cameras is not None and cameras.mode is None:
+            dataparser = getattr(self.pipeline.datamanager, "dataparser", None)
+            CONSOLE.print(cameras.resolve(hasattr(dataparser, "estimator")))
         decide = getattr(self.pipeline.model, "resolve", None)
         if decide is None:
             return
@@ -120,6 +124,21 @@ def _give_cores_to_kernels() -> None:
 
     set_num_threads(max(get_num_threads(), torch.get_num_threads()))
     torch.set_num_threads(1)
+
+
+def _random_state() -> dict[str, Any]:
+    """Of torch's generators; density control and random backgrounds draw from them."""
+    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {"cpu": torch.get_rng_state(), "cuda": on_gpu}
+
+
+def _restore_random(state: dict[str, Any] | None) -> None:
+    """Nothing happens for a checkpoint that holds no state, such as nerfstudio's own."""
+    if state is None:
+        return
+    torch.set_rng_state(state["cpu"].clone())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([values.clone() for values in state["cuda"]])
 
 
 class Trainer(nerfstudio_trainer.Trainer):
@@ -160,11 +179,24 @@ class Trainer(nerfstudio_trainer.Trainer):
             "optimizers": {k: v.state_dict() for k, v in self.optimizers.optimizers.items()},
             "schedulers": {k: v.state_dict() for k, v in self.optimizers.schedulers.items()},
             "scalers": self.grad_scaler.state_dict(),
+            "random": _random_state(),
         }
 
     def _load_checkpoint(self) -> None:
+        """As nerfstudio's, and go on with the photos and random numbers that were next."""
         self._expect_checkpoint(self.config.load_dir)
         super()._load_checkpoint()
+        path = self.config.load_checkpoint
+        if self.config.load_dir is not None:
+            path = self.config.load_dir / f"step-{self._start_step - 1:09d}.ckpt"
+        if path is None:
+            return
+        skip = getattr(self.pipeline.datamanager, "skip_photos", None)
+        if skip is not None:
+            skip(self._start_step)
+        # Read again, but only this entry: nerfstudio hands nothing else of the file on.
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        _restore_random(state.get("random"))
 
     def _expect_checkpoint(self, folder: Path | None) -> None:
         if folder is not None and not any(folder.glob("step-*.ckpt")):

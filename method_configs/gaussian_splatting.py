@@ -5,6 +5,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from fm3d_plugins.camera_optimization.row_adam import DelayedDecayConfig, RowAdamConfig
 from fm3d_plugins.gaussian_splatting.datamanager import GaussianSplattingDataManagerConfig
 from fm3d_plugins.gaussian_splatting.model import GAUSSIANS, GaussianSplattingModelConfig
 from fm3d_plugins.gaussian_splatting.pipeline import GaussianSplattingPipelineConfig
@@ -30,7 +31,18 @@ method = MethodSpecification(
             ),
             model=GaussianSplattingModelConfig(),
         ),
-        optimizers={name: _decaying() for name in GAUSSIANS},
+        optimizers={name: _decaying() for name in GAUSSIANS}
+        | {
+            "camera_opt": {
+                "optimizer": RowAdamConfig(),
+                "scheduler": DelayedDecayConfig(delay=0.1),
+            },
+            # Every photo moves the focal length: its mean over many counts.
+            "camera_focal": {
+                "optimizer": RowAdamConfig(eps=5e-4, betas=(0.8, 0.99)),
+                "scheduler": DelayedDecayConfig(delay=0.15),
+            },
+        },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
         vis="viewer",
     ),

@@ -13,6 +13,7 @@ import nerfstudio.engine.trainer, nerfstudio.plugins.types, nerfstudio.pipelines
 import nerfstudio.models.splatfacto, nerfstudio.data.datamanagers.full_images_datamanager
 before = set(sys.modules)
 import fm3d_plugins.method_configs.gaussian_splatting
+import fm3d_plugins.method_configs.nerf
 import fm3d_plugins.dataparsers.estimated
 import torch
 print(sorted(set(sys.modules) - before))

@@ -102,3 +102,16 @@ def test_traceback_is_shown_on_request(monkeypatch):
     monkeypatch.setenv("FM3D_TRACEBACK", "1")
     with pytest.raises(ValueError, match="reason"), one_line_errors():
         raise ValueError("reason")
+
+
+def test_a_question_that_nobody_can_answer_names_the_option_instead(scene, monkeypatch):
+    """nerfstudio's parser asks on the terminal when a scene has a COLMAP model but no PLY."""
+    edit(scene, lambda content: content.pop("ply_file_path"))
+    (scene / "colmap/sparse/0").mkdir(parents=True, exist_ok=True)
+
+    def nobody(*_):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", nobody)
+    with pytest.raises(SystemExit, match="--load-3D-points False"):
+        open_scene(scene)

@@ -9,13 +9,21 @@ PACKAGE = ROOT / "fm3d_plugins"
 LAYERS = [
     {"compatibility", "progress"},
     {"geometry", "photo_pixels", "photos", "scene", "io"},
-    {"backends", "data", "input_checks", "training", "viewer"},
-    {"gaussian_splatting"},
+    {
+        "backends",
+        "camera_optimization",
+        "data",
+        "depth_supervision",
+        "input_checks",
+        "training",
+        "viewer",
+    },
+    {"gaussian_splatting", "nerf"},
     {"estimators"},
     {"dataparsers", "cli"},
     {"method_configs"},
 ]
-METHODS = {"gaussian_splatting"}
+METHODS = {"gaussian_splatting", "nerf"}
 """A method never imports another method."""
 
 

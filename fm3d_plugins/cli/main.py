@@ -9,6 +9,14 @@ COMMANDS = {
     "process": ("fm3d_plugins.cli.process:run", "photos -> cameras and points, in COLMAP's place"),
     "eval-poses": ("fm3d_plugins.cli.eval_poses:run", "compare estimated cameras with a reference"),
     "show": ("fm3d_plugins.cli.show:run", "one picture of a trained scene: photo, render, depth"),
+    "evaluate": (
+        "fm3d_plugins.cli.evaluate:run",
+        "score a run under several test-pose protocols",
+    ),
+    "export-cameras": (
+        "fm3d_plugins.cli.export_cameras:run",
+        "a run's optimised cameras as transforms.json and COLMAP model",
+    ),
     "sample": ("fm3d_plugins.cli.sample:run", "write a synthetic capture to try things on"),
 }
 """Name: where its `run(arguments)` is, and one line of help."""
@@ -34,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _help() -> str:
-    lines = [f"  {name:<12} {text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<15} {text}" for name, (_, text) in COMMANDS.items()]
     return (
         "usage: fm3d COMMAND ...   (fm3d COMMAND --help tells more)\n\n"
         + "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import torch
 import tyro
@@ -18,6 +17,7 @@ def run(arguments: Sequence[str]) -> None:
 
     Raises:
         FileNotFoundError: There is no such config.yml.
+        ValueError: It is a run of a method of another package.
     """
     tyro.cli(command, prog="fm3d show", args=arguments)
 
@@ -30,43 +30,37 @@ def command(load_config: Path, output: Path = Path("result.png"), views: int = 3
         output: The picture to write (PNG).
         views: Number of held-out views in the picture; the PSNR is over all of them.
     """
-    from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager
-    from nerfstudio.models.splatfacto import SplatfactoModel
-    from nerfstudio.utils.eval_utils import eval_setup
-
     from fm3d_plugins.backends.metrics import psnr
+    from fm3d_plugins.camera_optimization.evaluation import held_out_views
+    from fm3d_plugins.cli.runs import load_run
     from fm3d_plugins.io.atomic import atomic_write
 
-    if not load_config.is_file():
-        raise FileNotFoundError(
-            f"There is no {load_config}. Expected the config.yml that ns-train wrote. "
-            "ns-train names its place at the end of a run."
-        )
-    _, pipeline, _, _ = eval_setup(load_config, test_mode="test")
-    pipeline.eval()
-    model, manager = pipeline.model, pipeline.datamanager
-    if not isinstance(model, SplatfactoModel):
-        raise ValueError(
-            f"{load_config} is a run of {type(model).__name__}. Expected one of 3dgs. "
-            "Look at it with ns-viewer, or score it with ns-eval."
-        )
+    _, pipeline = load_run(load_config)
     rows, ratios = [], []
-    held_out = cast(FullImageDatamanager, manager).fixed_indices_eval_dataloader
+    held_out = held_out_views(pipeline, pipeline.test_poses)
     shown = {round(i * (len(held_out) - 1) / max(1, views - 1)) for i in range(views)}
     for i, (camera, batch) in enumerate(held_out):
-        outputs = model.get_outputs_for_camera(camera)
-        photo = model.composite_with_background(
-            model.get_gt_img(batch["image"]), outputs["background"]
-        )
+        outputs = pipeline.model.get_outputs_for_camera(camera)
+        photo = _photo(batch["image"], outputs["rgb"], outputs["background"])
         ratios.append(float(psnr(outputs["rgb"], photo)))
         if i in shown:
             rows.append(_panels(photo, outputs["rgb"], outputs["depth"], outputs["accumulation"]))
     with atomic_write(output) as temporary:
         _picture(rows).save(temporary, format="PNG")
-    mean = sum(ratios) / len(ratios)
     print(
-        f"PSNR of {len(ratios)} held-out photos: {mean:.2f} dB (photo | render | depth: {output})"
+        f"PSNR of {len(ratios)} held-out photos: {sum(ratios) / len(ratios):.2f} dB, test poses: "
+        f"{pipeline.test_poses.name} (photo | render | depth: {output})"
     )
+
+
+def _photo(
+    image: Tensor, like: Float[Tensor, "h w 3"], background: Float[Tensor, "*#hw 3"]
+) -> Float[Tensor, "h w 3"]:
+    """A photo as floats in [0, 1], its transparent pixels over the background."""
+    colors = image.to(like) / (255 if image.dtype == torch.uint8 else 1)
+    if colors.shape[-1] == 3:
+        return colors
+    return colors[..., :3] * colors[..., 3:] + background * (1 - colors[..., 3:])
 
 
 def _panels(

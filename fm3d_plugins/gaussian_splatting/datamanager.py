@@ -1,9 +1,9 @@
 """Full photos for 3DGS, checked before anything long begins."""
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
-from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanager,
     FullImageDatamanagerConfig,
@@ -12,7 +12,9 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from fm3d_plugins.gaussian_splatting.dataset import ScaledDataset
+from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS
+from fm3d_plugins.data.scaled_photos import scaled_dataset, training_scale
+from fm3d_plugins.depth_supervision.depth_maps import DEPTH_FILES, DepthFiles
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
@@ -54,23 +56,28 @@ class GaussianSplattingDataManager(FullImageDatamanager[InputDataset]):
 
     def _dataset(self, outputs: DataparserOutputs) -> InputDataset:
         check_dataparser_outputs(outputs)
-        scale = self._scale(self.train_dataparser_outputs.cameras)
-        return InputDataset(outputs) if scale == 1.0 else ScaledDataset(outputs, scale)
-
-    def _scale(self, cameras: Cameras) -> float:
         limit = self.config.max_image_size
         if limit is None:
             limit = recipe_for(str(self.device).split(":")[0], None).max_image_size
-        largest = int(torch.maximum(cameras.width, cameras.height).max())
-        factor = self.config.camera_res_scale_factor
-        if not limit or largest * factor <= limit:
-            return factor
-        if getattr(self, "train_dataset", None) is None:  # Once, not again for held-out photos.
-            CONSOLE.print(
-                f"Photos are scaled down from {largest} to {limit} pixels (long side). "
-                "Another limit: --pipeline.datamanager.max-image-size N (0: none)."
-            )
-        return limit / largest
+        scale = training_scale(
+            self.train_dataparser_outputs.cameras,
+            limit,
+            self.config.camera_res_scale_factor,
+            # Once, not again for held-out photos.
+            is_said=getattr(self, "train_dataset", None) is None,
+        )
+        dataset = scaled_dataset(outputs, scale)
+        # A copy: when photos are loaded and their distortion is undone, intrinsics change.
+        dataset.metadata[GIVEN_CAMERAS] = deepcopy(dataset.cameras)
+        dataset.metadata[DEPTH_FILES] = DepthFiles.of(outputs)
+        return dataset
+
+    def skip_photos(self, count: int) -> None:
+        """Pass over the first `count` photos of the training sequence, which a resumed run saw."""
+        for _ in range(count):
+            self.train_unseen_cameras.pop(0)
+            if not self.train_unseen_cameras:
+                self.train_unseen_cameras = self.sample_train_cameras()
 
     def _add_random_points(self, metadata: dict) -> None:
         count = self.config.num_random_points

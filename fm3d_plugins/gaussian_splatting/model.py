@@ -13,14 +13,21 @@ from nerfstudio.engine.callbacks import (
     TrainingCallbackLocation,
 )
 from nerfstudio.models.base_model import ModelConfig
-from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel
+from nerfstudio.models.splatfacto import SplatfactoModel
 from nerfstudio.utils.colors import get_color
 from torch import Tensor
-from torch.nn import Parameter, ParameterDict
+from torch.nn import Parameter
 
 from fm3d_plugins.backends.image_loss import l1_ssim_loss, ssim
 from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, psnr
 from fm3d_plugins.backends.rasterizer import RasterizedView, rasterize
+from fm3d_plugins.camera_optimization.camera_optimizer import (
+    CAMERA_CONFIDENCE,
+    GIVEN_CAMERAS,
+    CameraOptimizer,
+    CameraOptimizerConfig,
+)
+from fm3d_plugins.depth_supervision.supervision import DepthSupervision, DepthSupervisionConfig
 from fm3d_plugins.gaussian_splatting.density_control import (
     AdaptiveDensityControl,
     DensityControl,
@@ -29,7 +36,7 @@ from fm3d_plugins.gaussian_splatting.density_control import (
     Schedule,
 )
 from fm3d_plugins.gaussian_splatting.recipe import Recipe, recipe_for
-from fm3d_plugins.gaussian_splatting.seeding import mean_neighbour_distance
+from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.training import RunPlan
@@ -64,6 +71,10 @@ class GaussianSplattingModelConfig(ModelConfig):
     mcmc on a CPU, where it gets farther in a short run, default on CUDA."""
     backend: Literal["auto", "gsplat", "numba", "torch"] = "auto"
     """Rasteriser. auto: gsplat on CUDA, numba on a CPU."""
+    camera_optimizer: CameraOptimizerConfig = field(default_factory=CameraOptimizerConfig)
+    """Whether and how the training cameras are optimised with the gaussians."""
+    depth: DepthSupervisionConfig = field(default_factory=DepthSupervisionConfig)
+    """Whether and how depth maps guide the gaussians."""
     lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
     """Backbones of the LPIPS metric; `lpips` in the results is alex, `lpips_vgg` is vgg."""
     densify_grad_thresh: float | None = None
@@ -107,6 +118,7 @@ class GaussianSplattingModelConfig(ModelConfig):
         for name in vars(self):
             if hasattr(recipe, name):
                 setattr(self, name, getattr(recipe, name))
+        self.depth.resolve(recipe.steps)
         sentence = (
             f"3dgs on {device_type}: {recipe.steps} steps, at most {recipe.max_gaussians} gaussians"
             f" ({recipe.density_control} density control), resolution from "
@@ -137,8 +149,17 @@ class GaussianSplattingModel(SplatfactoModel):
                 "Use the datamanager of the method 3dgs, which makes random points when it must."
             )
         points, colors = self.seed_points
-        self.gauss_params = _gaussians_at(points, colors.float() / 255, self.config.sh_degree)
+        self.gauss_params = gaussians_at(points, colors.float() / 255, self.config.sh_degree)
         self.density_control = self._make_density_control()
+        self.camera_optimizer: CameraOptimizer = self.config.camera_optimizer.setup(
+            num_cameras=self.num_train_data,
+            device=self.kwargs.get("device", "cpu"),
+            cameras=self.kwargs["metadata"].get(GIVEN_CAMERAS),
+            confidence=self.kwargs["metadata"].get(CAMERA_CONFIDENCE),
+        )
+        self.depth_supervision: DepthSupervision = self.config.depth.setup(
+            num_photos=self.num_train_data, device=self.kwargs.get("device", "cpu")
+        )
         self.lpips_metrics = [Lpips(network) for network in self.config.lpips_networks]
         self.step = 0
         self.crop_box: OrientedBox | None = None
@@ -148,6 +169,7 @@ class GaussianSplattingModel(SplatfactoModel):
             else get_color(self.config.background_color)
         )
         self._last_view: RasterizedView | None = None
+        self._last_camera: Cameras | None = None
 
     def _make_density_control(self) -> DensityControl:
         recipe = self.recipe
@@ -177,11 +199,14 @@ class GaussianSplattingModel(SplatfactoModel):
         )
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
-        return self.get_gaussian_param_groups()
+        groups = self.get_gaussian_param_groups()
+        self.camera_optimizer.get_param_groups(groups)
+        return groups
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
+        self.depth_supervision.begin_training(self.kwargs["metadata"], self.device)
         return [
             TrainingCallback(
                 [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
@@ -190,6 +215,9 @@ class GaussianSplattingModel(SplatfactoModel):
             ),
             TrainingCallback(
                 [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._control_density
+            ),
+            TrainingCallback(
+                [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.camera_optimizer.hold_gauge
             ),
         ]
 
@@ -219,8 +247,8 @@ class GaussianSplattingModel(SplatfactoModel):
         background = self._get_background_color()
         if gaussians is None:
             return _empty_view(int(camera.width.item()), int(camera.height.item()), background)
-        camera_from_world, intrinsics, width, height = _pinhole(
-            camera, self._get_downscale_factor()
+        camera_from_world, intrinsics, width, height = pinhole(
+            camera, self.camera_optimizer, self._get_downscale_factor()
         )
         degree = self._active_sh_degree()
         view = rasterize(
@@ -240,7 +268,7 @@ class GaussianSplattingModel(SplatfactoModel):
         )
         if self.training and view.means2d.requires_grad:
             view.means2d.retain_grad()
-            self._last_view = view
+            self._last_view, self._last_camera = view, camera
         depth = torch.where(view.alpha > 0, view.depth, view.depth.detach().max())
         return {
             "rgb": view.rgb.clamp(0.0, 1.0),
@@ -281,17 +309,19 @@ class GaussianSplattingModel(SplatfactoModel):
         target = self.composite_with_background(
             self.get_gt_img(batch["image"]), outputs["background"]
         )
-        return {
+        metrics = {
             "psnr": psnr(outputs["rgb"].detach(), target),
             "gaussian_count": torch.tensor(float(self.num_points)),
         }
+        self.camera_optimizer.get_metrics_dict(metrics)
+        return metrics
 
     def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
         """Equation 7 of Kerbl et al. 2023; masked pixels are black in both images."""
         target = self.composite_with_background(
             self.get_gt_img(batch["image"]), outputs["background"]
         )
-        rendered = outputs["rgb"]
+        rendered, mask = outputs["rgb"], None
         if "mask" in batch:
             mask = self._downscale_if_required(batch["mask"]).to(target)
             target, rendered = target * mask, rendered * mask
@@ -299,11 +329,28 @@ class GaussianSplattingModel(SplatfactoModel):
         if self.recipe.density_control == "mcmc" and self.training:
             loss["opacity_reg"] = MCMC_REGULARIZATION * self.opacities.sigmoid().mean()
             loss["scale_reg"] = MCMC_REGULARIZATION * self.scales.exp().mean()
+        if self.training and self.depth_supervision.is_on:
+            assert self._last_camera is not None
+            loss["depth_loss"] = self.depth_supervision.photo_loss(
+                outputs["depth"],
+                outputs["accumulation"],
+                self._last_camera,
+                batch["image_idx"],
+                self.step,
+                downscale=self._get_downscale_factor(),
+                mask=mask,
+            )
+        if self.training:
+            self.camera_optimizer.get_loss_dict(loss)
         return loss
+
+    def render_loss(self, camera: Cameras, batch: dict[str, Any]) -> Float[Tensor, ""]:
+        """Difference between a photo and its render; differentiable in the camera's pose."""
+        return self.get_loss_dict(self.get_outputs(camera), batch)["main_loss"]
 
     @torch.no_grad()
     def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side."""
         target = self.composite_with_background(
@@ -327,30 +374,6 @@ def _empty_view(width: int, height: int, background: Float[Tensor, "3"]) -> dict
     return {"rgb": rgb, "depth": nothing + 1e3, "accumulation": nothing, "background": rgb}
 
 
-def _gaussians_at(
-    points: Float[Tensor, "point 3"], colors: Float[Tensor, "point 3"], sh_degree: int
-) -> ParameterDict:
-    """One faint ball per point, as wide as its neighbours are away; random orientation."""
-    if len(points) < 2:
-        raise ValueError(
-            f"3dgs got {len(points)} points to start from. Expected at least 2. Take more photos, "
-            "or start from random points with --pipeline.datamanager.random-points True."
-        )
-    points = points.float()
-    size = mean_neighbour_distance(points)[:, None]
-    rest = (sh_degree + 1) ** 2 - 1
-    return ParameterDict(
-        {
-            "means": Parameter(points.clone()),
-            "scales": Parameter(size.log().repeat(1, 3)),
-            "quats": Parameter(torch.nn.functional.normalize(torch.randn(len(points), 4), dim=-1)),
-            "features_dc": Parameter(RGB2SH(colors)),
-            "features_rest": Parameter(torch.zeros(len(points), rest, 3)),
-            "opacities": Parameter(torch.logit(torch.full((len(points), 1), 0.1))),
-        }
-    )
-
-
 def _sh_coefficients(gaussians: dict[str, Tensor], degree: int) -> Float[Tensor, "n k 3"]:
     """Only the coefficients in use, so that the others cost nothing, backward pass included."""
     constant = gaussians["features_dc"][:, None, :]
@@ -359,14 +382,17 @@ def _sh_coefficients(gaussians: dict[str, Tensor], degree: int) -> Float[Tensor,
     return torch.cat([constant, gaussians["features_rest"][:, : (degree + 1) ** 2 - 1]], dim=1)
 
 
-def _pinhole(
-    camera: Cameras, downscale: int
+def pinhole(
+    camera: Cameras, optimizer: CameraOptimizer, downscale: int
 ) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"], int, int]:
     """camera_from_world (OpenCV), intrinsics, width and height at 1/downscale of the resolution."""
-    opengl = camera.camera_to_worlds.reshape(3, 4)
+    opengl = optimizer.apply_to_camera(camera).reshape(3, 4)
     bottom = opengl.new_tensor([[0.0, 0.0, 0.0, 1.0]])
     camera_from_world = invert(opencv_from_opengl(torch.cat([opengl, bottom])))
     intrinsics = camera.get_intrinsics_matrices().reshape(3, 3).to(opengl) / downscale
+    focal = optimizer.focal_factor(camera)
+    scale = torch.ones_like(intrinsics)
+    scale[0, 0] = scale[1, 1] = focal
     intrinsics[2, 2] = 1.0
     width, height = int(camera.width.item()), int(camera.height.item())
-    return camera_from_world, intrinsics, width // downscale, height // downscale
+    return camera_from_world, intrinsics * scale, width // downscale, height // downscale

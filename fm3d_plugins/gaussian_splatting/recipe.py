@@ -35,7 +35,8 @@ class Recipe:
     max_image_size: int | None
     """Long side in pixels above which photos are scaled down; None: never."""
     learning_rates: Mapping[str, tuple[float, float]]
-    """First and last of each parameter; scene units of a scene scaled to a box from -1 to 1."""
+    """First and last of each parameter; scene units of a scene scaled to a box from -1 to 1.
+    `camera_opt` and `camera_focal` move in units of about one pixel."""
 
 
 CUDA_LEARNING_RATES = {
@@ -45,6 +46,8 @@ CUDA_LEARNING_RATES = {
     "opacities": (0.05, 0.05),
     "scales": (5e-3, 5e-3),
     "quats": (1e-3, 1e-3),
+    "camera_opt": (0.2, 0.01),
+    "camera_focal": (0.05, 0.0005),
 }
 """Kerbl et al. 2023, for tens of thousands of steps."""
 
@@ -55,6 +58,8 @@ CPU_LEARNING_RATES = {
     "opacities": (0.05, 0.02),
     "scales": (0.02, 0.005),
     "quats": (5e-3, 1e-3),
+    "camera_opt": (2.0, 0.1),
+    "camera_focal": (0.3, 0.01),
 }
 """For a tenth of the steps: every step has farther to go."""
 

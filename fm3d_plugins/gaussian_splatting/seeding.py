@@ -2,7 +2,9 @@
 
 import torch
 from jaxtyping import Float
+from nerfstudio.models.splatfacto import RGB2SH
 from torch import Tensor
+from torch.nn import Parameter, ParameterDict
 
 from fm3d_plugins.geometry.rays import camera_rays
 
@@ -26,6 +28,30 @@ def mean_neighbour_distance(
     distances, _ = tree.query(tree.data, k=count + 1, workers=-1)
     mean = torch.from_numpy(distances[:, 1:].mean(axis=1)).to(points)
     return mean.clamp_min(1e-7 * float(mean.max().clamp_min(1e-30)) + 1e-12)
+
+
+def gaussians_at(
+    points: Float[Tensor, "point 3"], colors: Float[Tensor, "point 3"], sh_degree: int
+) -> ParameterDict:
+    """One faint ball per point, as wide as its neighbours are away; random orientation."""
+    if len(points) < 2:
+        raise ValueError(
+            f"3dgs got {len(points)} points to start from. Expected at least 2. Take more photos, "
+            "or start from random points with --pipeline.datamanager.random-points True."
+        )
+    points = points.float()
+    size = mean_neighbour_distance(points)[:, None]
+    rest = (sh_degree + 1) ** 2 - 1
+    return ParameterDict(
+        {
+            "means": Parameter(points.clone()),
+            "scales": Parameter(size.log().repeat(1, 3)),
+            "quats": Parameter(torch.nn.functional.normalize(torch.randn(len(points), 4), dim=-1)),
+            "features_dc": Parameter(RGB2SH(colors)),
+            "features_rest": Parameter(torch.zeros(len(points), rest, 3)),
+            "opacities": Parameter(torch.logit(torch.full((len(points), 1), 0.1))),
+        }
+    )
 
 
 def point_looked_at(world_from_camera: Float[Tensor, "view 4 4"]) -> Float[Tensor, "3"]:

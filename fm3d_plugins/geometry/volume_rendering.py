@@ -156,14 +156,3 @@ def sample_from_weights(
     start, end = cumulative.gather(-1, interval), cumulative.gather(-1, interval + 1)
     fraction = ((positions - start) / (end - start)).nan_to_num(0.0).clamp(0, 1).to(edges.dtype)
     return edges.gather(-1, interval) + fraction * lengths.gather(-1, interval)
-
-
-def contract(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """All of space into the ball of radius 2: mip-NeRF 360, equation 10, with the Euclidean norm.
-
-    The unit ball stays as it is; outside, x becomes (2 - 1 / |x|) x / |x|. Continuous with its
-    first derivative along the radius. In float32 for |x| < 1e19.
-    """
-    # A norm of at least 1 makes the factor 1 inside, and keeps the gradient at 0 finite.
-    norm = points.square().sum(-1, keepdim=True).clamp_min(1).sqrt()
-    return points * (2 - 1 / norm) / norm

@@ -123,7 +123,8 @@ def another_run(folder, tmp_path_factory):
     scratch, output = tmp_path_factory.mktemp("scratch"), tmp_path_factory.mktemp("out") / "text"
     with pytest.MonkeyPatch.context() as patch, output.open("w") as file:
         patch.setattr(tempfile, "tempdir", str(scratch))
-        patch.setattr("nerfstudio.utils.rich_utils.CONSOLE.file", file)
+        # Not the property `file`: undoing that would fix the console to today's standard output.
+        patch.setattr("nerfstudio.utils.rich_utils.CONSOLE._file", file)
         again = Sfm(num_threads=2).estimate(find_photos(folder))
     return again, output.read_text(), scratch
 

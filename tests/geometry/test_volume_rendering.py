@@ -7,7 +7,6 @@ import torch
 
 from fm3d_plugins.geometry.volume_rendering import (
     composite,
-    contract,
     distortion_loss,
     expected_distance,
     median_distance,
@@ -220,34 +219,3 @@ def test_ray_without_weights_is_sampled_evenly():
     edges = torch.tensor([[0.0, 1.0, 4.0]])
     samples = sample_from_weights(edges, torch.zeros(1, 2), 4, is_stratified=False)
     torch.testing.assert_close(samples, torch.tensor([[0.5, 1.5, 2.5, 3.5]]))
-
-
-@pytest.mark.parametrize("batch", BATCHES)
-def test_contraction_leaves_the_unit_ball_and_is_inverted_by_its_radius(batch, generator):
-    points = torch.randn(*batch, 30, 3, generator=generator, dtype=torch.float64) * 3
-    contracted = contract(points)
-    norm, radius = points.norm(dim=-1), contracted.norm(dim=-1)
-    assert torch.equal(contracted[norm <= 1], points[norm <= 1])
-    assert (radius < 2).all()
-    outside = norm > 1
-    # Equation 10 solved for the norm: |x| = 1 / (2 - |c|), in the same direction.
-    torch.testing.assert_close(1 / (2 - radius[outside]), norm[outside])
-    unit = torch.nn.functional.normalize
-    torch.testing.assert_close(unit(contracted, dim=-1), unit(points, dim=-1))
-
-
-def test_contraction_is_continuous_and_finite_everywhere(generator):
-    direction = torch.nn.functional.normalize(torch.randn(50, 3, generator=generator), dim=-1)
-    step = 1e-3
-    gap = contract(direction * (1 + step)) - contract(direction * (1 - step))
-    # Slope 1 on both sides of the unit sphere, to first order in the step.
-    torch.testing.assert_close(gap, 2 * step * direction, atol=2e-6, rtol=0)
-    points = torch.cat([torch.zeros(1, 3), direction * 1e15]).requires_grad_()
-    contract(points).sum().backward()
-    assert points.grad.isfinite().all()
-    torch.testing.assert_close(contract(points)[1:].norm(dim=-1), torch.full((50,), 2.0))
-
-
-def test_contraction_has_the_gradients_of_finite_differences(generator):
-    points = torch.randn(6, 3, generator=generator, dtype=torch.float64).mul(2).requires_grad_()
-    assert torch.autograd.gradcheck(contract, (points,))

@@ -34,7 +34,7 @@ def rasterize(
 
     Pixel centres are at +0.5. A gaussian with non-finite parameters is invisible (with gsplat: do
     not rely on it). The gradient with respect to `camera_from_world` covers its top three rows,
-    also through the viewing direction; gsplat gives none for the intrinsics.
+    also through the viewing direction.
 
     Args:
         means: Centres. World frame, scene units.

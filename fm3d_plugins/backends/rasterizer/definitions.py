@@ -33,6 +33,23 @@ def camera_center(camera_from_world: Float[Tensor, "4 4"]) -> Float[Tensor, "3"]
     return -torch.linalg.solve(camera_from_world[:3, :3], camera_from_world[:3, 3])
 
 
+def with_intrinsics_gradient(
+    camera_from_world: Float[Tensor, "4 4"], intrinsics: Float[Tensor, "3 3"]
+) -> Float[Tensor, "4 4"]:
+    """The same matrix, through which gradients also reach focal lengths and principal point.
+
+    For a rasteriser that differentiates the pose but not the intrinsics K: a matrix A with
+    K = K0 A, K0 the value of K, may as well act on the camera's coordinates.
+    """
+    fixed = intrinsics.detach()
+    stretch = torch.eye(4, dtype=fixed.dtype, device=fixed.device)
+    stretch[0, 0] = intrinsics[0, 0] / fixed[0, 0]
+    stretch[1, 1] = intrinsics[1, 1] / fixed[1, 1]
+    stretch[0, 2] = (intrinsics[0, 2] - fixed[0, 2]) / fixed[0, 0]
+    stretch[1, 2] = (intrinsics[1, 2] - fixed[1, 2]) / fixed[1, 1]
+    return stretch @ camera_from_world
+
+
 @dataclass(frozen=True)
 class Camera:
     """What a backend needs to know of a view besides its tensors."""

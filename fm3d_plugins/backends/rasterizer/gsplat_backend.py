@@ -19,6 +19,7 @@ from fm3d_plugins.backends.rasterizer.definitions import (
     Camera,
     RasterizedView,
     camera_center,
+    with_intrinsics_gradient,
 )
 
 
@@ -35,7 +36,7 @@ def rasterize_gsplat(
     sh_degree: int,
     antialiased: bool,
 ) -> RasterizedView:
-    """`rasterize` for CUDA tensors; see there. Not differentiable in the intrinsics.
+    """`rasterize` for CUDA tensors; see there.
 
     gsplat leaves out a gaussian beyond three standard deviations, tile by tile, where the other
     backends follow it down to an alpha of 1/255: images differ by about 1 % of a gaussian's opacity
@@ -47,8 +48,8 @@ def rasterize_gsplat(
         None,
         quaternions_wxyz,
         scales,
-        camera_from_world[None],
-        intrinsics[None],
+        with_intrinsics_gradient(camera_from_world, intrinsics)[None],
+        intrinsics.detach()[None],
         camera.width,
         camera.height,
         eps2d=LOW_PASS_VARIANCE,

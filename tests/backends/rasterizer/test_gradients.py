@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fm3d_plugins.backends.rasterizer import rasterize
+from fm3d_plugins.backends.rasterizer.definitions import with_intrinsics_gradient
 
 WIDTH, HEIGHT = 45, 38
 # Float32 rounds to 6e-8; the tens to hundred of terms and the division by 1 - alpha of the backward
@@ -125,3 +126,25 @@ def test_pose_gradient_of_the_definition_is_the_difference_quotient(random_scene
                     scene["camera_from_world"][row, column] -= sign * step
             quotient = (values[0] - values[1]) / (2 * step)
             assert abs(quotient - gradient[row, column]) < 1e-5 * gradient.abs().max()
+
+
+def test_intrinsics_gradient_carried_by_the_pose_is_the_direct_one(random_scene):
+    """As gsplat gets it. All gaussians lie where the projection's Jacobian is not clamped."""
+    scene = random_scene(30, WIDTH, HEIGHT)
+    scene["intrinsics"].requires_grad_()
+    scene["intrinsics"].data[:2, :2] *= 0.6
+    gradients = []
+    for carried in (False, True):
+        arguments = dict(scene)
+        if carried:
+            arguments["camera_from_world"] = with_intrinsics_gradient(
+                scene["camera_from_world"], scene["intrinsics"]
+            )
+            arguments["intrinsics"] = scene["intrinsics"].detach()
+            torch.testing.assert_close(arguments["camera_from_world"], scene["camera_from_world"])
+        # Degree 0: the carried matrix is no rigid one, so a view direction made of it would differ.
+        view = rasterize(**arguments, width=WIDTH, height=HEIGHT, sh_degree=0, backend="torch")
+        loss = _loss(view.rgb, view.alpha, view.depth)
+        gradients.append(torch.autograd.grad(loss, scene["intrinsics"])[0])
+    assert gradients[0][0, 0] != 0 and gradients[0][1, 2] != 0
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-9)

@@ -7,7 +7,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from PIL import Image
 
-from fm3d_plugins.gaussian_splatting.dataset import ScaledDataset
+from fm3d_plugins.data.scaled_photos import ScaledDataset
 
 
 def outputs(folder, width, height):

@@ -3,10 +3,36 @@
 from typing import Literal
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+
+def scaled_dataset(outputs: DataparserOutputs, scale: float) -> InputDataset:
+    """The photos at `scale` times their size; nerfstudio's own dataset where that is 1."""
+    return InputDataset(outputs) if scale == 1.0 else ScaledDataset(outputs, scale)
+
+
+def training_scale(cameras: Cameras, limit: int | None, factor: float, *, is_said: bool) -> float:
+    """How much to scale photos by so that none is larger than a limit.
+
+    Args:
+        limit: Long side in pixels; 0 or none: no limit.
+        factor: What the user asked for besides; at most 1.
+        is_said: Tell the user where the limit decides.
+    """
+    largest = int(torch.maximum(cameras.width, cameras.height).max())
+    if not limit or largest * factor <= limit:
+        return factor
+    if is_said:
+        CONSOLE.print(
+            f"Photos are scaled down from {largest} to {limit} pixels (long side). "
+            "Another limit: --pipeline.datamanager.max-image-size N (0: none)."
+        )
+    return limit / largest
 
 
 class ScaledDataset(InputDataset):

@@ -1,0 +1,283 @@
+"""Corrections of the training cameras, optimised together with the scene."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from nerfstudio.cameras import camera_optimizers
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from torch import Tensor
+from torch.nn import Parameter
+
+from fm3d_plugins.camera_optimization.pixel_units import (
+    distance_looked_at,
+    unit_motions,
+    zoom_effect,
+)
+from fm3d_plugins.geometry.cameras import opencv_from_opengl
+from fm3d_plugins.geometry.poses import se3_exp, so3_exp
+
+GIVEN_CAMERAS = "given_cameras"
+"""Key of a dataset's metadata under which a datamanager hands over the dataparser's cameras, at
+the size of the photos that it gives out, lens distortion included."""
+
+CAMERA_CONFIDENCE = "camera_confidence"
+"""Key of the dataparser's metadata: [V], how sure each training camera is; 1 where absent."""
+
+STILL = 0.1
+"""Pixels of a correction below which the pull fades, so that it has a gradient at zero."""
+
+
+@dataclass
+class CameraOptimizerConfig(camera_optimizers.CameraOptimizerConfig):
+    """Whether and how the training cameras are optimised."""
+
+    _target: type = field(default_factory=lambda: CameraOptimizer)
+    mode: Literal["off", "SO3xR3", "SE3"] | None = None  # type: ignore[assignment]
+    """off: cameras stay as given. SO3xR3: turn about the camera's centre, and shift. SE3: both as
+    one screw motion. None: SO3xR3 where an estimator made the cameras, off where they are given."""
+    focal_length: bool = True
+    """Also find one factor of the focal length for each group of cameras with equal intrinsics."""
+    pull: float = 5e-4
+    """Loss per pixel by which a camera's correction moves its picture, times the camera's
+    confidence. A pull of constant strength: what the photos hardly show stays as given."""
+    trans_l2_penalty: float = 0.0
+    """Weight of the squared shift (scene units), times the camera's confidence, in the loss."""
+    rot_l2_penalty: float = 0.0
+    """Weight of the squared turn (radians), times the camera's confidence, in the loss."""
+
+    def resolve(self, is_estimated: bool) -> str:
+        """Decide what is None, and say so in one line.
+
+        Args:
+            is_estimated: The dataparser's cameras come from an estimator.
+        """
+        why = "as asked"
+        if self.mode is None:
+            self.mode = "SO3xR3" if is_estimated else "off"
+            why = "cameras are estimated" if is_estimated else "cameras are given"
+        what = "off" if self.mode == "off" else f"on ({self.mode})"
+        focal = ", with a focal-length factor" if self.mode != "off" and self.focal_length else ""
+        return (
+            f"Camera optimisation is {what}{focal}: {why}. "
+            "Another choice: --pipeline.model.camera-optimizer.mode off|SO3xR3|SE3."
+        )
+
+
+class CameraOptimizer(camera_optimizers.CameraOptimizer):
+    """Moves training cameras; nerfstudio's viewer and exporter know its base class.
+
+    Corrections act in world axes: the turn about the camera's own centre, the shift on the centre.
+    `pose_adjustment` [V, 6] holds them in units of about one pixel (see `pixel_units`), zero for
+    the initial pose: one step length then suits turns, shifts and scenes of any size.
+
+    A focal factor 1 + e moves every camera back by e times the distance of what it looks at: what
+    lies there then keeps its size, and only the perspective changes. Otherwise the whole scene
+    would have to change its depth before a better focal length could lower the loss.
+
+    The gauge: the first training camera stays, and so does the mean square distance of all centres
+    from it (`hold_gauge`), but for those moves with the focal length, so that the scene as a whole
+    neither drifts nor shrinks.
+    """
+
+    config: CameraOptimizerConfig
+    pose_adjustment: Float[Tensor, "view 6"]
+    focal_adjustment: Float[Tensor, " group"]
+    motions: Float[Tensor, "view 6 6"]
+    initial_centres: Float[Tensor, "view 3"]
+    confidence: Float[Tensor, " view"]
+    group: Int[Tensor, " view"]
+    focal_unit: Float[Tensor, " group"]
+    dolly: Float[Tensor, "view 3"]
+    calibrations: Float[Tensor, "group number"]
+
+    def __init__(
+        self,
+        config: CameraOptimizerConfig,
+        num_cameras: int,
+        device: torch.device | str,
+        cameras: Cameras | None = None,
+        confidence: Float[Tensor, " view"] | None = None,
+        **_: Any,
+    ) -> None:
+        """Args:
+            cameras: The training cameras as the dataparser gives them (OpenGL axes).
+            confidence: How sure each is; pulls it towards its initial pose. All 1 if not given.
+
+        Raises:
+            ValueError: Cameras are to be optimised but not given.
+        """
+        torch.nn.Module.__init__(self)
+        self.config, self.num_cameras, self.device = config, num_cameras, device
+        self.non_trainable_camera_indices = torch.zeros(1, dtype=torch.long)
+        self._drawn = torch.zeros(0, dtype=torch.long)
+        if not self.is_on:
+            return
+        if cameras is None or len(cameras) != num_cameras:
+            raise ValueError(
+                f"Camera optimisation got {0 if cameras is None else len(cameras)} cameras of "
+                f"{num_cameras} training photos. Expected all, in the dataset's metadata under "
+                f"{GIVEN_CAMERAS!r}. Use this package's datamanagers, or mode off."
+            )
+        world_from_camera = opencv_from_opengl(cameras.camera_to_worlds).cpu()
+        intrinsics = cameras.get_intrinsics_matrices().cpu()
+        sizes = torch.cat([cameras.width, cameras.height], -1).cpu()
+        self.pose_adjustment = Parameter(torch.zeros(num_cameras, 6))
+        reach = distance_looked_at(world_from_camera)
+        self.register_buffer("motions", unit_motions(world_from_camera, intrinsics, sizes, reach))
+        self.register_buffer("initial_centres", world_from_camera[:, :, 3].clone())
+        self.register_buffer(
+            "confidence", torch.ones(num_cameras) if confidence is None else confidence.float()
+        )
+        calibrations, group = _calibrations(cameras).unique(dim=0, return_inverse=True)
+        self.register_buffer("calibrations", calibrations)
+        self.register_buffer("group", group)
+        if config.focal_length:
+            self.focal_adjustment = Parameter(torch.zeros(len(calibrations)))
+            self.register_buffer("focal_unit", 1 / zoom_effect(calibrations))
+            self.register_buffer("dolly", (-reach * world_from_camera[:, :, 2]).float())
+
+    @property
+    def is_on(self) -> bool:
+        """Whether cameras are optimised at all."""
+        return self.config.mode not in ("off", None)
+
+    def tangents(self) -> Float[Tensor, "view 6"]:
+        """Shift (scene units) and turn (radians) of every training camera."""
+        own = self._own_tangents()
+        if not self.config.focal_length:
+            return own
+        logs = (self.focal_unit * self.focal_adjustment)[self.group]
+        return own + torch.nn.functional.pad(logs.expm1()[:, None] * self.dolly, (0, 3))
+
+    def _own_tangents(self) -> Float[Tensor, "view 6"]:
+        """Without what follows from the focal length; the first camera has none."""
+        moved = (self.motions @ self.pose_adjustment[..., None]).squeeze(-1)
+        return torch.cat([torch.zeros_like(moved[:1]), moved[1:]])
+
+    def forward(self, indices: Int[Tensor, " camera"]) -> Float[Tensor, "camera 3 4"]:
+        """Corrections [R | t] in world axes: rotation' = R rotation, centre' = centre + t."""
+        if not self.is_on:
+            return torch.eye(4, device=self.device)[:3].expand(len(indices), 3, 4)
+        tangents = self.tangents()[indices.to(self.pose_adjustment.device)]
+        if self.config.mode == "SE3":
+            return se3_exp(tangents)[:, :3]
+        return torch.cat([so3_exp(tangents[:, 3:]), tangents[:, :3, None]], dim=-1)
+
+    def apply_to_camera(self, camera: Cameras) -> Float[Tensor, "*batch 3 4"]:
+        """Corrected camera_to_world (OpenGL) of the training camera that metadata["cam_idx"] names.
+
+        Cameras without that entry (the viewer's, held-out ones) come back as they are.
+        """
+        index = (camera.metadata or {}).get("cam_idx")
+        given = camera.camera_to_worlds
+        if not self.is_on or index is None:
+            return given
+        self._drawn = torch.tensor([index])
+        correction = self(self._drawn).to(given)
+        rotation = correction[..., :3] @ given[..., :3]
+        return torch.cat([rotation, given[..., 3:] + correction[..., 3:]], dim=-1)
+
+    def apply_to_raybundle(self, raybundle: RayBundle) -> None:
+        """Move the rays of training photos with their cameras, in place; differentiable."""
+        if not self.is_on or raybundle.camera_indices is None:
+            return
+        indices = raybundle.camera_indices.flatten()
+        self._drawn = indices.unique()
+        correction = self(indices).to(raybundle.origins)
+        rotation = correction[:, :, :3].reshape(*raybundle.shape, 3, 3)
+        shift = correction[:, :, 3].reshape(raybundle.origins.shape)
+        raybundle.origins = raybundle.origins + shift
+        raybundle.directions = (rotation @ raybundle.directions[..., None]).squeeze(-1)
+
+    def focal_factors(self) -> Float[Tensor, " view"]:
+        """Factor of the focal lengths of every training camera."""
+        if not self.is_on or not self.config.focal_length:
+            return torch.ones(self.num_cameras)
+        return (self.focal_unit * self.focal_adjustment).exp()[self.group]
+
+    def focal_factor(self, camera: Cameras) -> Float[Tensor, ""] | float:
+        """Factor of a training camera's focal lengths; 1 for cameras without `cam_idx`."""
+        index = (camera.metadata or {}).get("cam_idx")
+        if not self.is_on or not self.config.focal_length or index is None:
+            return 1.0
+        return self.focal_factors()[index]
+
+    def held_out_focal_factors(self, cameras: Cameras) -> Float[Tensor, " camera"]:
+        """Learned factors for cameras outside the training set.
+
+        That of the training cameras with equal intrinsics, or the geometric mean of all.
+        """
+        if not self.is_on or not self.config.focal_length:
+            return torch.ones(len(cameras))
+        logs = (self.focal_unit * self.focal_adjustment).detach()
+        given = _calibrations(cameras)[:, None].to(self.calibrations)
+        equal = torch.eq(given, self.calibrations).all(-1)
+        mean = logs[self.group].mean()
+        found = (equal * logs).sum(-1)
+        return torch.where(equal.any(-1), found, mean).exp()
+
+    def get_loss_dict(self, loss_dict: dict) -> None:
+        """Add the pull towards the initial poses of the cameras that were used last."""
+        if self.is_on and len(self._drawn):
+            loss_dict["camera_opt_regularizer"] = self.penalty(self._drawn)
+
+    def penalty(self, indices: Int[Tensor, " camera"]) -> Float[Tensor, ""]:
+        """Mean over some cameras of what their corrections cost, times their confidence.
+
+        Not over all cameras: `RowAdam` would take those without a photo in this step for drawn.
+        """
+        lengths = (self.pose_adjustment[indices].square().sum(-1) + STILL**2).sqrt()
+        squares = self._own_tangents()[indices].square()
+        shift, turn = squares[:, :3].sum(-1), squares[:, 3:].sum(-1)
+        cost = self.config.trans_l2_penalty * shift + self.config.rot_l2_penalty * turn
+        return (self.confidence[indices] * (cost + self.config.pull * lengths)).mean()
+
+    @torch.no_grad()
+    def get_metrics_dict(self, metrics_dict: dict) -> None:
+        """Mean and largest shift (scene units) and turn (degrees), and the focal factor."""
+        if not self.is_on:
+            return
+        tangents = self.tangents()
+        shift, turn = tangents[:, :3].norm(dim=-1), torch.rad2deg(tangents[:, 3:].norm(dim=-1))
+        metrics_dict["camera_opt_translation_mean"] = shift.mean()
+        metrics_dict["camera_opt_translation_max"] = shift.max()
+        metrics_dict["camera_opt_rotation_mean"] = turn.mean()
+        metrics_dict["camera_opt_rotation_max"] = turn.max()
+        metrics_dict["camera_opt_focal_factor"] = self.focal_factors().mean()
+
+    @torch.no_grad()
+    def hold_gauge(self, step: int = 0) -> None:
+        """Undo what the last step changed of the scale: call it after every step.
+
+        What the focal length does to the centres is left out of the account.
+        """
+        if not self.is_on or self.num_cameras < 2:
+            return
+        tangents = self._own_tangents()
+        before = self.initial_centres - self.initial_centres[0]
+        after = before + tangents[:, :3]
+        ratio = before.norm() / after.norm().clamp_min(1e-12)
+        wanted = torch.cat([ratio * after - before, tangents[:, 3:]], dim=-1)
+        self.pose_adjustment.copy_(torch.linalg.solve(self.motions, wanted))
+        self.pose_adjustment[0] = 0
+
+    def get_param_groups(self, param_groups: dict) -> None:
+        """Add the groups `camera_opt` (poses) and `camera_focal`, which has its own schedule."""
+        if self.is_on:
+            param_groups["camera_opt"] = [self.pose_adjustment]
+        if self.is_on and self.config.focal_length:
+            param_groups["camera_focal"] = [self.focal_adjustment]
+
+
+def _calibrations(cameras: Cameras) -> Float[Tensor, "camera number"]:
+    """What cameras of one group have in common: intrinsics, size and distortion."""
+    size = cameras.height.shape
+    distortion = cameras.distortion_params
+    columns = [cameras.fx, cameras.fy, cameras.cx, cameras.cy, cameras.width, cameras.height]
+    numbers = torch.cat([column.reshape(*size).float() for column in columns], dim=-1)
+    if distortion is not None:
+        numbers = torch.cat([numbers, distortion.float()], dim=-1)
+    return numbers.cpu()

@@ -1,0 +1,88 @@
+"""Scores of held-out photos under a test-pose protocol, for every per-scene method here."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS
+from fm3d_plugins.camera_optimization.test_poses import (
+    HeldOutView,
+    TestPoseProtocol,
+    place_held_out,
+    training_cameras,
+)
+from fm3d_plugins.geometry.cameras import opencv_from_opengl
+from fm3d_plugins.viewer import CameraFrusta
+
+PROTOCOL = "test_poses"
+"""Key of the protocol's name beside the metrics."""
+
+
+def score_held_out(
+    pipeline: VanillaPipeline,
+    protocol: TestPoseProtocol,
+    step: int | None = None,
+    output_path: Path | None = None,
+    get_std: bool = False,
+) -> dict[str, Any]:
+    """nerfstudio's average metrics of the held-out photos, cameras placed by the protocol.
+
+    Without a step, that is outside training, the protocol's name stands beside the numbers under
+    `test_poses` and is printed with the PSNR (the trainer's log takes numbers only).
+
+    Args:
+        pipeline: With a model as `test_poses.PoseOptimisedModel` describes.
+        step: Training step, when called by the trainer.
+        output_path: Folder for the rendered pictures.
+        get_std: Add standard deviations.
+    """
+    views = held_out_views(pipeline, protocol)
+    metrics = pipeline.get_average_image_metrics(views, "eval", step, output_path, get_std)
+    if step is None:
+        metrics[PROTOCOL] = protocol.name
+        CONSOLE.print(
+            f"PSNR {metrics['psnr']:.2f} dB over {len(views)} held-out photos, "
+            f"test poses: {protocol.name}",
+            highlight=False,
+        )
+    return metrics
+
+
+def held_out_views(pipeline: VanillaPipeline, protocol: TestPoseProtocol) -> list[HeldOutView]:
+    """Held-out photos and their cameras where the protocol puts them."""
+    manager: Any = pipeline.datamanager
+    pipeline.eval()
+    model: Any = pipeline.model
+    trained = training_cameras(manager.train_dataset.cameras, model.camera_optimizer)
+    views = list(manager.fixed_indices_eval_dataloader)
+    return place_held_out(model, views, protocol, trained, held_out_focal_factors(pipeline))
+
+
+def camera_frusta(pipeline: VanillaPipeline) -> CameraFrusta | None:
+    """What shows the moving cameras in the viewer; none where they stay as given."""
+    dataset: Any = pipeline.datamanager.train_dataset
+    optimizer: Any = pipeline.model.camera_optimizer
+    if not optimizer.is_on:
+        return None
+    cameras = dataset.cameras
+    width, height = cameras.width.float().flatten(), cameras.height.float().flatten()
+    fov = 2 * torch.atan(height / 2 / cameras.fy.flatten())
+    return CameraFrusta(
+        initial=opencv_from_opengl(cameras.camera_to_worlds),
+        current=lambda: training_cameras(cameras, optimizer).optimised[:, :3],
+        fovs_and_aspects=torch.stack([fov, width / height], dim=-1).cpu(),
+    )
+
+
+@torch.no_grad()
+def held_out_focal_factors(pipeline: VanillaPipeline) -> Float[Tensor, " held_out"]:
+    """Learned focal factors of the held-out cameras; 1 where none were learned."""
+    dataset: Any = pipeline.datamanager.eval_dataset
+    model: Any = pipeline.model
+    given = dataset.metadata.get(GIVEN_CAMERAS, dataset.cameras)
+    return model.camera_optimizer.held_out_focal_factors(given).cpu()

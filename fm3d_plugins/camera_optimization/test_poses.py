@@ -1,0 +1,214 @@
+"""Where held-out cameras are put before they are scored: the protocol, always named beside PSNR.
+
+Optimised training cameras live in a frame of their own, which need not be the frame of the cameras
+that a dataparser gives for held-out photos. `none` scores those as given. `sim3` moves them by the
+similarity from the initial to the optimised training cameras, as Lin et al. 2021 (BARF, section
+4.2), who fit camera centres; here what cameras see is fitted (`pixel_units.align_in_pixels`).
+`photometric:k` then takes k optimiser steps on each held-out camera's own pose, the scene frozen:
+the figure then tells how good the scene is, whatever the held-out pose was.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor
+
+from fm3d_plugins.camera_optimization.camera_optimizer import CameraOptimizer
+from fm3d_plugins.camera_optimization.pixel_units import (
+    align_in_pixels,
+    distance_looked_at,
+    unit_motions,
+)
+from fm3d_plugins.geometry.alignment import Similarity
+from fm3d_plugins.geometry.cameras import opencv_from_opengl, opengl_from_opencv
+from fm3d_plugins.geometry.poses import so3_exp
+
+FIRST_STEP, LAST_STEP = 0.5, 0.02
+"""Step length of the photometric protocol, pixels; it decays exponentially."""
+
+HeldOutView = tuple[Cameras, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TestPoseProtocol:
+    """One of the protocols above."""
+
+    __test__ = False  # No test, whatever pytest makes of the name.
+
+    kind: Literal["none", "sim3", "photometric"]
+    steps: int = 0
+
+    @property
+    def name(self) -> str:
+        """As it is written on the command line and beside every PSNR."""
+        return f"photometric:{self.steps}" if self.kind == "photometric" else self.kind
+
+    @classmethod
+    def parse(cls, text: str) -> "TestPoseProtocol":
+        """Read none, sim3 or photometric:k.
+
+        Raises:
+            ValueError: It is none of these.
+        """
+        kind, _, steps = text.partition(":")
+        if kind in ("none", "sim3") and text == kind:
+            return cls(kind)
+        if kind == "photometric" and steps.isascii() and steps.isdigit() and int(steps) > 0:
+            return cls("photometric", int(steps))
+        raise ValueError(
+            f"The test-pose protocol is {text!r}. Expected none, sim3, or photometric:K with K "
+            "steps of at least 1, such as photometric:50. Choose one of them."
+        )
+
+
+@runtime_checkable
+class PoseOptimisedModel(Protocol):
+    """What the protocols ask of a model."""
+
+    camera_optimizer: CameraOptimizer
+
+    def render_loss(self, camera: Cameras, batch: dict[str, Any]) -> Float[Tensor, ""]:
+        """Difference between a photo and its render, differentiable in `camera_to_worlds`."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingCameras:
+    """Where the training cameras began and where the scene has them; OpenCV, float64."""
+
+    initial: Float[Tensor, "view 4 4"]
+    """world_from_camera as given. Its frame is that of the held-out cameras."""
+    optimised: Float[Tensor, "view 4 4"]
+    """The same cameras in the frame of the trained scene."""
+    motions: Float[Tensor, "view 6 6"]
+    """Units of about one pixel for the optimised cameras; see `unit_motions`."""
+    reach: Float[Tensor, ""]
+    """How far away what they look at is, units of the trained scene."""
+
+    def similarity(self) -> Similarity:
+        """From the initial to the optimised cameras: how the scene's frame has moved."""
+        return align_in_pixels(self.initial, self.optimised, self.motions)
+
+
+def training_cameras(cameras: Cameras, optimizer: CameraOptimizer) -> TrainingCameras:
+    """The training views of a dataset (OpenGL, frame of the dataparser) and their corrections."""
+    with torch.no_grad():
+        correction = optimizer(torch.arange(len(cameras))).double().cpu()
+    initial = homogeneous(opencv_from_opengl(cameras.camera_to_worlds).double().cpu())
+    optimised = initial.clone()
+    optimised[:, :3, :3] = correction[:, :, :3] @ initial[:, :3, :3]
+    optimised[:, :3, 3] += correction[:, :, 3]
+    reach = distance_looked_at(optimised)
+    motions = unit_motions(
+        optimised[:, :3],
+        cameras.get_intrinsics_matrices().double().cpu(),
+        torch.cat([cameras.width, cameras.height], dim=-1).cpu(),
+        reach,
+    )
+    return TrainingCameras(initial, optimised, motions, reach)
+
+
+def place_held_out(
+    model: PoseOptimisedModel,
+    views: list[HeldOutView],
+    protocol: TestPoseProtocol,
+    trained: TrainingCameras,
+    focal_factors: Float[Tensor, " held_out"],
+) -> list[HeldOutView]:
+    """Held-out views with their cameras where the protocol puts them.
+
+    Args:
+        views: Cameras, each in a batch of one, and their photos. Not modified.
+        focal_factors: Of the held-out cameras.
+    """
+    if protocol.kind == "none":
+        return views
+    similarity = trained.similarity()
+    placed = []
+    for (camera, batch), factor in zip(views, focal_factors, strict=True):
+        given = homogeneous(opencv_from_opengl(camera.camera_to_worlds).double().cpu())
+        placed.append((_camera_at(camera, similarity.apply_to_pose(given), factor), batch))
+    if protocol.kind == "sim3":
+        return placed
+    return [
+        (refine(model, camera, batch, protocol.steps, trained.reach), batch)
+        for camera, batch in placed
+    ]
+
+
+def refine(
+    model: PoseOptimisedModel,
+    camera: Cameras,
+    batch: dict[str, Any],
+    steps: int,
+    reach: Float[Tensor, ""],
+) -> Cameras:
+    """The camera after `steps` Adam steps on its pose that lower `model.render_loss`.
+
+    The pose moves in the units of `unit_motions`, about one pixel each; the model is not changed.
+
+    Args:
+        reach: How far away what the cameras look at is, scene units.
+    """
+    given = camera.camera_to_worlds
+    world_from_camera = opencv_from_opengl(given).cpu()
+    size = torch.cat([camera.width, camera.height], dim=-1).cpu()
+    intrinsics = camera.get_intrinsics_matrices().cpu()
+    motion = unit_motions(world_from_camera, intrinsics, size, reach)[0].to(given)
+    adjustment = torch.zeros(6, device=given.device, requires_grad=True)
+    optimizer = torch.optim.Adam([adjustment], lr=FIRST_STEP)
+    decay = (LAST_STEP / FIRST_STEP) ** (1 / max(1, steps - 1))
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
+    with torch.enable_grad():
+        for _ in range(steps):
+            (gradient,) = torch.autograd.grad(
+                model.render_loss(_moved(camera, motion @ adjustment), batch), adjustment
+            )
+            adjustment.grad = gradient
+            optimizer.step()
+            scheduler.step()
+    with torch.no_grad():
+        return _moved(camera, motion @ adjustment)
+
+
+def homogeneous(poses: Float[Tensor, "view 3 4"]) -> Float[Tensor, "view 4 4"]:
+    """With the row 0 0 0 1."""
+    bottom = poses.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(poses), 1, 4)
+    return torch.cat([poses, bottom], dim=1)
+
+
+def _moved(camera: Cameras, tangent: Float[Tensor, "6"]) -> Cameras:
+    """The camera turned about its centre and shifted, in world axes; differentiable."""
+    given = camera.camera_to_worlds
+    rotation = so3_exp(tangent[3:]) @ given[..., :3]
+    centre = given[..., 3:] + tangent[:3, None]
+    return _with(camera, torch.cat([rotation, centre], dim=-1), 1.0)
+
+
+def _camera_at(
+    camera: Cameras, world_from_camera: Float[Tensor, "1 4 4"], factor: Float[Tensor, ""]
+) -> Cameras:
+    given = camera.camera_to_worlds
+    opengl = opengl_from_opencv(world_from_camera)[:, :3].to(given)
+    return _with(camera, opengl, factor.to(given).reshape(1, 1))
+
+
+def _with(
+    camera: Cameras, camera_to_worlds: Float[Tensor, "1 3 4"], factor: Float[Tensor, "1 1"] | float
+) -> Cameras:
+    return Cameras(
+        camera_to_worlds=camera_to_worlds,
+        fx=camera.fx * factor,
+        fy=camera.fy * factor,
+        cx=camera.cx,
+        cy=camera.cy,
+        width=camera.width,
+        height=camera.height,
+        distortion_params=camera.distortion_params,
+        camera_type=camera.camera_type,
+        times=camera.times,
+        metadata=camera.metadata,
+    )

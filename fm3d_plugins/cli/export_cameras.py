@@ -1,0 +1,47 @@
+"""`fm3d export-cameras`: the cameras of a trained run, optimised or not, as files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse the options and write the cameras.
+
+    Raises:
+        FileNotFoundError: There is no such config.yml.
+        FileExistsError: The output folder holds something.
+        ValueError: The run has no cameras that these files can hold.
+    """
+    config = (tyro.conf.FlagConversionOff,)
+    tyro.cli(command, prog="fm3d export-cameras", args=arguments, config=config)
+
+
+def command(load_config: Path, output_dir: Path, overwrite: bool = False) -> None:
+    """Write the cameras of a trained run as transforms.json and colmap/sparse/0.
+
+    Training cameras as optimised, held-out cameras moved along with them, in the frame, at the
+    photo size and with the lens distortion of the run's input.
+
+    Args:
+        load_config: config.yml of a finished run.
+        output_dir: Folder to write; must not exist, or be empty.
+        overwrite: Replace the output folder if it exists.
+    """
+    from nerfstudio.utils.rich_utils import CONSOLE
+
+    from fm3d_plugins.camera_optimization.export import run_cameras, write_cameras
+    from fm3d_plugins.cli.runs import load_run
+    from fm3d_plugins.io.atomic import atomic_directory
+
+    with atomic_directory(output_dir, overwrite) as folder:
+        config, pipeline = load_run(load_config)
+        optimizer = pipeline.model.camera_optimizer
+        source = {"source": f"{config.method_name} run", "camera_optimizer": optimizer.config.mode}
+        cameras = run_cameras(pipeline, source)
+        write_cameras(cameras, folder)
+    what = "optimised" if optimizer.is_on else "not optimised in this run"
+    CONSOLE.print(
+        f"{len(cameras.scene)} cameras ({what}) are in {output_dir}", markup=False, highlight=False
+    )

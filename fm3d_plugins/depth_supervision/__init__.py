@@ -1,0 +1,1 @@
+"""Depth maps of the training photos, aligned to the scene and held against its depth."""

@@ -1,0 +1,106 @@
+"""Alignment of depth maps by points that the dataparser knows in the scene.
+
+Aligned to the rendered depth alone, maps of free scale follow whatever scene has formed, even where
+every photo has a scale of its own. Points of the reconstruction that made the cameras say how far
+away things are before anything is rendered.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from torch import Tensor
+
+from fm3d_plugins.depth_supervision.alignment import (
+    Alignment,
+    AlignmentMode,
+    Moments,
+    fit,
+)
+from fm3d_plugins.depth_supervision.depth_maps import DepthMaps
+from fm3d_plugins.geometry.cameras import denormalize, distort, opencv_from_opengl
+from fm3d_plugins.geometry.poses import invert, transform_points
+
+MIN_ANCHORS = 20
+"""A photo with fewer visible points is aligned to what is rendered instead."""
+MIN_TRUST = 0.5
+"""Likewise if scale and shift explain less than this of the points' depth."""
+ROBUST_ROUNDS = 10
+"""Done once, and some points that are taken for visible are not."""
+
+CELLS = 24
+"""Points count as hidden behind the nearest one in the same of 24 x 24 parts of the photo."""
+SAME_SURFACE = 1.1
+"""Unless they are at most this times as far away."""
+
+
+@torch.no_grad()
+def align_to_points(
+    points: Float[Tensor, "point 3"], cameras: Cameras, maps: DepthMaps, mode: AlignmentMode
+) -> Alignment:
+    """Scale and shift of every photo's depth map by the points that the photo sees.
+
+    Args:
+        points: World frame, scene units.
+        cameras: Of the photos as taken (OpenGL axes).
+        maps: Their depth maps.
+        mode: What to find.
+
+    Returns:
+        Trust 0 for photos that see too few points, or whose map contradicts them, and for lenses
+        other than nerfstudio's perspective type.
+    """
+    rows, positions, depths = [], [], []
+    for photo in range(len(cameras)):
+        seen, depth = project_points(points, cameras[photo])
+        is_nearest = nearest_of_cell(seen, depth, cameras[photo])
+        rows.append(torch.full_like(depth[is_nearest], photo, dtype=torch.long))
+        positions.append(seen[is_nearest])
+        depths.append(depth[is_nearest])
+    photo, rendered = torch.cat(rows), torch.cat(depths).double().cpu()
+    target, confidence = (v.double().cpu() for v in maps.at(photo, torch.cat(positions)))
+    nothing = Moments.from_table(torch.zeros(len(cameras), Moments.NUM_COLUMNS).double())
+    found, moments = fit(
+        target, rendered, confidence, photo.cpu(), nothing, mode, rounds=ROBUST_ROUNDS
+    )
+    is_good = (moments.count >= MIN_ANCHORS) & (found.trust >= MIN_TRUST)
+    return Alignment(found.scale, found.shift, found.trust.where(is_good, 0.0))
+
+
+def project_points(
+    points: Float[Tensor, "point 3"], camera: Cameras
+) -> tuple[Float[Tensor, "seen 2"], Float[Tensor, " seen"]]:
+    """Position in the photo and z-depth of the points that fall into it, hidden or not."""
+    if int(camera.camera_type.flatten()[0]) != CameraType.PERSPECTIVE.value:
+        return points.new_zeros(0, 2), points.new_zeros(0)
+    bottom = points.new_tensor([[0.0, 0.0, 0.0, 1.0]])
+    opengl = torch.cat([camera.camera_to_worlds.reshape(3, 4).to(points), bottom])
+    inside_camera = transform_points(invert(opencv_from_opengl(opengl)), points)
+    inside_camera = inside_camera[inside_camera[:, 2] > 1e-3]
+    normalized = inside_camera[:, :2] / inside_camera[:, 2:]
+    # Far outside the photo the lens's polynomial may fold points back into it.
+    intrinsics = camera.get_intrinsics_matrices().reshape(3, 3).to(points)
+    in_reach = _is_inside(denormalize(normalized, intrinsics), camera, margin=0.25)
+    normalized, depth = normalized[in_reach], inside_camera[in_reach, 2]
+    if camera.distortion_params is not None:
+        normalized = distort(normalized, camera.distortion_params.reshape(6).to(points))
+    position = denormalize(normalized, intrinsics)
+    inside = _is_inside(position, camera, margin=0.0)
+    return position[inside], depth[inside]
+
+
+def nearest_of_cell(
+    positions: Float[Tensor, "point 2"], depth: Float[Tensor, " point"], camera: Cameras
+) -> Bool[Tensor, " point"]:
+    """Whether a point is on the nearest surface that the points of its part of the photo show."""
+    size = positions.new_tensor([float(camera.width), float(camera.height)])
+    cell: Int[Tensor, "point 2"] = (positions / size * CELLS).long().clamp(0, CELLS - 1)
+    index = cell[:, 1] * CELLS + cell[:, 0]
+    nearest = depth.new_full((CELLS * CELLS,), torch.inf).scatter_reduce(0, index, depth, "amin")
+    return depth <= SAME_SURFACE * nearest[index]
+
+
+def _is_inside(
+    positions: Float[Tensor, "point 2"], camera: Cameras, margin: float
+) -> Bool[Tensor, " point"]:
+    size = positions.new_tensor([float(camera.width), float(camera.height)])
+    return ((positions >= -margin * size) & (positions < (1 + margin) * size)).all(-1)

@@ -1,0 +1,1 @@
+"""Neural radiance fields: the paper's own model and a fast one."""

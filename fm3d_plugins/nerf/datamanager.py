@@ -1,0 +1,165 @@
+"""Random pixels of all training photos, with their rays."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+import tyro
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datamanagers.base_datamanager import (
+    VanillaDataManager,
+    VanillaDataManagerConfig,
+)
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.data.pixel_samplers import PixelSamplerConfig
+from nerfstudio.data.utils.dataloaders import (
+    FixedIndicesEvalDataloader,
+    RandIndicesEvalDataloader,
+)
+from nerfstudio.data.utils.nerfstudio_collate import nerfstudio_collate
+
+from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS
+from fm3d_plugins.data.scaled_photos import scaled_dataset, training_scale
+from fm3d_plugins.depth_supervision.depth_maps import DEPTH_FILES, DepthFiles
+from fm3d_plugins.input_checks import (
+    check_dataparser_outputs,
+    checked_parsing,
+    one_line_errors,
+)
+from fm3d_plugins.nerf.pixels import PixelTable
+
+CPU_IMAGE_SIZE = 640
+"""Long side in pixels that a CPU gets through in minutes."""
+
+CPU_RAYS, CUDA_RAYS = 1024, 4096
+"""Rays per step."""
+
+
+@dataclass
+class NerfDataManagerConfig(VanillaDataManagerConfig):
+    """Options of the photos and of the rays drawn from them."""
+
+    _target: type = field(default_factory=lambda: NerfDataManager)
+    train_num_rays_per_batch: int | None = None  # type: ignore[assignment]
+    """Rays per training step, drawn from all photos at once. None: 1024 on a CPU, where more steps
+    get farther than larger ones, 4096 on CUDA."""
+    eval_num_rays_per_batch: int = 1024
+    """Rays of held-out photos per evaluation of the loss."""
+    max_image_size: int | None = None
+    """Long side in pixels above which photos are scaled down; 0: never. None: 640 on a CPU, never
+    on CUDA."""
+    pixel_seed: int = 42
+    """Which random pixels are drawn. The same seed draws the same pixels at the same step."""
+
+    # nerfstudio's, without effect here: all pixels of all photos are drawn from, on the device.
+    masks_on_gpu: tyro.conf.Suppress[bool] = False
+    images_on_gpu: tyro.conf.Suppress[bool] = False
+    train_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
+    train_num_times_to_repeat_images: tyro.conf.Suppress[int] = -1
+    eval_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
+    eval_num_times_to_repeat_images: tyro.conf.Suppress[int] = -1
+    eval_image_indices: tyro.conf.Suppress[tuple[int, ...] | None] = None
+    patch_size: tyro.conf.Suppress[int] = 1
+    collate_fn: tyro.conf.Suppress[Callable[[Any], Any]] = cast(
+        Any, staticmethod(nerfstudio_collate)
+    )
+    pixel_sampler: tyro.conf.Suppress[PixelSamplerConfig] = field(
+        default_factory=PixelSamplerConfig
+    )
+
+
+class NerfDataManager(VanillaDataManager[InputDataset]):
+    """nerfstudio's ray datamanager with checked input and all pixels in one tensor.
+
+    Pixels follow from `pixel_seed`, the step and the process, so a resumed run draws what an
+    unbroken one would have drawn. Calls with the same step (as ns-export makes) draw others.
+    """
+
+    config: NerfDataManagerConfig
+
+    def __init__(self, config: NerfDataManagerConfig, **kwargs) -> None:
+        data = config.data if config.data is not None else config.dataparser.data
+        with checked_parsing(config.dataparser, data):
+            super().__init__(config, **kwargs)
+        self._last_draw = (-1, 0)
+
+    def create_train_dataset(self) -> InputDataset:
+        dataset = self._dataset(self.train_dataparser_outputs)
+        dataset.metadata[GIVEN_CAMERAS] = dataset.cameras
+        dataset.metadata[DEPTH_FILES] = DepthFiles.of(self.train_dataparser_outputs)
+        return dataset
+
+    def create_eval_dataset(self) -> InputDataset:
+        return self._dataset(self.dataparser.get_dataparser_outputs(split=self.test_split))
+
+    def _dataset(self, outputs: DataparserOutputs) -> InputDataset:
+        check_dataparser_outputs(outputs)
+        limit = self.config.max_image_size
+        if limit is None and self._is_on_cpu():
+            limit = CPU_IMAGE_SIZE
+        scale = training_scale(
+            self.train_dataparser_outputs.cameras,
+            limit,
+            self.config.camera_res_scale_factor,
+            # Once, not again for held-out photos.
+            is_said=getattr(self, "train_dataset", None) is None,
+        )
+        return scaled_dataset(outputs, scale)
+
+    def _is_on_cpu(self) -> bool:
+        return torch.device(self.device).type == "cpu"
+
+    def setup_train(self) -> None:
+        """Read the training photos, unless this only serves to look at a trained scene."""
+        # ns-export asks the sampler for its number of rays, and sets it.
+        count = self.config.train_num_rays_per_batch
+        if count is None:
+            count = CPU_RAYS if self._is_on_cpu() else CUDA_RAYS
+        self.train_pixel_sampler = self._get_pixel_sampler(self.train_dataset, count)
+        if self.test_mode == "val":
+            assert self.train_pixels.num_pixels
+
+    def setup_eval(self) -> None:
+        """Make the loaders of whole held-out photos."""
+        self.eval_pixel_sampler = self._get_pixel_sampler(
+            self.eval_dataset, self.config.eval_num_rays_per_batch
+        )
+        self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(
+            input_dataset=self.eval_dataset, device=self.device
+        )
+        self.eval_dataloader = RandIndicesEvalDataloader(
+            input_dataset=self.eval_dataset, device=self.device
+        )
+
+    @cached_property
+    def train_pixels(self) -> PixelTable:
+        """Every pixel of the training photos, read on first use."""
+        with one_line_errors():
+            return PixelTable(self.train_dataset, self.device, "training")
+
+    @cached_property
+    def eval_pixels(self) -> PixelTable:
+        """Every pixel of the held-out photos, read on first use."""
+        with one_line_errors():
+            return PixelTable(self.eval_dataset, self.device, "held-out")
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict]:
+        """Rays and colours of random training pixels; see `PixelTable.draw`."""
+        self.train_count += 1
+        last_step, repeats = self._last_draw
+        self._last_draw = (step, repeats + 1 if step == last_step else 0)
+        seed = (self.config.pixel_seed, self.local_rank, *self._last_draw)
+        return self.train_pixels.draw(self.get_train_rays_per_batch(), self._generator(*seed))
+
+    def next_eval(self, step: int) -> tuple[RayBundle, dict]:
+        """Rays and colours of random held-out pixels; `camera_indices` count held-out photos."""
+        self.eval_count += 1
+        generator = self._generator(self.config.pixel_seed + 1, self.local_rank, step, 0)
+        return self.eval_pixels.draw(self.get_eval_rays_per_batch(), generator)
+
+    def _generator(self, *seed: int) -> torch.Generator:
+        # The hash of integers does not depend on the process, unlike that of strings.
+        return torch.Generator(self.device).manual_seed(hash(seed) % (1 << 63))

@@ -1,0 +1,46 @@
+"""What the fast model is trained to make small."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fm3d_plugins.geometry.volume_rendering import distortion_loss
+
+CHARBONNIER_WIDTH = 1e-3
+"""Errors below this count as squares, larger ones by their size: mip-NeRF 360, section 3."""
+
+
+def squared_error(
+    rendered: Float[Tensor, "ray 3"], target: Float[Tensor, "ray 3"]
+) -> Float[Tensor, ""]:
+    """Mean square of the colours' errors."""
+    return (rendered - target).square().mean()
+
+
+def charbonnier_error(
+    rendered: Float[Tensor, "ray 3"], target: Float[Tensor, "ray 3"]
+) -> Float[Tensor, ""]:
+    """Mean size of the errors, rounded off at zero: sqrt(error^2 + 0.001^2)."""
+    return ((rendered - target).square() + CHARBONNIER_WIDTH**2).sqrt().mean()
+
+
+def scene_distortion(
+    weights: Float[Tensor, "ray n"],
+    middles: Float[Tensor, "ray n"],
+    lengths: Float[Tensor, "ray n"],
+) -> Float[Tensor, ""]:
+    """Mean distortion over rays, in distances that are even up to 1 and inverse behind.
+
+    mip-NeRF 360 takes its loss in normalised inverse distance, where a far wall is as thick as a
+    near one; here what is nearer than 1 scene unit, where the cameras are, counts evenly.
+
+    Args:
+        middles: Rising distances, scene units.
+        lengths: Scene units.
+    """
+    start, end = _even((middles - lengths / 2).clamp_min(0)), _even(middles + lengths / 2)
+    return distortion_loss(weights, _even(middles), end - start).mean()
+
+
+def _even(distances: Float[Tensor, "ray n"]) -> Float[Tensor, "ray n"]:
+    return torch.where(distances < 1, distances / 2, 1 - 0.5 / distances.clamp_min(1))

@@ -1,0 +1,259 @@
+"""The fast radiance field as a nerfstudio model."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.engine.callbacks import (
+    TrainingCallback,
+    TrainingCallbackAttributes,
+    TrainingCallbackLocation,
+)
+from torch import Tensor
+from torch.nn import Parameter
+
+from fm3d_plugins.backends.hash_grid import HashGridLayout
+from fm3d_plugins.backends.radiance_field import Intervals, render_rays
+from fm3d_plugins.backends.radiance_field.importance_grid import ImportanceGrid
+from fm3d_plugins.depth_supervision.supervision import (
+    DepthSupervision,
+    DepthSupervisionConfig,
+    axis_cosines,
+)
+from fm3d_plugins.geometry.volume_rendering import expected_distance, median_distance
+from fm3d_plugins.nerf.exposure import Exposure
+from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
+from fm3d_plugins.nerf.network import RadianceField
+from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig, composited
+from fm3d_plugins.nerf.recipe import Recipe, recipe_for
+from fm3d_plugins.training import RunPlan
+
+REFRESH_EVERY = 16
+"""Steps between refreshes of the memory of where space is empty."""
+
+
+@dataclass
+class NerfModelConfig(RayModelConfig):
+    """Options of the fast radiance field. Those that default to None follow the device's recipe."""
+
+    _target: type = field(default_factory=lambda: NerfModel)
+    far_plane: float = 1000.0
+    """Distance from the camera at which rays end, scene units; all of space is contracted."""
+    num_samples: int | None = None
+    """Intervals per ray in training, short where something is. On a CPU multiples of 16 are much
+    faster."""
+    num_eval_samples: int | None = None
+    """Intervals per ray in evaluation, where more of them cost less."""
+    num_levels: int | None = None
+    """Levels of the hash grid, each twice as fine as the one before, from 16 points along an axis
+    of contracted space. On a CPU multiples of 4 are much faster."""
+    log2_table_size: int | None = None
+    """At most 2 to this power entries on each level of the hash grid."""
+    loss: Literal["squared", "charbonnier"] = "squared"
+    """Error of the colours: squared, as PSNR counts it, or by size, which forgives what moved."""
+    distortion_weight: float = 0.002
+    """Weight of the distortion loss (mip-NeRF 360, equation 15), which gathers each ray's weight
+    in one place. 0: off."""
+    distortion_warmup: int | None = None
+    """Steps over which that weight rises from 0, so that shapes can form first."""
+    calm_distance: float = 1.0
+    """Scene units: gradients of what is nearer to the camera fade with the square of the distance
+    (Philip and Deschaintre 2023), against fog in front of single cameras. 0: off."""
+    exposure: bool = True
+    """Fit a gain and an offset per training photo and colour, against cameras that set their own
+    exposure. Evaluation and renders use none, which is the photos' mean."""
+    exposure_penalty: float = 0.1
+    """Weight of the mean square of these corrections in the loss."""
+    depth: DepthSupervisionConfig = field(default_factory=DepthSupervisionConfig)
+    """Whether and how depth maps guide the field."""
+    seed: int = 42
+    """Of the places along rays that are looked at, per step."""
+    backend: Literal["auto", "torch", "numba"] = "auto"
+    """Field and quadrature. auto: fused Numba kernels on a CPU, torch elsewhere (with
+    tiny-cuda-nn's hash grid where that is installed)."""
+
+    def recipe(self, device_type: str, steps: int | None = None) -> Recipe:
+        """The device's recipe with every option that is set here in its place."""
+        recipe = recipe_for(device_type, steps)
+        chosen = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(recipe, **{name: chosen[name] for name in vars(recipe) if name in chosen})
+
+    def resolve(self, device_type: str, steps: int | None) -> RunPlan:
+        """Fill in what is None, so that config.yml tells what was done."""
+        self.check()
+        recipe = self.recipe(device_type, steps)
+        for name in vars(self):
+            if hasattr(recipe, name):
+                setattr(self, name, getattr(recipe, name))
+        self.depth.resolve(recipe.steps)
+        sentence = (
+            f"nerf on {device_type}: {recipe.steps} steps, {recipe.num_samples} samples per ray, "
+            f"hash grid of {recipe.num_levels} levels with up to 2^{recipe.log2_table_size} "
+            "entries."
+        )
+        return RunPlan(recipe.steps, recipe.learning_rates, sentence)
+
+
+class NerfModel(RayModel):
+    """Hash grid and two small networks in contracted space, sampled where a grid remembers matter.
+
+    Outputs: those of `RayModel`; in training also `weights` [R, n] and `intervals`.
+    """
+
+    config: NerfModelConfig
+
+    def populate_modules(self) -> None:
+        """Make the field and what goes with it."""
+        super().populate_modules()
+        device_type = str(self.kwargs.get("device", "cpu")).split(":")[0]
+        recipe = self.config.recipe(device_type)
+        self.num_samples = recipe.num_samples
+        self.num_eval_samples = recipe.num_eval_samples
+        layout = HashGridLayout(
+            num_levels=recipe.num_levels, log2_table_size=recipe.log2_table_size
+        )
+        self.field = RadianceField(layout)
+        self.importance = ImportanceGrid()
+        self.exposure = Exposure(self.num_train_data) if self.config.exposure else None
+        self.distortion_warmup = recipe.distortion_warmup
+        self.depth_supervision: DepthSupervision = self.config.depth.setup(
+            num_photos=self.num_train_data, device=self.kwargs.get("device", "cpu")
+        )
+        self.step = 0
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        """Hash table, networks, exposure and cameras."""
+        groups = {"table": [self.field.table], "networks": self.field.networks()}
+        if self.exposure is not None:
+            groups["exposure"] = [self.exposure.corrections]
+        self.camera_optimizer.get_param_groups(groups)
+        return groups
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Know the step beforehand, refresh the memory afterwards."""
+        self.depth_supervision.begin_training(self.kwargs.get("metadata") or {}, self.device)
+        before = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION
+        after = TrainingCallbackLocation.AFTER_TRAIN_ITERATION
+        return [
+            *super().get_training_callbacks(training_callback_attributes),
+            TrainingCallback([before], self.update_to_step),
+            TrainingCallback([after], self._refresh, update_every_num_iters=REFRESH_EVERY),
+        ]
+
+    def update_to_step(self, step: int) -> None:
+        """Which step is next; random numbers and schedules follow it."""
+        self.step = step
+
+    def _refresh(self, step: int) -> None:
+        generator = self._generator(1)
+        self.importance.refresh(self.field.tensors(), self.field.layout, generator)
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        seed = hash((self.config.seed, purpose, self.step)) % (1 << 63)
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def _intervals(self, rays: RayBundle) -> Intervals:
+        jitter = None
+        if self.training:
+            count = len(rays.origins)
+            jitter = torch.rand(count, generator=self._generator(0), device=self.device)
+        chosen = self.importance.intervals(
+            rays.origins.detach(),
+            rays.directions.detach(),
+            self.num_samples if self.training else self.num_eval_samples,
+            near=self.config.near_plane,
+            far=self.config.far_plane,
+            jitter=jitter,
+        )
+        crop = self.planes(rays)
+        return chosen if crop is None else _cropped(chosen, *crop)
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
+        """Render rays of shape [R]; see the class for the outputs."""
+        ray_bundle = self.corrected(ray_bundle)
+        intervals = self._intervals(ray_bundle)
+        parameters, layout = self.field.tensors(), self.field.layout
+        origins, directions = ray_bundle.origins, ray_bundle.directions
+        rendered = render_rays(
+            parameters,
+            layout,
+            origins,
+            directions,
+            intervals,
+            calm_distance=self.config.calm_distance,
+            backend=self.config.backend,
+        )
+        opacity = rendered.weights.sum(-1, keepdim=True).clamp(max=1.0)
+        rgb = rendered.rgb
+        outputs = {}
+        if self.training:
+            self.importance.remember(
+                origins.detach(), directions.detach(), intervals, rendered.densities
+            )
+            if self.exposure is not None and ray_bundle.camera_indices is not None:
+                rgb = self.exposure(rgb, opacity, ray_bundle.camera_indices.flatten())
+            outputs = {"weights": rendered.weights, "intervals": intervals}
+            if self.depth_supervision.is_on:
+                outputs["cosines"] = self._cosines(ray_bundle)
+        background = self.background(rgb)
+        return outputs | {
+            "rgb": (rgb + (1 - opacity) * background).clamp(0, 1),
+            "depth": self._depth(rendered.weights.detach(), intervals),
+            "accumulation": opacity,
+            "background": background,
+        }
+
+    def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
+        """Error of the colours, distortion of the rays, and what holds exposure and cameras."""
+        target = composited(batch["image"].to(self.device), outputs["background"])
+        error = squared_error if self.config.loss == "squared" else charbonnier_error
+        losses = {"rgb_loss": error(outputs["rgb"], target)}
+        if not self.training:
+            return losses
+        weight = self._distortion_weight()
+        if weight > 0:
+            losses["distortion_loss"] = weight * scene_distortion(
+                outputs["weights"], outputs["intervals"].middles, outputs["intervals"].lengths
+            )
+        if self.depth_supervision.is_on:
+            losses["depth_loss"] = self.depth_supervision.ray_loss(
+                expected_distance(outputs["weights"], outputs["intervals"].middles),
+                outputs["accumulation"].squeeze(-1),
+                outputs["cosines"],
+                batch["indices"],
+                self.step,
+            )
+        if self.exposure is not None:
+            losses["exposure_penalty"] = self.config.exposure_penalty * self.exposure.penalty()
+        self.camera_optimizer.get_loss_dict(losses)
+        return losses
+
+    def _cosines(self, rays: RayBundle) -> Float[Tensor, " ray"]:
+        assert self.given_cameras is not None and rays.camera_indices is not None
+        photo = rays.camera_indices.flatten()
+        return axis_cosines(rays.directions, photo, self.given_cameras, self.camera_optimizer)
+
+    def _depth(
+        self, weights: Float[Tensor, "ray n"], intervals: Intervals
+    ) -> Float[Tensor, "ray 1"]:
+        """Half of the light is absorbed there; the far plane where it is not."""
+        starts = intervals.middles - intervals.lengths / 2
+        depth = median_distance(weights, starts, intervals.lengths)
+        return depth.where(weights.sum(-1) >= 0.5, self.config.far_plane)[:, None]
+
+    def _distortion_weight(self) -> float:
+        rise = min(1.0, self.step / max(1, self.distortion_warmup))
+        return self.config.distortion_weight * rise
+
+
+def _cropped(
+    intervals: Intervals, near: Float[Tensor, "ray 1"], far: Float[Tensor, "ray 1"]
+) -> Intervals:
+    """Intervals shortened to what lies between two planes; those outside have no length."""
+    start = (intervals.middles - intervals.lengths / 2).clamp(near, far)
+    end = (intervals.middles + intervals.lengths / 2).clamp(near, far)
+    return Intervals((start + end) / 2, end - start)

@@ -1,0 +1,49 @@
+"""The parameters of the fast radiance field."""
+
+import torch
+from torch import Tensor, nn
+
+from fm3d_plugins.backends.hash_grid import FEATURES_PER_LEVEL, HashGridLayout
+from fm3d_plugins.backends.radiance_field import (
+    DIRECTION,
+    GEOMETRY,
+    HIDDEN,
+    FieldParameters,
+)
+
+TABLE_SPREAD = 1e-4
+"""Hash tables begin evenly spread in +- this: Müller et al. 2022, section 4."""
+
+
+class RadianceField(nn.Module):
+    """Hash grid, density network and colour network, as `backends.radiance_field` renders them."""
+
+    def __init__(self, layout: HashGridLayout) -> None:
+        """Args:
+        layout: Of the hash grid.
+        """
+        super().__init__()
+        self.layout = layout
+        table = torch.empty(layout.num_entries, FEATURES_PER_LEVEL)
+        self.table = nn.Parameter(table.uniform_(-TABLE_SPREAD, TABLE_SPREAD))
+        self.density_hidden = _layer(layout.num_features, HIDDEN)
+        self.density_out = _layer(HIDDEN, GEOMETRY)
+        # Both halves feed one layer, so they share its number of inputs.
+        self.color_geometry = _layer(GEOMETRY, HIDDEN, num_inputs=GEOMETRY + DIRECTION)
+        self.color_direction = _layer(DIRECTION, HIDDEN, num_inputs=GEOMETRY + DIRECTION)
+        self.color_out = _layer(HIDDEN, 3)
+
+    def tensors(self) -> FieldParameters:
+        """The parameters under the backend's names."""
+        return FieldParameters(**dict(self.named_parameters()))
+
+    def networks(self) -> list[nn.Parameter]:
+        """All parameters but the hash table."""
+        return [parameter for name, parameter in self.named_parameters() if name != "table"]
+
+
+def _layer(rows: int, columns: int, num_inputs: int | None = None) -> nn.Parameter:
+    """A matrix that keeps variance through itself and a rectifier (He et al. 2015)."""
+    bound = (6 / (num_inputs or rows)) ** 0.5
+    weights: Tensor = torch.empty(rows, columns).uniform_(-bound, bound)
+    return nn.Parameter(weights)

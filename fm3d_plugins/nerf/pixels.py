@@ -1,0 +1,181 @@
+"""All pixels of the training photos with their rays, to be drawn at random."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from torch import Tensor
+
+from fm3d_plugins.progress import track
+
+CENTRAL_CAMERAS = {
+    CameraType.PERSPECTIVE.value,
+    CameraType.FISHEYE.value,
+    CameraType.FISHEYE624.value,
+    CameraType.EQUIRECTANGULAR.value,
+}
+"""Those whose rays all pass through one point, and therefore turn with the camera's pose."""
+
+RAYS_AT_ONCE = 1 << 18
+"""Bounds the memory while rays of a large photo are made."""
+
+
+@dataclass(frozen=True)
+class _Lens:
+    """What the rays of a photo's pixels depend on, besides its pose: one row per camera."""
+
+    rows: Tensor
+    """First photo of every distinct lens."""
+    lens_of_photo: Tensor
+
+
+class PixelTable:
+    """Colours and rays of all pixels that are not masked.
+
+    Directions are kept per lens in the camera's own axes, with its distortion undone by
+    nerfstudio's cameras (so that training and rendering use the same rays), and are turned by the
+    photo's pose when they are drawn. Photos may differ in size and lens.
+    """
+
+    def __init__(self, dataset: InputDataset, device: torch.device | str, label: str) -> None:
+        """Args:
+            dataset: Photos, cameras and masks.
+            device: Where everything is kept.
+            label: Names the photos in the progress bar.
+
+        Raises:
+            ValueError: A camera has rays that do not meet in a point, or every pixel is masked.
+        """
+        cameras = dataset.cameras
+        _check_central(cameras)
+        photos = list(track(_read(dataset), f"Reading {label} photos", total=len(dataset)))
+        channels = max(photo.shape[-1] for photo, _ in photos)
+        colors = torch.cat([_with_channels(photo, channels) for photo, _ in photos])
+        self.colors: UInt8[Tensor, "pixel channel"] = colors.to(device)
+        kept = torch.cat([keep for _, keep in photos])
+        if not kept.any():
+            raise ValueError(
+                f"Every pixel of the {len(photos)} {label} photos is masked. Expected masks that "
+                "are zero only where a photo shall be ignored. Correct the masks, or remove them."
+            )
+        self._kept = None if kept.all() else kept.nonzero().squeeze(-1).to(device)
+        self.num_pixels = int(kept.sum())
+        sizes = torch.tensor([len(keep) for _, keep in photos])
+        self._ends = sizes.cumsum(0).to(device)
+        self._starts = self._ends - sizes.to(device)
+        lens = _distinct_lenses(cameras)
+        rays, ray_starts = _rays_of_lenses(cameras, lens.rows)
+        self._rays: Float[Tensor, "pixel 5"] = rays.to(device)
+        self._ray_starts = ray_starts[lens.lens_of_photo].to(device)
+        self._widths = cameras.width.flatten().long().to(device)
+        world_from_camera = cameras.camera_to_worlds.to(device)
+        self._rotations: Float[Tensor, "photo 3 3"] = world_from_camera[:, :3, :3].contiguous()
+        self._centers: Float[Tensor, "photo 3"] = world_from_camera[:, :3, 3].contiguous()
+
+    def draw(
+        self, count: int, generator: torch.Generator
+    ) -> tuple[RayBundle, dict[str, Float[Tensor, "ray channel"] | Int[Tensor, "ray 3"]]]:
+        """Pixels drawn evenly from all that are not masked, with replacement.
+
+        Returns:
+            Rays in the world with `camera_indices` (row of the photo), and nerfstudio's batch:
+            `image` [R, 3 or 4] in [0, 1] and `indices` [R, 3], photo, row and column.
+        """
+        device = self.colors.device
+        pixel = torch.randint(self.num_pixels, (count,), generator=generator, device=device)
+        if self._kept is not None:
+            pixel = self._kept[pixel]
+        photo = torch.searchsorted(self._ends, pixel, right=True)
+        offset = pixel - self._starts[photo]
+        ray = self._rays[self._ray_starts[photo] + offset]
+        directions = torch.bmm(self._rotations[photo], ray[:, :3, None]).squeeze(-1)
+        bundle = RayBundle(
+            origins=self._centers[photo],
+            directions=directions,
+            pixel_area=ray[:, 3:4],
+            camera_indices=photo[:, None],
+            metadata={"directions_norm": ray[:, 4:5]},
+        )
+        row = offset // self._widths[photo]
+        indices = torch.stack([photo, row, offset - row * self._widths[photo]], dim=-1)
+        return bundle, {"image": self.colors[pixel].float() / 255, "indices": indices}
+
+
+def _check_central(cameras: Cameras) -> None:
+    types = set(cameras.camera_type.flatten().tolist())
+    if not types <= CENTRAL_CAMERAS:
+        found = ", ".join(sorted(CameraType(t).name for t in types - CENTRAL_CAMERAS))
+        raise ValueError(
+            f"The scene holds cameras of type {found}. Expected perspective, fisheye or "
+            "equirectangular ones, whose rays meet in a point. Take these photos out."
+        )
+
+
+def _read(
+    dataset: InputDataset,
+) -> Iterable[tuple[UInt8[Tensor, "pixel channel"], Bool[Tensor, "pixel"]]]:
+    def pixels(index: int) -> tuple[Tensor, Tensor]:
+        data = dataset.get_data(index, "uint8")
+        image = data["image"].to(torch.uint8)
+        keep = torch.ones(image.shape[:2], dtype=torch.bool)
+        if "mask" in data:
+            keep = data["mask"].squeeze(-1).bool()
+        radius = (dataset.cameras.metadata or {}).get("fisheye_crop_radius")
+        if radius is not None:
+            keep = keep & _disc(*image.shape[:2], radius=float(radius))
+        return image.flatten(0, 1), keep.flatten()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(pixels, range(len(dataset)))
+
+
+def _disc(height: int, width: int, *, radius: float) -> Bool[Tensor, "height width"]:
+    """Pixels of a fisheye photo that its lens reaches: nerfstudio's crop, about the middle."""
+    y, x = torch.arange(height) - height // 2, torch.arange(width) - width // 2
+    return y[:, None].square() + x[None].square() < radius**2
+
+
+def _with_channels(
+    image: UInt8[Tensor, "pixel channel"], channels: int
+) -> UInt8[Tensor, "pixel all"]:
+    """Photos without transparency among some with it are opaque."""
+    if image.shape[-1] == channels:
+        return image
+    return torch.cat([image, image.new_full((len(image), 1), 255)], dim=-1)
+
+
+def _distinct_lenses(cameras: Cameras) -> _Lens:
+    columns = [cameras.fx, cameras.fy, cameras.cx, cameras.cy]
+    columns += [cameras.width, cameras.height, cameras.camera_type]
+    if cameras.distortion_params is not None:
+        columns.append(cameras.distortion_params)
+    table = torch.cat([column.reshape(len(cameras), -1).double() for column in columns], dim=1)
+    _, lens_of_photo = torch.unique(table, dim=0, return_inverse=True)
+    count = int(lens_of_photo.max()) + 1
+    rows = torch.stack([(lens_of_photo == lens).nonzero()[0, 0] for lens in range(count)])
+    return _Lens(rows=rows, lens_of_photo=lens_of_photo)
+
+
+def _rays_of_lenses(
+    cameras: Cameras, rows: Int[Tensor, "lens"]
+) -> tuple[Float[Tensor, "pixel 5"], Int[Tensor, "lens"]]:
+    """Unit direction (OpenGL camera axes), pixel area and length of the direction at depth 1 of
+    every pixel of every lens, and the row at which each lens begins."""
+    tables = []
+    for row in rows.tolist():
+        camera = cameras[row : row + 1].to("cpu")
+        camera.camera_to_worlds = torch.eye(4)[None, :3]
+        coordinates = camera.get_image_coords().reshape(-1, 2)
+        for part in coordinates.split(RAYS_AT_ONCE):
+            index = torch.zeros(len(part), 1, dtype=torch.long)
+            bundle = camera.generate_rays(camera_indices=index, coords=part)
+            norm = bundle.metadata["directions_norm"]
+            tables.append(torch.cat([bundle.directions, bundle.pixel_area, norm], dim=-1))
+    sizes = (cameras.width * cameras.height).flatten().cpu()[rows.cpu()].long()
+    return torch.cat(tables), sizes.cumsum(0) - sizes

@@ -1,0 +1,199 @@
+"""What the methods `nerf` and `nerf-vanilla` have in common as nerfstudio models."""
+
+import dataclasses
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import tyro
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.engine.callbacks import (
+    TrainingCallback,
+    TrainingCallbackAttributes,
+    TrainingCallbackLocation,
+)
+from nerfstudio.models.base_model import Model, ModelConfig
+from torch import Tensor
+
+from fm3d_plugins.backends.image_loss import ssim
+from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, psnr
+from fm3d_plugins.camera_optimization.camera_optimizer import (
+    CAMERA_CONFIDENCE,
+    GIVEN_CAMERAS,
+    CameraOptimizer,
+    CameraOptimizerConfig,
+)
+
+POSE_PIXELS = 4096
+"""Pixels of a photo by which the pose of a held-out camera is found."""
+
+BACKGROUNDS = {"random": 0.0, "black": 0.0, "white": 1.0}
+"""Brightness behind everything in evaluation."""
+
+
+@dataclass
+class RayModelConfig(ModelConfig):
+    """Options of every model that renders rays."""
+
+    _target: type = field(default_factory=lambda: RayModel)
+    near_plane: float = 0.05
+    """Distance from the camera at which rays begin, scene units."""
+    far_plane: float = 6.0
+    """Distance from the camera at which rays end, scene units."""
+    background_color: Literal["random", "black", "white"] = "random"
+    """Behind everything, in training. Random teaches the scene to be opaque; it is black in
+    evaluation."""
+    lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
+    """Backbones of the LPIPS metric; `lpips` in the results is alex, `lpips_vgg` is vgg."""
+    eval_num_rays_per_chunk: int = 1 << 15
+    """Rays that are rendered at once in evaluation; fewer need less memory."""
+    camera_optimizer: CameraOptimizerConfig = field(default_factory=CameraOptimizerConfig)
+    """Whether and how the training cameras are optimised with the scene."""
+
+    # nerfstudio's, without effect here.
+    enable_collider: tyro.conf.Suppress[bool] = False
+    collider_params: tyro.conf.Suppress[dict[str, float] | None] = None
+    loss_coefficients: tyro.conf.Suppress[dict[str, float]] = field(default_factory=dict)
+    prompt: tyro.conf.Suppress[str | None] = None
+
+    def check(self) -> None:
+        """Refuse planes between which there is nothing.
+
+        Raises:
+            ValueError: Not 0 < near_plane < far_plane.
+        """
+        if not 0 < self.near_plane < self.far_plane:
+            raise ValueError(
+                f"The near plane is {self.near_plane} and the far plane {self.far_plane}. Expected "
+                "0 < near < far. Change --pipeline.model.near-plane or --pipeline.model.far-plane."
+            )
+
+
+class RayModel(Model):
+    """Rays to colours, over a background, compared with the photos' pixels.
+
+    Outputs for rays [R] or a camera [H, W]: `rgb` [., 3] in [0, 1], `depth` [., 1] distance along
+    the ray in scene units at which half of its light is absorbed, `accumulation` [., 1] opacity,
+    `background` [., 3]. The batch is that of `NerfDataManager`.
+    """
+
+    config: RayModelConfig
+
+    def populate_modules(self) -> None:
+        """Called by nerfstudio's constructor."""
+        self.config.check()
+        self.lpips_metrics = [Lpips(network) for network in self.config.lpips_networks]
+        metadata = self.kwargs.get("metadata") or {}
+        self.given_cameras: Cameras | None = metadata.get(GIVEN_CAMERAS)
+        self.camera_optimizer: CameraOptimizer = self.config.camera_optimizer.setup(
+            num_cameras=self.num_train_data,
+            device=self.kwargs.get("device", "cpu"),
+            cameras=self.given_cameras,
+            confidence=metadata.get(CAMERA_CONFIDENCE),
+        )
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Hold the cameras' gauge after every step."""
+        after = TrainingCallbackLocation.AFTER_TRAIN_ITERATION
+        return [TrainingCallback([after], self.camera_optimizer.hold_gauge)]
+
+    @abstractmethod
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
+        """Render rays of shape [R]; see the class for the outputs."""
+
+    def corrected(self, rays: RayBundle) -> RayBundle:
+        """Rays of training photos from the optimised cameras; others as they are."""
+        optimizer = self.camera_optimizer
+        if not self.training or not optimizer.is_on or rays.camera_indices is None:
+            return rays
+        moved = dataclasses.replace(rays)
+        if optimizer.config.focal_length and self.given_cameras is not None:
+            photo = rays.camera_indices.flatten()
+            factor = optimizer.focal_factors()[photo, None]
+            axis = -self.given_cameras.camera_to_worlds.to(rays.origins)[photo, :, 2]
+            along = (rays.directions * axis).sum(-1, keepdim=True) * axis
+            # A longer focal length squeezes what is across the axis.
+            longer = rays.directions + (factor - 1) * along
+            moved.directions = torch.nn.functional.normalize(longer, dim=-1)
+        optimizer.apply_to_raybundle(moved)
+        return moved
+
+    def planes(
+        self, rays: RayBundle
+    ) -> tuple[Float[Tensor, "ray 1"], Float[Tensor, "ray 1"]] | None:
+        """Where each ray enters and leaves the viewer's crop box; none without one."""
+        if rays.nears is None or rays.fars is None:
+            return None
+        near = rays.nears.clamp(self.config.near_plane, self.config.far_plane)
+        return near, rays.fars.clamp(self.config.near_plane, self.config.far_plane)
+
+    def background(self, like: Float[Tensor, "ray 3"]) -> Float[Tensor, "ray 3"]:
+        """What lies behind rays."""
+        if self.training and self.config.background_color == "random":
+            return torch.rand_like(like)
+        return torch.full_like(like, BACKGROUNDS[self.config.background_color])
+
+    def get_metrics_dict(self, outputs, batch) -> dict[str, Tensor]:
+        """PSNR of these rays, in decibels, and how far the cameras have moved."""
+        target = composited(batch["image"].to(self.device), outputs["background"])
+        metrics = {"psnr": psnr(outputs["rgb"].detach()[None], target[None])}
+        self.camera_optimizer.get_metrics_dict(metrics)
+        return metrics
+
+    def render_loss(self, camera: Cameras, batch: dict[str, Any]) -> Float[Tensor, ""]:
+        """Squared error of some pixels of a photo, the same at every call.
+
+        Differentiable in the camera's pose; used to place held-out cameras.
+        """
+        height, width = batch["image"].shape[:2]
+        generator = torch.Generator().manual_seed(0)
+        pixel = torch.randint(height * width, (POSE_PIXELS,), generator=generator)
+        row, column = pixel // width, pixel % width
+        rays = camera.generate_rays(
+            camera_indices=torch.zeros(POSE_PIXELS, 1, dtype=torch.long, device=camera.device),
+            coords=(torch.stack([row, column], dim=-1) + 0.5).to(camera.device),
+        )
+        outputs = self.get_outputs(rays)
+        image = batch["image"][row, column].to(outputs["rgb"])
+        target = composited(image, outputs["background"])
+        return (outputs["rgb"] - target).square().mean()
+
+    @torch.no_grad()
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side."""
+        rendered = outputs["rgb"]
+        target = composited(batch["image"].to(rendered), outputs["background"])
+        metrics = {"psnr": float(psnr(rendered, target)), "ssim": float(ssim(rendered, target))}
+        for metric in self.lpips_metrics:
+            distance = metric.distance(rendered, target)
+            if distance is not None:
+                metrics["lpips" if metric.network == "alex" else f"lpips_{metric.network}"] = (
+                    distance
+                )
+        return metrics, {"img": torch.cat([target, rendered], dim=1)}
+
+    def get_rgba_image(
+        self, outputs: dict[str, Tensor], output_name: str = "rgb"
+    ) -> Float[Tensor, "*batch 4"]:
+        """Colour without background, and opacity; ns-export and ns-render ask for it."""
+        opacity = outputs["accumulation"]
+        foreground = outputs[output_name] - (1 - opacity) * outputs["background"]
+        color = (foreground / opacity.clamp_min(1e-6)).clamp(0, 1)
+        return torch.cat([color, opacity], dim=-1)
+
+
+def composited(
+    image: Float[Tensor, "*batch channel"], background: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch 3"]:
+    """A photo's colours; those of transparent pixels over the background."""
+    if image.shape[-1] == 3:
+        return image
+    alpha = image[..., 3:]
+    return image[..., :3] * alpha + background * (1 - alpha)

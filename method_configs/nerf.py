@@ -1,0 +1,72 @@
+"""The methods `nerf` and `nerf-vanilla`."""
+
+from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.engine.optimizers import OptimizerConfig
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from fm3d_plugins.camera_optimization.row_adam import DelayedDecayConfig, RowAdamConfig
+from fm3d_plugins.nerf.datamanager import NerfDataManagerConfig
+from fm3d_plugins.nerf.model import NerfModelConfig
+from fm3d_plugins.nerf.pipeline import NerfPipelineConfig
+from fm3d_plugins.nerf.ray_model import RayModelConfig
+from fm3d_plugins.nerf.vanilla_model import VanillaNerfModelConfig
+from fm3d_plugins.training import FROM_RECIPE, WHOLE_RUN, FusedAdamConfig, TrainerConfig
+
+CAMERA_DELAYS = {"camera_opt": 0.05, "camera_focal": 0.3}
+"""Share of the run during which poses, and focal lengths, stay: the scene has to form first."""
+
+
+def _decaying(eps: float) -> dict[str, OptimizerConfig | ExponentialDecaySchedulerConfig]:
+    scheduler = ExponentialDecaySchedulerConfig(max_steps=WHOLE_RUN)
+    return {"optimizer": FusedAdamConfig(lr=FROM_RECIPE, eps=eps), "scheduler": scheduler}
+
+
+def _delayed(delay: float) -> dict[str, OptimizerConfig | DelayedDecayConfig]:
+    return {"optimizer": RowAdamConfig(), "scheduler": DelayedDecayConfig(delay=delay)}
+
+
+def _trainer(
+    name: str, model: RayModelConfig, rays: int | None, steps_per_eval: int, optimizers: dict
+) -> TrainerConfig:
+    return TrainerConfig(
+        method_name=name,
+        steps_per_eval_image=steps_per_eval,
+        steps_per_eval_batch=0,
+        steps_per_eval_all_images=0,
+        steps_per_save=1000,
+        pipeline=NerfPipelineConfig(
+            datamanager=NerfDataManagerConfig(
+                dataparser=NerfstudioDataParserConfig(eval_mode="interval"),
+                train_num_rays_per_batch=rays,
+            ),
+            model=model,
+        ),
+        optimizers=optimizers | {name: _delayed(delay) for name, delay in CAMERA_DELAYS.items()},
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
+        vis="viewer",
+    )
+
+
+method = MethodSpecification(
+    config=_trainer(
+        "nerf",
+        NerfModelConfig(),
+        rays=None,
+        steps_per_eval=500,
+        optimizers={name: _decaying(1e-15) for name in ("table", "networks", "exposure")},
+    ),
+    description="A fast NeRF (hash grid, contracted space) on a GPU or a CPU.",
+)
+
+vanilla = MethodSpecification(
+    config=_trainer(
+        "nerf-vanilla",
+        VanillaNerfModelConfig(),
+        rays=1024,
+        steps_per_eval=10_000,
+        optimizers={"fields": _decaying(1e-7)},
+    ),
+    description="The NeRF of Mildenhall et al. 2020 as published: slow, for reference.",
+)

@@ -1,0 +1,32 @@
+"""Gain and offset per photo."""
+
+import torch
+
+from fm3d_plugins.nerf.exposure import Exposure
+
+
+def test_fresh_exposure_changes_nothing():
+    exposure = Exposure(3)
+    colors = torch.rand(10, 3)
+    seen = exposure(colors, torch.ones(10, 1), torch.randint(3, (10,)))
+    assert torch.equal(seen, colors)
+    assert float(exposure.penalty()) == 0
+
+
+def test_gain_and_offset_act_on_the_photos_own_rays():
+    """Photo 0 twice as bright in red as photo 1: gains sqrt(2) and 1 / sqrt(2) about the mean."""
+    exposure = Exposure(2)
+    with torch.no_grad():
+        exposure.corrections[0, 0] = torch.tensor(2.0).log()
+        exposure.corrections[1, 5] = 0.2  # Blue offset: +0.1 for photo 1, -0.1 for photo 0.
+    colors, opacity = torch.full((2, 3), 0.4), torch.tensor([[1.0], [0.5]])
+    seen = exposure(colors, opacity, torch.tensor([0, 1]))
+    expected = [[0.4 * 2**0.5, 0.4, 0.3], [0.4 / 2**0.5, 0.4, 0.45]]
+    torch.testing.assert_close(seen, torch.tensor(expected))
+
+
+def test_what_all_photos_have_in_common_is_left_to_the_field():
+    exposure = Exposure(4)
+    with torch.no_grad():
+        exposure.corrections.copy_(torch.randn(6).expand(4, 6))
+    torch.testing.assert_close(exposure.centred(), torch.zeros(4, 6))

@@ -1,0 +1,29 @@
+"""Errors of colours and distortion of rays."""
+
+import pytest
+import torch
+
+from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
+
+
+def test_squared_error_is_what_psnr_counts():
+    rendered, target = torch.full((5, 3), 0.5), torch.full((5, 3), 0.6)
+    assert float(squared_error(rendered, target)) == pytest.approx(0.01)
+
+
+def test_charbonnier_error_counts_large_errors_by_their_size_and_has_a_slope_at_zero():
+    target = torch.zeros(1, 3)
+    assert float(charbonnier_error(target + 0.5, target)) == pytest.approx(0.5, rel=1e-4)
+    rendered = torch.zeros(1, 3, requires_grad=True)
+    charbonnier_error(rendered, target).backward()
+    assert torch.equal(rendered.grad, torch.zeros(1, 3))
+
+
+def test_near_distortion_is_half_of_that_in_scene_units_and_far_distortion_inverse():
+    """One interval with weight 1: a third of its length, which is 0.2 / 2 from 0.4 to 0.6, and
+    1/2 (1/2 - 1/4) from 2 to 4."""
+    one, two = torch.ones(1, 1), torch.full((1, 1), 2.0)
+    near = scene_distortion(one, one / 2, one / 5)
+    far = scene_distortion(one, 3 * one, two)
+    assert float(near) == pytest.approx(0.1 / 3)
+    assert float(far) == pytest.approx(0.125 / 3)

@@ -1,0 +1,42 @@
+"""The parameters of the fast field."""
+
+import torch
+
+from fm3d_plugins.backends.hash_grid import HashGridLayout
+from fm3d_plugins.backends.radiance_field import Intervals, render_rays
+from fm3d_plugins.nerf.network import RadianceField
+
+LAYOUT = HashGridLayout(num_levels=4, log2_table_size=10)
+
+
+def test_state_holds_every_parameter_under_the_backends_names():
+    field = RadianceField(LAYOUT)
+    assert set(field.state_dict()) == set(vars(field.tensors()))
+    assert all(
+        given is own
+        for given, own in zip(field.tensors().tensors(), field.parameters(), strict=True)
+    )
+    assert len(field.networks()) == 5
+    assert not any(parameter is field.table for parameter in field.networks())
+
+
+def test_fresh_field_is_nearly_transparent_and_nearly_grey():
+    """Features of 1e-4 leave the density at its initial value, 0.1: exp(-0.1) passes in 1 unit."""
+    field = RadianceField(LAYOUT)
+    directions = torch.nn.functional.normalize(torch.randn(6, 3), dim=-1)
+    edges = torch.linspace(0.1, 1.1, 33).expand(6, 33)
+    intervals = Intervals((edges[:, 1:] + edges[:, :-1]) / 2, edges.diff(dim=-1))
+    seen = render_rays(field.tensors(), LAYOUT, torch.zeros(6, 3), directions, intervals)
+    remaining = 1 - seen.weights.sum(-1)
+    torch.testing.assert_close(remaining, torch.full((6,), 0.9048), atol=1e-3, rtol=0)
+
+
+def test_every_parameter_gets_a_gradient():
+    field = RadianceField(LAYOUT)
+    directions = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
+    edges = torch.linspace(0.1, 3.0, 17).expand(50, 17)
+    intervals = Intervals((edges[:, 1:] + edges[:, :-1]) / 2, edges.diff(dim=-1))
+    seen = render_rays(field.tensors(), LAYOUT, torch.zeros(50, 3), directions, intervals)
+    (seen.rgb.square().sum() + seen.weights.square().sum()).backward()
+    for name, parameter in field.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name

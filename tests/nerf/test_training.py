@@ -1,0 +1,206 @@
+"""`nerf` through nerfstudio's own objects: trained, saved, loaded, evaluated, resumed, exported."""
+
+import copy
+
+import pytest
+import torch
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.utils.eval_utils import eval_setup
+
+from fm3d_plugins.nerf.recipe import recipe_for
+
+STEPS = 60
+
+
+def run_config(capture, output, steps=STEPS, **model):
+    config = copy.deepcopy(all_methods["nerf"])
+    config.pipeline.datamanager.data = capture
+    config.pipeline.datamanager.train_num_rays_per_batch = 256
+    config.pipeline.model.log2_table_size = 12
+    config.pipeline.model.num_levels = 4
+    config.output_dir = output
+    config.max_num_iterations = steps
+    config.vis = "tensorboard"
+    config.viewer.quit_on_train_completion = True
+    config.logging.local_writer.enable = False
+    for name, value in model.items():
+        setattr(config.pipeline.model, name, value)
+    config.set_timestamp()
+    config.save_config()
+    return config
+
+
+def train(config, losses=None):
+    torch.manual_seed(0)
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup()
+    step = trainer.train_iteration
+
+    def recorded(number):
+        result = step(number)
+        if losses is not None:
+            losses.append(float(result[1]["rgb_loss"]))
+        return result
+
+    trainer.train_iteration = recorded
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def trained(capture, tmp_path_factory):
+    losses = []
+    config = run_config(capture, tmp_path_factory.mktemp("runs"), background_color="black")
+    trainer = train(config, losses)
+    trainer.pipeline.eval()
+    return trainer, losses
+
+
+def held_out_view(trainer):
+    return next(iter(trainer.pipeline.datamanager.fixed_indices_eval_dataloader))
+
+
+def test_loss_falls_by_half(trained):
+    _, losses = trained
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+def test_device_and_recipe_are_written_to_the_config(trained):
+    config = trained[0].config
+    recipe = recipe_for(config.machine.device_type, STEPS)
+    assert config.pipeline.model.num_samples == recipe.num_samples
+    assert config.pipeline.model.log2_table_size == 12  # As asked, not as the recipe says.
+    assert config.pipeline.model.camera_optimizer.mode == "off"
+    group = config.optimizers["table"]
+    assert group["optimizer"].lr == recipe.learning_rates["table"][0]
+    assert group["scheduler"].max_steps == STEPS
+
+
+def test_checkpoint_holds_field_memory_and_exposure_only(trained):
+    path = next(trained[0].checkpoint_dir.glob("*.ckpt"))
+    state = torch.load(path, weights_only=True)["pipeline"]
+    parts = {key.split(".")[1] for key in state}
+    assert parts == {"field", "importance", "exposure", "device_indicator_param"}
+
+
+def test_loaded_checkpoint_renders_the_same_picture(trained):
+    trainer = trained[0]
+    _, pipeline, _, _ = eval_setup(trainer.base_dir / "config.yml", test_mode="test")
+    for camera, batch in pipeline.datamanager.fixed_indices_eval_dataloader:
+        loaded = pipeline.model.get_outputs_for_camera(camera)
+        kept = trainer.pipeline.model.get_outputs_for_camera(camera)
+        torch.testing.assert_close(loaded["rgb"], kept["rgb"], atol=1e-5, rtol=0)
+        assert loaded["rgb"].shape == batch["image"].shape
+        assert loaded["depth"].shape == loaded["accumulation"].shape == (72, 96, 1)
+        assert loaded["depth"].isfinite().all()
+
+
+def test_metrics_name_the_test_pose_protocol(trained):
+    metrics = trained[0].pipeline.get_average_eval_image_metrics()
+    assert metrics["psnr"] > 15
+    assert metrics["test_poses"] == "none"
+    trained[0].pipeline.eval()
+
+
+def test_resumed_run_repeats_the_unbroken_one(trained, capture, tmp_path):
+    """Pixels, places along rays, moments and learning rates all follow the step."""
+    losses = trained[1]
+    half, rest = [], []
+    config = run_config(capture, tmp_path / "a", background_color="black")
+    config.max_num_iterations = STEPS // 2
+    first = train(config, half)
+    config = run_config(capture, tmp_path / "b", background_color="black")
+    config.max_num_iterations = STEPS // 2
+    config.load_dir = first.checkpoint_dir
+    train(config, rest)
+    assert half == losses[: STEPS // 2]
+    assert rest == losses[STEPS // 2 :]
+
+
+def test_depth_is_the_distance_along_the_ray(trained):
+    """A point at `depth` on the ray lies where transmittance has fallen to one half."""
+    model = trained[0].pipeline.model
+    rays, _ = trained[0].pipeline.datamanager.next_train(0)
+    with torch.no_grad():
+        outputs = model(rays)
+        seen = outputs["accumulation"][:, 0] > 0.9
+        near = rays[seen]
+        near.nears = torch.full_like(outputs["depth"][seen], model.config.near_plane)
+        near.fars = outputs["depth"][seen]
+        before = model(near)["accumulation"]
+    assert seen.sum() > 100
+    # The interval that is cut there is sampled in the middle of its rest, where density differs.
+    torch.testing.assert_close(before, torch.full_like(before, 0.5), atol=0.1, rtol=0)
+    assert float(before.median()) == pytest.approx(0.5, abs=0.005)
+
+
+def test_exposure_and_random_places_are_for_training_only(trained):
+    model = trained[0].pipeline.model
+    rays, _ = trained[0].pipeline.datamanager.next_train(0)
+    with torch.no_grad():
+        first, second = model(rays), model(rays)
+        kept = model.exposure.corrections.clone()
+        model.exposure.corrections.normal_()
+        third = model(rays)
+        model.exposure.corrections.copy_(kept)
+    assert torch.equal(first["rgb"], second["rgb"])
+    assert torch.equal(first["rgb"], third["rgb"])
+
+
+def test_colour_without_background_is_returned_with_its_opacity(trained):
+    """Over any background, colour * opacity + background * (1 - opacity) is the render."""
+    model = trained[0].pipeline.model
+    camera, _ = held_out_view(trained[0])
+    outputs = model.get_outputs_for_camera(camera)
+    rgba = model.get_rgba_image(outputs)
+    over = rgba[..., :3] * rgba[..., 3:] + outputs["background"] * (1 - rgba[..., 3:])
+    torch.testing.assert_close(over, outputs["rgb"], atol=1e-5, rtol=0)
+
+
+def test_rays_without_cameras_or_planes_are_rendered(trained):
+    """As ns-export makes them to ask for the names of outputs."""
+    rays = RayBundle(
+        origins=torch.zeros(1, 3),
+        directions=torch.ones(1, 3),
+        pixel_area=torch.ones(1, 1),
+        camera_indices=torch.zeros(1, 1),
+    )
+    with torch.no_grad():
+        assert {"rgb", "depth", "accumulation"} <= set(trained[0].pipeline.model(rays))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"loss": "charbonnier", "exposure": False}, {"distortion_weight": 0.0, "calm_distance": 0.5}],
+)
+def test_other_options_train(capture, tmp_path, options):
+    losses = []
+    train(run_config(capture, tmp_path, steps=40, **options), losses)
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_gradients_reach_the_cameras(capture, tmp_path):
+    config = run_config(capture, tmp_path, steps=30)
+    config.pipeline.model.camera_optimizer.mode = "SO3xR3"
+    for name in ("camera_opt", "camera_focal"):
+        config.optimizers[name]["scheduler"].delay = 0.0
+    model = train(config).pipeline.model
+    assert model.camera_optimizer.pose_adjustment[1:].abs().amin(dim=0).gt(0).all()
+    assert model.camera_optimizer.focal_adjustment.abs().gt(0).all()
+
+
+def test_loss_of_a_held_out_view_has_a_gradient_in_its_pose(trained):
+    camera, batch = held_out_view(trained[0])
+    pose = camera.camera_to_worlds.clone().requires_grad_()
+    camera.camera_to_worlds = pose
+    loss = trained[0].pipeline.model.render_loss(camera, batch)
+    (gradient,) = torch.autograd.grad(loss, pose)
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+
+
+def test_more_than_one_device_is_refused(capture, tmp_path):
+    config = run_config(capture, tmp_path)
+    with pytest.raises(SystemExit, match="2 devices.*num-devices 1"):
+        config.pipeline.setup(device="cpu", test_mode="val", world_size=2, local_rank=0)
