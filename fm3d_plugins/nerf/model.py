@@ -39,6 +39,9 @@ class NerfModelConfig(RayModelConfig):
     """Options of the fast radiance field. Those that default to None follow the device's recipe."""
 
     _target: type = field(default_factory=lambda: NerfModel)
+    near_plane: float | None = None
+    """Distance from the camera at which rays begin, scene units. None: half the distance of the
+    nearest thing that the dataparser's points show, and 0.05 where it brings no points."""
     far_plane: float = 1000.0
     """Distance from the camera at which rays end, scene units; all of space is contracted."""
     num_samples: int | None = None
@@ -165,7 +168,7 @@ class NerfModel(RayModel):
             rays.origins.detach(),
             rays.directions.detach(),
             self.num_samples if self.training else self.num_eval_samples,
-            near=self.config.near_plane,
+            near=self.near_plane,
             far=self.config.far_plane,
             jitter=jitter,
         )

@@ -26,9 +26,16 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizer,
     CameraOptimizerConfig,
 )
+from fm3d_plugins.geometry.cameras import opencv_from_opengl
 
 POSE_PIXELS = 4096
 """Pixels of a photo by which the pose of a held-out camera is found."""
+
+SHORTEST_NEAR = 0.05
+"""Scene units, in which the cameras span about two."""
+
+NEAR_SHARE = 0.5
+"""Of the distance of the nearest points, where rays begin."""
 
 BACKGROUNDS = {"random": 0.0, "black": 0.0, "white": 1.0}
 """Brightness behind everything in evaluation."""
@@ -39,8 +46,9 @@ class RayModelConfig(ModelConfig):
     """Options of every model that renders rays."""
 
     _target: type = field(default_factory=lambda: RayModel)
-    near_plane: float = 0.05
-    """Distance from the camera at which rays begin, scene units."""
+    near_plane: float | None = 0.05
+    """Distance from the camera at which rays begin, scene units. None: half the distance of the
+    nearest thing that the dataparser's points show, and 0.05 where it brings no points."""
     far_plane: float = 6.0
     """Distance from the camera at which rays end, scene units."""
     background_color: Literal["random", "black", "white"] = "random"
@@ -65,7 +73,7 @@ class RayModelConfig(ModelConfig):
         Raises:
             ValueError: Not 0 < near_plane < far_plane.
         """
-        if not 0 < self.near_plane < self.far_plane:
+        if not 0 < (self.near_plane or SHORTEST_NEAR) < self.far_plane or self.near_plane == 0:
             raise ValueError(
                 f"The near plane is {self.near_plane} and the far plane {self.far_plane}. Expected "
                 "0 < near < far. Change --pipeline.model.near-plane or --pipeline.model.far-plane."
@@ -88,12 +96,21 @@ class RayModel(Model):
         self.lpips_metrics = [Lpips(network) for network in self.config.lpips_networks]
         metadata = self.kwargs.get("metadata") or {}
         self.given_cameras: Cameras | None = metadata.get(GIVEN_CAMERAS)
+        self.near_plane = self.config.near_plane or self._near_of_points(metadata)
         self.camera_optimizer: CameraOptimizer = self.config.camera_optimizer.setup(
             num_cameras=self.num_train_data,
             device=self.kwargs.get("device", "cpu"),
             cameras=self.given_cameras,
             confidence=metadata.get(CAMERA_CONFIDENCE),
         )
+
+    def _near_of_points(self, metadata: dict[str, Any]) -> float:
+        points = metadata.get("points3D_xyz")
+        if points is None or self.given_cameras is None:
+            return SHORTEST_NEAR
+        nearest = NEAR_SHARE * nearest_in_view(points.cpu(), self.given_cameras.to("cpu"))
+        # The first samples must not fall behind what rays are cut off at.
+        return min(max(nearest, SHORTEST_NEAR), self.config.far_plane / 2)
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -129,8 +146,8 @@ class RayModel(Model):
         """Where each ray enters and leaves the viewer's crop box; none without one."""
         if rays.nears is None or rays.fars is None:
             return None
-        near = rays.nears.clamp(self.config.near_plane, self.config.far_plane)
-        return near, rays.fars.clamp(self.config.near_plane, self.config.far_plane)
+        near = rays.nears.clamp(self.near_plane, self.config.far_plane)
+        return near, rays.fars.clamp(self.near_plane, self.config.far_plane)
 
     def background(self, like: Float[Tensor, "ray 3"]) -> Float[Tensor, "ray 3"]:
         """What lies behind rays."""
@@ -187,6 +204,28 @@ class RayModel(Model):
         foreground = outputs[output_name] - (1 - opacity) * outputs["background"]
         color = (foreground / opacity.clamp_min(1e-6)).clamp(0, 1)
         return torch.cat([color, opacity], dim=-1)
+
+
+def nearest_in_view(points: Float[Tensor, "point 3"], cameras: Cameras) -> float:
+    """Distance of the nearest points that lie in the cameras' images, scene units.
+
+    The first percentile of all such distances, over all cameras, so that a stray point does not
+    decide; 0 where no point is in view. Occlusion is not asked for: what hides a point is nearer.
+
+    Args:
+        points: World frame; at most about 20 000 of them are looked at.
+    """
+    points = points[:: max(1, len(points) // 20_000)]
+    world_from_camera = opencv_from_opengl(cameras.camera_to_worlds)
+    rotation, centre = world_from_camera[:, :, :3], world_from_camera[:, :, 3]
+    offsets = points - centre[:, None]
+    x, y, z = (offsets @ rotation).unbind(-1)
+    column = cameras.fx * x / z + cameras.cx
+    row = cameras.fy * y / z + cameras.cy
+    is_seen = (z > 0) & (column > 0) & (column < cameras.width)
+    is_seen = is_seen & (row > 0) & (row < cameras.height)
+    distances = offsets.norm(dim=-1)[is_seen].sort().values
+    return float(distances[len(distances) // 100]) if len(distances) else 0.0
 
 
 def composited(

@@ -61,8 +61,9 @@ class VanillaNerfModelConfig(RayModelConfig):
         """The paper's plan, for every device."""
         self.check()
         steps = steps or STEPS
+        near = self.near_plane or "near the first points"
         sentence = (
-            f"nerf-vanilla on {device_type}: {steps} steps, rays from {self.near_plane} to "
+            f"nerf-vanilla on {device_type}: {steps} steps, rays from {near} to "
             f"{self.far_plane} scene units (cameras lie in a box from -1 to 1)."
         )
         return RunPlan(steps, LEARNING_RATES, sentence)
@@ -137,7 +138,7 @@ class VanillaNerfModel(RayModel):
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
         """Render rays of shape [R]; see the class for the outputs."""
         config, ray_bundle = self.config, self.corrected(ray_bundle)
-        near = torch.full_like(ray_bundle.origins[:, :1], config.near_plane)
+        near = torch.full_like(ray_bundle.origins[:, :1], self.near_plane)
         far = torch.full_like(near, config.far_plane)
         near, far = self.planes(ray_bundle) or (near, far)
         background = self.background(ray_bundle.origins)

@@ -7,7 +7,7 @@ from nerfstudio.data.scene_box import SceneBox
 
 from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS
 from fm3d_plugins.geometry.poses import se3_exp
-from fm3d_plugins.nerf.ray_model import composited
+from fm3d_plugins.nerf.ray_model import SHORTEST_NEAR, composited, nearest_in_view
 from fm3d_plugins.nerf.vanilla_model import VanillaNerfModelConfig
 
 
@@ -80,3 +80,36 @@ def test_random_background_is_black_in_evaluation():
     like = torch.zeros(1000, 3)
     assert model.background(like).std() > 0.2
     assert torch.equal(model.eval().background(like), like)
+
+
+def one_camera():
+    """At (0, 0, 2), looking down the world's -z (OpenGL axes), 90 degrees wide and high."""
+    pose = torch.eye(4)[None, :3].clone()
+    pose[:, 2, 3] = 2.0
+    return Cameras(camera_to_worlds=pose, fx=10.0, fy=10.0, cx=10.0, cy=10.0, width=20, height=20)
+
+
+def test_the_nearest_point_in_view_is_neither_behind_nor_beside_the_camera():
+    """Distances 3, 1.5 and 4 lie ahead; (0, 0, 3) lies behind, (5, 0, 1) beside."""
+    points = torch.tensor([[0, 0, -1.0], [0, 0, 0.5], [0, 0, -2], [0, 0, 3], [5, 0, 1]])
+    assert nearest_in_view(points, one_camera()) == pytest.approx(1.5)
+    assert nearest_in_view(points[3:], one_camera()) == 0.0
+
+
+def test_a_stray_point_does_not_decide_what_is_nearest():
+    """One point in 200 at distance 0.1, the others at 2: the first percentile is 2."""
+    points = torch.zeros(200, 3)
+    points[0, 2] = 1.9
+    assert nearest_in_view(points, one_camera()) == pytest.approx(2.0)
+
+
+def test_rays_begin_halfway_to_the_points_if_there_are_any():
+    given = one_camera()
+    config = VanillaNerfModelConfig(width=8, num_layers=3, near_plane=None)
+    box = SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    near = []
+    for points in ({}, {"points3D_xyz": torch.zeros(9, 3)}):
+        metadata = {GIVEN_CAMERAS: given, **points}
+        model = config.setup(scene_box=box, num_train_data=1, metadata=metadata)
+        near.append(model.near_plane)
+    assert near == pytest.approx([SHORTEST_NEAR, 1.0])

@@ -126,7 +126,7 @@ def test_depth_is_the_distance_along_the_ray(trained):
         outputs = model(rays)
         seen = outputs["accumulation"][:, 0] > 0.9
         near = rays[seen]
-        near.nears = torch.full_like(outputs["depth"][seen], model.config.near_plane)
+        near.nears = torch.full_like(outputs["depth"][seen], model.near_plane)
         near.fars = outputs["depth"][seen]
         before = model(near)["accumulation"]
     assert seen.sum() > 100
