@@ -39,6 +39,7 @@ bench: setup
 	$(BIN)/python tests/benchmarks/bench_kernels.py
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/bench_sfm.py
+	$(BIN)/python tests/benchmarks/bench_nerf.py
 
 bench-poses: setup
 	$(BIN)/python tests/benchmarks/bench_poses.py

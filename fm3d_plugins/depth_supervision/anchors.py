@@ -56,8 +56,8 @@ def align_to_points(
         rows.append(torch.full_like(depth[is_nearest], photo, dtype=torch.long))
         positions.append(seen[is_nearest])
         depths.append(depth[is_nearest])
-    photo, rendered = torch.cat(rows), torch.cat(depths).double().cpu()
-    target, confidence = (v.double().cpu() for v in maps.at(photo, torch.cat(positions)))
+    photo, rendered = torch.cat(rows), torch.cat(depths).cpu().double()
+    target, confidence = (v.cpu().double() for v in maps.at(photo, torch.cat(positions)))
     nothing = Moments.from_table(torch.zeros(len(cameras), Moments.NUM_COLUMNS).double())
     found, moments = fit(
         target, rendered, confidence, photo.cpu(), nothing, mode, rounds=ROBUST_ROUNDS

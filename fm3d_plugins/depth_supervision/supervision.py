@@ -95,7 +95,7 @@ class DepthSupervisionConfig(InstantiateConfig):
 
 
 class DepthSupervision(torch.nn.Module):
-    """Aligns every photo's depth map to the scene as it is, and punishes what then differs.
+    """Aligns every photo's depth map to the scene, and punishes what then differs.
 
     State: moments of the rays of earlier steps, by which photos are aligned of which a batch holds
     only a few rays. Maps are read by `prepare`, which training calls and evaluation does not.
@@ -180,6 +180,11 @@ class DepthSupervision(torch.nn.Module):
         else:
             count = 0 if self._anchored is None else int((self._anchored.trust > 0).sum())
             aligned = f"{count} of them aligned to the scene's points, the rest to what is rendered"
+            if self._anchored is None:
+                aligned = (
+                    "aligned to what is rendered, as the dataparser brings no points (they help: "
+                    "nerfstudio-data --load-3D-points True)"
+                )
         CONSOLE.print(
             f"Depth maps of {len(files.depths)} photos guide the scene, {sure} confidence, "
             f"{aligned}; {100 * self.maps.share_valid:.0f} % of their pixels hold a depth."

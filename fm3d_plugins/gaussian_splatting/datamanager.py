@@ -67,6 +67,8 @@ class GaussianSplattingDataManager(FullImageDatamanager[InputDataset]):
             is_said=getattr(self, "train_dataset", None) is None,
         )
         dataset = scaled_dataset(outputs, scale)
+        # `ns-export cameras` (nerfstudio 1.1.5) asks for a dictionary that not all parsers make.
+        dataset.cameras.metadata = dataset.cameras.metadata or {}
         # A copy: when photos are loaded and their distortion is undone, intrinsics change.
         dataset.metadata[GIVEN_CAMERAS] = deepcopy(dataset.cameras)
         dataset.metadata[DEPTH_FILES] = DepthFiles.of(outputs)

@@ -1,7 +1,8 @@
 """What noise of the cameras costs, and how much of it optimising the cameras brings back.
 
-    python tests/benchmarks/bench_poses.py [--scenes NAME ...] [--levels 0 1 2] [--methods 3dgs ...]
-        [--steps N] [--repeats N] [--seed N] [--photometric N] [--json PATH]
+    python tests/benchmarks/bench_poses.py [--scenes NAME ...] [--levels 0 1 2] [--methods 3dgs]
+        [--modes off SO3xR3 SE3] [--steps N] [--repeats N] [--seed N] [--photometric N]
+        [--json PATH]
 
 Cameras of a posed scene are perturbed: every rotation by an isotropic random turn of 1.09 degrees
 on average, every centre by 1.8 % of the centres' extent (root mean square), all focal lengths by
@@ -18,6 +19,7 @@ cameras after the best similarity of their centres.
 
 import argparse
 import copy
+import itertools
 import json
 import math
 import os
@@ -203,19 +205,25 @@ def _regained(row: Row, rows: list[Row]) -> str:
     return " / ".join(shares)
 
 
-def bench(name: str, method: str, level: float, mode: str, options: argparse.Namespace) -> Row:
-    """The mean of a row's runs."""
+def bench(
+    name: str, method: str, level: float, mode: str, options: argparse.Namespace, folder: Path
+) -> Row:
+    """The mean of a row's runs.
+
+    Args:
+        folder: Must outlive the process's runs: tensorboard goes on writing after a run.
+    """
     scene = SHARED / "scenes" / name
     if not scene.is_dir():
         raise SystemExit(f"There is no scene {scene}. Name others with --scenes.")
     runs = []
     for repeat in range(options.repeats):
-        with tempfile.TemporaryDirectory() as folder:
-            data, output = Path(folder) / name, Path(folder) / "out"
-            reference = perturb(scene, level, options.seed, data)
-            pipeline, seconds = train(method, data, mode, options.steps, repeat, output)
-            scores = score(pipeline, reference, options.photometric)
-            runs.append(scores | {"cpu_seconds": seconds})
+        output = Path(tempfile.mkdtemp(dir=folder))
+        data = output / name
+        reference = perturb(scene, level, options.seed, data)
+        pipeline, seconds = train(method, data, mode, options.steps, repeat, output / "out")
+        scores = score(pipeline, reference, options.photometric)
+        runs.append(scores | {"cpu_seconds": seconds})
     means = {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
     return Row(name, method, level, mode != "off", **means)
 
@@ -225,6 +233,7 @@ def main() -> None:
     parser.add_argument("--scenes", nargs="+", default=["fox_270x480", "sceaux"])
     parser.add_argument("--levels", nargs="+", type=float, default=[0.0, 1.0, 2.0])
     parser.add_argument("--methods", nargs="+", default=["3dgs"])
+    parser.add_argument("--modes", nargs="+", default=["off", "SO3xR3"], help="of the cameras")
     parser.add_argument("--steps", type=int, help="default: the method's own recipe")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the cameras' noise")
@@ -233,15 +242,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Row] = []
-    for name in options.scenes:
-        for method in options.methods:
-            for level in options.levels:
-                for mode in ("off", "SO3xR3"):
-                    rows.append(bench(name, method, level, mode, options))
-                    print(table(rows, options.photometric).splitlines()[-1], flush=True)
-                    if options.json:
-                        content = json.dumps([asdict(row) for row in rows], indent=1)
-                        options.json.write_text(content + "\n")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        for name, method, level, mode in itertools.product(
+            options.scenes, options.methods, options.levels, options.modes
+        ):
+            rows.append(bench(name, method, level, mode, options, Path(folder)))
+            print(table(rows, options.photometric).splitlines()[-1], flush=True)
+            if options.json:
+                content = json.dumps([asdict(row) for row in rows], indent=1)
+                options.json.write_text(content + "\n")
     print(table(rows, options.photometric))
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.exporter.exporter_utils import collect_camera_poses
 from nerfstudio.utils.eval_utils import eval_setup
 
 from fm3d_plugins.camera_optimization.evaluation import held_out_views
@@ -13,6 +14,7 @@ from fm3d_plugins.camera_optimization.export import run_cameras, write_cameras
 from fm3d_plugins.camera_optimization.test_poses import TestPoseProtocol, refine, training_cameras
 from fm3d_plugins.cli.main import main
 from fm3d_plugins.data.synthetic import DRAFT, write_sample
+from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.geometry.poses import so3_exp
 from fm3d_plugins.io.colmap import read_colmap
 from fm3d_plugins.io.transforms import read_transforms
@@ -184,6 +186,15 @@ def test_cameras_of_an_unmoved_run_are_those_of_its_input(capture, tmp_path):
     with pytest.raises(SystemExit, match="--overwrite True"):
         main(["export-cameras", "--load-config", str(trainer.base_dir / "config.yml"),
               "--output-dir", str(folder)])  # fmt: skip
+
+
+def test_ns_export_collects_the_optimised_cameras(whole):
+    pipeline = whole[0].pipeline
+    frames, _ = collect_camera_poses(pipeline)
+    dataset, optimizer = pipeline.datamanager.train_dataset, pipeline.model.camera_optimizer
+    expected = training_cameras(dataset.cameras, optimizer).optimised
+    found = opencv_from_opengl(torch.tensor([frame["transform"] for frame in frames]).double())
+    torch.testing.assert_close(found, expected[:, :3], atol=1e-6, rtol=0)
 
 
 def test_written_cameras_read_back_equal_and_lead_a_new_run_to_the_same_poses(whole, tmp_path):
