@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig, DataparserOutputs
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 
 USER_ERRORS = (ValueError, OSError, ImportError)
 """What this package raises for something that the user can mend."""
@@ -48,18 +50,12 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
     with one_line_errors():
         if isinstance(dataparser, NerfstudioDataParserConfig):
             _check_transforms(data)
+            _ask_nobody(data, dataparser)
         elif isinstance(dataparser, ColmapDataParserConfig):
             _check_colmap(data, dataparser)
     try:
         with one_line_errors():
             yield
-    except EOFError as error:  # nerfstudio asks a question on the terminal, and there is none.
-        raise SystemExit(
-            f"Error: nerfstudio's parser asks whether it may add a point cloud to {data}, and "
-            "nobody is there to answer. Its transforms.json names no `ply_file_path`. Add "
-            "--load-3D-points False at the end of the command, or make the scene with "
-            "`fm3d process`."
-        ) from error
     except (KeyError, AssertionError, RuntimeError) as error:
         if os.environ.get("FM3D_TRACEBACK"):
             raise
@@ -83,6 +79,21 @@ def _check_transforms(data: Path) -> None:
     # nerfstudio also takes fisheye lenses, which this package's own scenes do not describe.
     if b"FISHEYE" not in path.read_bytes():
         read_transforms(path)
+
+
+def _ask_nobody(data: Path, dataparser: NerfstudioDataParserConfig) -> None:
+    """Keep nerfstudio's parser from asking a question where nobody can answer.
+
+    With a COLMAP model, but no `ply_file_path` in transforms.json, it asks on the terminal whether
+    it may make a PLY of the model's points.
+    """
+    path = data if data.suffix == ".json" else data / "transforms.json"
+    has_points = b'"ply_file_path"' in path.read_bytes()
+    if dataparser.load_3D_points and not has_points and not sys.stdin.isatty():
+        dataparser.load_3D_points = False
+        CONSOLE.print(
+            f"{path} names no `ply_file_path`: the scene's points, if it has any, are not used."
+        )
 
 
 def _check_colmap(data: Path, dataparser: ColmapDataParserConfig) -> None:

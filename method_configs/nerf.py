@@ -38,7 +38,7 @@ def _trainer(
         steps_per_save=1000,
         pipeline=NerfPipelineConfig(
             datamanager=NerfDataManagerConfig(
-                dataparser=NerfstudioDataParserConfig(eval_mode="interval"),
+                dataparser=NerfstudioDataParserConfig(load_3D_points=True, eval_mode="interval"),
                 train_num_rays_per_batch=rays,
             ),
             model=model,

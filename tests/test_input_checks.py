@@ -104,14 +104,10 @@ def test_traceback_is_shown_on_request(monkeypatch):
         raise ValueError("reason")
 
 
-def test_a_question_that_nobody_can_answer_names_the_option_instead(scene, monkeypatch):
+def test_a_question_that_nobody_can_answer_is_not_asked(scene, monkeypatch, capsys):
     """nerfstudio's parser asks on the terminal when a scene has a COLMAP model but no PLY."""
     edit(scene, lambda content: content.pop("ply_file_path"))
     (scene / "colmap/sparse/0").mkdir(parents=True, exist_ok=True)
-
-    def nobody(*_):
-        raise EOFError
-
-    monkeypatch.setattr("builtins.input", nobody)
-    with pytest.raises(SystemExit, match="--load-3D-points False"):
-        open_scene(scene)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    assert len(open_scene(scene).train_dataset) == NUM_PHOTOS - 2
+    assert "names no `ply_file_path`" in " ".join(capsys.readouterr().out.split())
