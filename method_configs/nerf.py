@@ -24,7 +24,9 @@ def _decaying(eps: float) -> dict[str, OptimizerConfig | ExponentialDecaySchedul
 
 
 def _delayed(delay: float) -> dict[str, OptimizerConfig | DelayedDecayConfig]:
-    return {"optimizer": RowAdamConfig(), "scheduler": DelayedDecayConfig(delay=delay)}
+    # Every photo has a few of a step's rays: small gradients, in every step.
+    optimizer = RowAdamConfig(eps=1e-6, betas=(0.9, 0.99))
+    return {"optimizer": optimizer, "scheduler": DelayedDecayConfig(delay=delay)}
 
 
 def _trainer(
