@@ -69,6 +69,11 @@ class PoseOptimisedModel(Protocol):
     """What the protocols ask of a model."""
 
     camera_optimizer: CameraOptimizer
+    training: bool
+
+    def train(self, mode: bool = True) -> Any:
+        """Begin or end training mode, as every torch module does."""
+        ...
 
     def render_loss(self, camera: Cameras, batch: dict[str, Any]) -> Float[Tensor, ""]:
         """Difference between a photo and its render, differentiable in `camera_to_worlds`."""
@@ -148,7 +153,9 @@ def refine(
 ) -> Cameras:
     """The camera after `steps` Adam steps on its pose that lower `model.render_loss`.
 
-    The pose moves in the units of `unit_motions`, about one pixel each; the model is not changed.
+    The pose moves in the units of `unit_motions`, about one pixel each. The model is not changed,
+    and is in evaluation mode meanwhile: in training it would correct the camera as one of its own,
+    draw random backgrounds and remember what it sees.
 
     Args:
         reach: How far away what the cameras look at is, scene units.
@@ -162,14 +169,17 @@ def refine(
     optimizer = torch.optim.Adam([adjustment], lr=FIRST_STEP)
     decay = (LAST_STEP / FIRST_STEP) ** (1 / max(1, steps - 1))
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
-    with torch.enable_grad():
+    was_training = model.training
+    model.train(False)
+    try:
         for _ in range(steps):
-            (gradient,) = torch.autograd.grad(
-                model.render_loss(_moved(camera, motion @ adjustment), batch), adjustment
-            )
-            adjustment.grad = gradient
+            with torch.enable_grad():
+                loss = model.render_loss(_moved(camera, motion @ adjustment), batch)
+                (adjustment.grad,) = torch.autograd.grad(loss, adjustment)
             optimizer.step()
             scheduler.step()
+    finally:
+        model.train(was_training)
     with torch.no_grad():
         return _moved(camera, motion @ adjustment)
 

@@ -19,10 +19,11 @@ from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.geometry.poses import rotation_angle_degrees, so3_exp
 
 
-class PointModel:
+class PointModel(torch.nn.Module):
     """Loss: squared distance in pixels between where points are seen and where a photo has them."""
 
     def __init__(self, optimizer, points):
+        super().__init__()
         self.camera_optimizer, self.points = optimizer, points
         self.calls = 0
 
@@ -32,6 +33,7 @@ class PointModel:
         return torch.stack([camera.fx[0] * x / z, camera.fy[0] * y / z], dim=-1)
 
     def render_loss(self, camera, batch):
+        assert not self.training  # A model in training corrects cameras and changes.
         self.calls += 1
         return (self.pixels(camera) - batch["pixels"]).square().mean()
 
@@ -110,7 +112,7 @@ def test_photometric_steps_find_the_pose_of_the_photo(ring, make_optimizer, poin
     wrong.camera_to_worlds[0, :, :3] = so3_exp(tangent[3:]) @ wrong.camera_to_worlds[0, :, :3]
     wrong.camera_to_worlds[0, :, 3] += tangent[:3]
     batch = {"pixels": model.pixels(true)}
-    before = float(model.render_loss(wrong, batch))
+    before = float(model.eval().render_loss(wrong, batch))
     reach = distance_looked_at(opencv_from_opengl(cameras.camera_to_worlds))
     found = refine(model, wrong, batch, 100, reach)
     assert float(model.render_loss(found, batch)) < 1e-3 * before
@@ -131,3 +133,15 @@ def test_photometric_takes_as_many_steps_as_it_says(ring, make_optimizer, points
     protocol = TestPoseProtocol.parse("photometric:7")
     place_held_out(model, views, protocol, trained, torch.ones(2))
     assert model.calls == 14
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_the_scene_is_frozen_while_a_pose_is_found(ring, make_optimizer, points, is_training):
+    """PointModel's loss cannot be had in training mode, which comes back afterwards."""
+    cameras = ring()
+    model = PointModel(make_optimizer(cameras), points).train(is_training)
+    batch = {"pixels": model.pixels(cameras[1:2])}
+    reach = distance_looked_at(opencv_from_opengl(cameras.camera_to_worlds))
+    refine(model, cameras[1:2], batch, 2, reach)
+    assert model.training == is_training
+    assert model.calls == 2
