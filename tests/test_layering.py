@@ -7,8 +7,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fm3d_plugins"
 
 LAYERS = [
-    {"compatibility", "progress"},
-    {"geometry", "photo_pixels", "photos", "scene", "io"},
+    {"cache_folder", "compatibility", "progress"},
+    {"geometry", "network_photos", "photo_pixels", "photos", "scene", "io"},
     {
         "backends",
         "camera_optimization",

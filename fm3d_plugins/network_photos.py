@@ -1,0 +1,220 @@
+"""Photos as a network takes them: one canvas for all, and the way back to each photo's pixels.
+
+A canvas pixel is `photo pixel * scale + offset` on each axis, with (0, 0) the corner of the first
+pixel on both sides, so that no half-pixel term appears anywhere.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fm3d_plugins.photo_pixels import open_upright, rgb_pixels
+from fm3d_plugins.photos import Photo
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Framing = Literal["fit", "crop", "pad", "square"]
+
+WHITE, BLACK = 255, 0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one photo lies on the canvas: a box of the photo is resized, then pasted or cut."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom in photo pixels; beyond the photo there is black."""
+    width: int
+    """Of the resized box, canvas pixels."""
+    height: int
+    left: int
+    """Canvas column of the resized box's corner; below zero, that much is cut off."""
+    top: int
+
+    @property
+    def map_from_photo(self) -> tuple[float, float, float, float]:
+        """scale_x, scale_y, offset_x, offset_y: canvas pixel = photo pixel * scale + offset."""
+        scale_x = self.width / (self.box[2] - self.box[0])
+        scale_y = self.height / (self.box[3] - self.box[1])
+        offset_x, offset_y = self.left - self.box[0] * scale_x, self.top - self.box[1] * scale_y
+        return scale_x, scale_y, offset_x, offset_y
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The common size of all photos of a scene, and where each of them lies on it."""
+
+    width: int
+    height: int
+    placements: tuple[Placement, ...]
+    margin: int = WHITE
+    """Grey value around photos that do not fill the canvas."""
+
+    def map_from_photo(self) -> Float[Tensor, "view 4"]:
+        """scale_x, scale_y, offset_x, offset_y of every photo."""
+        rows = [placement.map_from_photo for placement in self.placements]
+        return torch.tensor(rows, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class NetworkPhotos:
+    """Photos on their canvas."""
+
+    images: Float[Tensor, "view 3 height width"]
+    """RGB in [0, 1]; transparent and masked pixels are white, as VGGT's authors prepare them."""
+    usable: Bool[Tensor, "view height width"]
+    """False on margins and where a mask or the alpha channel leaves a pixel out."""
+
+
+def plan_canvas(
+    sizes: Sequence[tuple[int, int]], *, longest: int, patch: int, framing: Framing = "fit"
+) -> Canvas:
+    """Choose the canvas for photos of the given sizes.
+
+    Args:
+        sizes: Width and height of each upright photo.
+        longest: Of the canvas, pixels; a multiple of `patch`.
+        patch: Both sides of the canvas are multiples of it.
+        framing: fit: the longer side becomes `longest`, the other its nearest multiple of
+            `patch`; pixels stay square, and two opposite sides are cut by what that takes (at
+            most 3 % of a photo whose sides are as 2 to 1). crop: the width becomes
+            `longest` and rows beyond that many are cut off; pad: white margins to a
+            square; both as VGGT's own loader (`load_and_preprocess_images`). square: black
+            margins to a square (its `load_and_preprocess_images_square`).
+
+    Raises:
+        ValueError: `longest` is no positive multiple of `patch`, or there is no photo.
+    """
+    if not sizes:
+        raise ValueError("No photo was given. Expected at least one.")
+    if longest < patch or longest % patch:
+        lower = max(patch, longest // patch * patch)
+        raise ValueError(
+            f"The resolution is {longest} pixels. Expected a positive multiple of {patch}, the "
+            f"side of the network's patches. Set it to {lower} or {lower + patch}."
+        )
+    place = {"fit": _fit, "crop": _crop, "pad": _pad, "square": _square}[framing]
+    placed = [place(width, height, longest, patch) for width, height in sizes]
+    margin = BLACK if framing == "square" else WHITE
+    if framing in ("pad", "square"):
+        return Canvas(longest, longest, tuple(placed), margin)
+    shown = [(min(one.width, longest), min(one.height, longest)) for one in placed]
+    width, height = (max(sides) for sides in zip(*shown, strict=True))
+    centred = [_centred(one, *show, width, height) for one, show in zip(placed, shown, strict=True)]
+    return Canvas(width, height, tuple(centred), margin)
+
+
+def load_photos(
+    photos: Iterable[Photo], placements: Iterable[Placement], canvas: Canvas
+) -> NetworkPhotos:
+    """Read photos and put them on the canvas.
+
+    Args:
+        photos: Any of the scene's photos.
+        placements: Theirs, in the same order.
+    """
+    images, usable = [], []
+    for photo, placement in zip(photos, placements, strict=True):
+        image, keep = _on_canvas(photo, placement, canvas)
+        images.append(torch.from_numpy(image))
+        usable.append(torch.from_numpy(keep))
+    stacked = torch.stack(images).permute(0, 3, 1, 2).contiguous()
+    return NetworkPhotos(stacked.float().div_(255), torch.stack(usable))
+
+
+def on_white(image: "Image") -> "Image":
+    """8-bit RGB of a picture of any mode; alpha is composited over white."""
+    from PIL import Image
+
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, (255,) * 4), rgba).convert("RGB")
+    return Image.fromarray(rgb_pixels(image))
+
+
+def paste(image: "Image", placement: Placement, canvas: Canvas) -> np.ndarray:
+    """A picture resized (bicubic, antialiased) and put on a canvas, uint8, rows x columns x 3."""
+    from PIL import Image
+
+    box, size = placement.box, (placement.width, placement.height)
+    if box[0] < 0 or box[1] < 0 or box[2] > image.width or box[3] > image.height:
+        whole = tuple(round(side) for side in box)
+        resized = image.crop(whole).resize(size, Image.Resampling.BICUBIC)
+    else:
+        resized = image.resize(size, Image.Resampling.BICUBIC, box=box)
+    target = Image.new(image.mode, (canvas.width, canvas.height), (canvas.margin,) * 3)
+    target.paste(resized, (placement.left, placement.top))
+    return np.asarray(target)
+
+
+def _on_canvas(photo: Photo, placement: Placement, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 rows x columns x 3, and which pixels of it show a usable part of the photo."""
+    image = on_white(open_upright(photo.path.read_bytes()))
+    pixels = paste(image, placement, canvas).copy()
+    usable = _covered(placement, canvas, image.size)
+    keep = photo.read_mask()
+    if keep is not None:
+        scale_x, scale_y, offset_x, offset_y = placement.map_from_photo
+        x = ((np.arange(canvas.width) + 0.5 - offset_x) / scale_x).astype(np.int64)
+        y = ((np.arange(canvas.height) + 0.5 - offset_y) / scale_y).astype(np.int64)
+        x, y = x.clip(0, photo.width - 1), y.clip(0, photo.height - 1)
+        masked = usable & ~keep[y[:, None], x[None]]
+        pixels[masked] = WHITE
+        usable &= ~masked
+    return pixels, usable
+
+
+def _covered(placement: Placement, canvas: Canvas, size: tuple[int, int]) -> np.ndarray:
+    """Where the centre of a canvas pixel lies within the photo."""
+    scale_x, scale_y, offset_x, offset_y = placement.map_from_photo
+    x = (np.arange(canvas.width) + 0.5 - offset_x) / scale_x
+    y = (np.arange(canvas.height) + 0.5 - offset_y) / scale_y
+    return ((y > 0) & (y < size[1]))[:, None] & ((x > 0) & (x < size[0]))[None]
+
+
+def _fit(width: int, height: int, longest: int, patch: int) -> Placement:
+    scale = longest / max(width, height)
+    new_width = max(patch, round(width * scale / patch) * patch)
+    new_height = max(patch, round(height * scale / patch) * patch)
+    # The larger of the two ratios, so that the photo covers the canvas and pixels stay square.
+    exact = max(new_width / width, new_height / height)
+    cut_x, cut_y = (width - new_width / exact) / 2, (height - new_height / exact) / 2
+    box = (max(0.0, cut_x), max(0.0, cut_y), width - max(0.0, cut_x), height - max(0.0, cut_y))
+    return Placement(box, new_width, new_height, 0, 0)
+
+
+def _crop(width: int, height: int, longest: int, patch: int) -> Placement:
+    # Python's round, halves to even, is part of the official result.
+    new_height = max(patch, round(height * (longest / width) / patch) * patch)
+    return Placement((0.0, 0.0, float(width), float(height)), longest, new_height, 0, 0)
+
+
+def _pad(width: int, height: int, longest: int, patch: int) -> Placement:
+    if width >= height:
+        new = longest, max(patch, round(height * (longest / width) / patch) * patch)
+    else:
+        new = max(patch, round(width * (longest / height) / patch) * patch), longest
+    box = (0.0, 0.0, float(width), float(height))
+    return _centred(Placement(box, *new, 0, 0), *new, longest, longest)
+
+
+def _square(width: int, height: int, longest: int, patch: int) -> Placement:
+    side = max(width, height)
+    left, top = (side - width) // 2, (side - height) // 2
+    box = (float(-left), float(-top), float(side - left), float(side - top))
+    return Placement(box, longest, longest, 0, 0)
+
+
+def _centred(
+    placement: Placement, shown_width: int, shown_height: int, width: int, height: int
+) -> Placement:
+    """The placement with its middle `shown` part in the middle of the canvas."""
+    cut_x, cut_y = (placement.width - shown_width) // 2, (placement.height - shown_height) // 2
+    left, top = (width - shown_width) // 2 - cut_x, (height - shown_height) // 2 - cut_y
+    return Placement(placement.box, placement.width, placement.height, left, top)

@@ -1,0 +1,176 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fm3d_plugins.network_photos import (
+    Canvas,
+    Placement,
+    load_photos,
+    on_white,
+    paste,
+    plan_canvas,
+)
+from fm3d_plugins.photos import find_photos
+
+
+def gradient(width: int, height: int) -> np.ndarray:
+    """The fixtures' picture: red grows with x, green with y, blue is (x + y) mod 256."""
+    x, y = np.arange(width)[None], np.arange(height)[:, None]
+    red = np.broadcast_to(x * 255 // (width - 1), (height, width))
+    green = np.broadcast_to(y * 255 // (height - 1), (height, width))
+    return np.stack([red, green, (x + y) % 256], -1).astype(np.uint8)
+
+
+def golden(name: str) -> np.ndarray:
+    from pathlib import Path
+
+    from safetensors import safe_open
+
+    file = Path(__file__).resolve().parents[2] / "shared/golden/vggt_fn_preprocess.safetensors"
+    if not file.exists():
+        pytest.skip(f"needs the fixture {file}")
+    with safe_open(file, framework="np") as tensors:
+        return tensors.get_tensor(name)
+
+
+def shown(images: list[Image.Image], framing, longest=518) -> np.ndarray:
+    """The pictures on their canvas, view x 3 x height x width, uint8."""
+    canvas = plan_canvas(
+        [image.size for image in images], longest=longest, patch=14, framing=framing
+    )
+    placed = [
+        paste(on_white(image), placement, canvas)
+        for image, placement in zip(images, canvas.placements, strict=True)
+    ]
+    return np.stack(placed).transpose(0, 3, 1, 2)
+
+
+LYING, STANDING = Image.fromarray(gradient(640, 480)), Image.fromarray(gradient(480, 640))
+
+
+@pytest.mark.parametrize("framing", ["crop", "pad"])
+@pytest.mark.parametrize("image", [LYING, STANDING], ids=["640x480", "480x640"])
+def test_crop_and_pad_give_the_official_pixels(framing, image):
+    expected = golden(f"{framing}_{image.width}x{image.height}").astype(int)
+    # +-1: versions of Pillow round differently.
+    assert np.abs(shown([image], framing).astype(int) - expected).max() <= 1
+
+
+def test_photos_of_several_sizes_share_the_official_canvas():
+    expected = golden("crop_mixed_sub").astype(int)
+    found = shown([LYING, STANDING], "crop")[:, :, ::9, ::9].astype(int)
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_alpha_is_composited_over_white_as_officially():
+    x, y = np.arange(96)[None], np.arange(64)[:, None]
+    alpha = ((3 * x + y) % 256).astype(np.uint8)
+    image = Image.fromarray(np.dstack([gradient(96, 64), alpha]), "RGBA")
+    found = shown([image], "crop")[:, :, ::3, ::3].astype(int)
+    assert np.abs(found - golden("crop_rgba_96x64_sub").astype(int)).max() <= 1
+
+
+def test_square_gives_the_official_pixels_and_coordinates():
+    found = shown([LYING, STANDING], "square", longest=1022)
+    assert found.shape == (2, 3, 1022, 1022)
+    canvas = Canvas(1024, 1024, (), 0)
+    placements = [
+        Placement((0.0, -80.0, 640.0, 560.0), 1024, 1024, 0, 0),
+        Placement((-80.0, 0.0, 560.0, 640.0), 1024, 1024, 0, 0),
+    ]
+    pairs = zip((LYING, STANDING), placements, strict=True)
+    images = [paste(one, place, canvas) for one, place in pairs]
+    found = np.stack(images).transpose(0, 3, 1, 2)[:, :, ::8, ::8].astype(int)
+    assert np.abs(found - golden("square_1024_sub").astype(int)).max() <= 1
+    for placement, image, row in zip(
+        placements, (LYING, STANDING), golden("square_coords"), strict=True
+    ):
+        sx, sy, ox, oy = placement.map_from_photo
+        corners = [ox, oy, image.width * sx + ox, image.height * sy + oy]
+        np.testing.assert_allclose([*corners, *image.size], row)
+
+
+@pytest.mark.parametrize("framing", ["fit", "crop", "pad", "square"])
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (1131, 850), (4000, 250), (300, 299)])
+def test_a_dot_of_the_photo_lies_where_the_map_says(framing, size):
+    """Truth: the brightness centroid of a dot moves with the map, to a fraction of a pixel."""
+    width, height = size
+    x, y = width * 0.52, height * 0.45
+    columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
+    radius = max(size) / 40
+    dot = np.exp(-(((columns[None] - x) ** 2 + (rows[:, None] - y) ** 2) / (2 * radius**2)))
+    image = Image.fromarray(np.repeat((dot * 255).astype(np.uint8)[..., None], 3, -1))
+    canvas = plan_canvas([size], longest=518, patch=14, framing=framing)
+    seen = paste(image, canvas.placements[0], canvas)[..., 0].astype(float)
+    if framing == "pad":
+        seen[seen == 255] = 0  # Margins.
+    scale_x, scale_y, offset_x, offset_y = canvas.map_from_photo()[0].tolist()
+    total = seen.sum()
+    found_x = (seen.sum(0) * (np.arange(canvas.width) + 0.5)).sum() / total
+    found_y = (seen.sum(1) * (np.arange(canvas.height) + 0.5)).sum() / total
+    assert found_x == pytest.approx(x * scale_x + offset_x, abs=0.15)
+    # A 16:1 panorama is 32 rows high: its dot is cut by the border.
+    assert found_y == pytest.approx(y * scale_y + offset_y, abs=0.15 if size[1] > 250 else 3)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (1131, 850), (4000, 250), (360, 640)])
+def test_fit_keeps_pixels_square_and_the_centre_in_the_centre(size):
+    canvas = plan_canvas([size], longest=518, patch=14)
+    assert max(canvas.width, canvas.height) == 518
+    assert canvas.width % 14 == canvas.height % 14 == 0
+    scale_x, scale_y, offset_x, offset_y = canvas.map_from_photo()[0].tolist()
+    assert scale_x == pytest.approx(scale_y, rel=1e-12)
+    assert size[0] / 2 * scale_x + offset_x == pytest.approx(canvas.width / 2)
+    assert size[1] / 2 * scale_y + offset_y == pytest.approx(canvas.height / 2)
+    # The short side is off by 7 pixels at most, and so, in proportion, is what is cut.
+    short = 518 * min(size) / max(size)
+    kept = (canvas.width / scale_x / size[0]) * (canvas.height / scale_y / size[1])
+    assert kept >= 1 - 7 / (short - 7)
+    assert size[0] * scale_x >= canvas.width - 1e-9
+    assert size[1] * scale_y >= canvas.height - 1e-9
+
+
+def test_several_shapes_fit_centred_on_one_canvas_with_white_margins():
+    canvas = plan_canvas([(640, 480), (480, 640)], longest=518, patch=14)
+    assert (canvas.width, canvas.height) == (518, 518)
+    seen = paste(LYING, canvas.placements[0], canvas)
+    assert (seen[:63] == 255).all() and (seen[-63:] == 255).all()
+    centre = canvas.map_from_photo()
+    for row, size in zip(centre, [(640, 480), (480, 640)], strict=True):
+        assert size[0] / 2 * row[0] + row[2] == pytest.approx(259)
+        assert size[1] / 2 * row[1] + row[3] == pytest.approx(259)
+
+
+def test_masked_pixels_are_white_and_not_usable(tmp_path):
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(gradient(640, 480)).save(tmp_path / "a.png")
+    mask = np.full((480, 640), 255, np.uint8)
+    mask[:240] = 0
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    photos = find_photos(tmp_path).photos
+    canvas = plan_canvas([(640, 480)], longest=518, patch=14)
+    loaded = load_photos(photos, canvas.placements, canvas)
+    assert loaded.images.shape == (1, 3, 392, 518)
+    assert not loaded.usable[0, :196].any() and loaded.usable[0, 196:].all()
+    assert (loaded.images[0, :, :196] == 1).all()
+    expected = paste(LYING, canvas.placements[0], canvas)[196:]
+    found = (loaded.images[0, :, 196:] * 255).round().permute(1, 2, 0).to(torch.uint8)
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+@pytest.mark.parametrize("framing", ["fit", "pad", "square", "crop"])
+def test_margins_are_not_usable(tmp_path, framing):
+    """Truth: the share of usable pixels is the share of the canvas that the photo covers."""
+    Image.fromarray(gradient(640, 320)).save(tmp_path / "a.png")
+    photos = find_photos(tmp_path).photos
+    canvas = plan_canvas([(640, 320)], longest=448, patch=14, framing=framing)
+    usable = load_photos(photos, canvas.placements, canvas).usable
+    assert usable.sum() == 448 * 224
+    assert usable.numel() == 448 * (448 if framing in ("pad", "square") else 224)
+
+
+@pytest.mark.parametrize("longest", [0, 7, 500])
+def test_a_resolution_that_is_no_multiple_of_the_patch_is_refused(longest):
+    with pytest.raises(ValueError, match="positive multiple of 14"):
+        plan_canvas([(640, 480)], longest=longest, patch=14)
