@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from nerfstudio.configs import base_config
@@ -31,6 +31,23 @@ class RunPlan:
     """First and last learning rate of each parameter group."""
     sentence: str
     """Tells the user what was chosen."""
+
+
+RecipeT = TypeVar("RecipeT")
+
+
+def with_options(recipe: RecipeT, options: object) -> RecipeT:
+    """A recipe (a dataclass) with the fields of the same name that a config sets, if not None."""
+    chosen = {name: value for name, value in vars(options).items() if value is not None}
+    own = {name: chosen[name] for name in vars(recipe) if name in chosen}
+    return replace(recipe, **own)  # type: ignore[type-var]
+
+
+def fill_in(options: object, recipe: object) -> None:
+    """Give a config the values of the recipe's fields of the same name: config.yml shows them."""
+    for name in vars(options):
+        if hasattr(recipe, name):
+            setattr(options, name, getattr(recipe, name))
 
 
 @dataclass

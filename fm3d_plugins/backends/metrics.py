@@ -1,7 +1,8 @@
-"""Image metrics: PSNR, and LPIPS built on first use and left out when its weights are absent."""
+"""Image metrics: PSNR, SSIM, and LPIPS built on first use, left out when its weights are absent."""
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.backends import require
+from fm3d_plugins.backends.image_loss import ssim
 
 LpipsNetwork = Literal["alex", "vgg"]
 
@@ -72,3 +74,18 @@ class Lpips:
                 f"fetched ({error}). Get https://download.pytorch.org/models/{file.name} "
                 "and put it there."
             )
+
+
+@torch.no_grad()
+def image_metrics(
+    rendered: Float[Tensor, "height width 3"],
+    target: Float[Tensor, "height width 3"],
+    lpips: Sequence[Lpips],
+) -> dict[str, float]:
+    """`psnr` (dB), `ssim`, and LPIPS where its weights are there: `lpips` (alex), `lpips_vgg`."""
+    metrics = {"psnr": float(psnr(rendered, target)), "ssim": float(ssim(rendered, target))}
+    for metric in lpips:
+        distance = metric.distance(rendered, target)
+        if distance is not None:
+            metrics["lpips" if metric.network == "alex" else f"lpips_{metric.network}"] = distance
+    return metrics

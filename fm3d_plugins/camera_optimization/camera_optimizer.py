@@ -90,6 +90,7 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
     confidence: Float[Tensor, " view"]
     group: Int[Tensor, " view"]
     focal_unit: Float[Tensor, " group"]
+    axes: Float[Tensor, "view 3"]
     dolly: Float[Tensor, "view 3"]
     calibrations: Float[Tensor, "group number"]
 
@@ -137,7 +138,9 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         if config.focal_length:
             self.focal_adjustment = Parameter(torch.zeros(len(calibrations)))
             self.register_buffer("focal_unit", 1 / zoom_effect(calibrations))
-            self.register_buffer("dolly", (-reach * world_from_camera[:, :, 2]).float())
+            axes = world_from_camera[:, :, 2].clone()
+            self.register_buffer("axes", axes, persistent=False)
+            self.register_buffer("dolly", (-reach * axes).float())
 
     @property
     def is_on(self) -> bool:
@@ -185,12 +188,24 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         if not self.is_on or raybundle.camera_indices is None:
             return
         indices = raybundle.camera_indices.flatten()
+        if self.config.focal_length:
+            self._lengthen(raybundle, indices)
         self._drawn = indices.unique()
         correction = self(indices).to(raybundle.origins)
         rotation = correction[:, :, :3].reshape(*raybundle.shape, 3, 3)
         shift = correction[:, :, 3].reshape(raybundle.origins.shape)
         raybundle.origins = raybundle.origins + shift
         raybundle.directions = (rotation @ raybundle.directions[..., None]).squeeze(-1)
+
+    def _lengthen(self, raybundle: RayBundle, indices: Int[Tensor, " ray"]) -> None:
+        """Turn rays to where the same pixels look with the optimised focal lengths."""
+        shape = (*raybundle.shape, -1)
+        axes = self.axes[indices].to(raybundle.directions).reshape(shape)
+        factors = self.focal_factors()[indices].to(axes).reshape(shape)
+        along = (raybundle.directions * axes).sum(-1, keepdim=True) * axes
+        # A longer focal length squeezes what is across the axis.
+        longer = raybundle.directions + (factors - 1) * along
+        raybundle.directions = torch.nn.functional.normalize(longer, dim=-1)
 
     def focal_factors(self) -> Float[Tensor, " view"]:
         """Factor of the focal lengths of every training camera."""

@@ -1,6 +1,6 @@
 """The gaussians as a nerfstudio model."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -18,8 +18,8 @@ from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn import Parameter
 
-from fm3d_plugins.backends.image_loss import l1_ssim_loss, ssim
-from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, psnr
+from fm3d_plugins.backends.image_loss import l1_ssim_loss
+from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
 from fm3d_plugins.backends.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     CAMERA_CONFIDENCE,
@@ -39,7 +39,7 @@ from fm3d_plugins.gaussian_splatting.recipe import Recipe, recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.geometry.poses import invert
-from fm3d_plugins.training import RunPlan
+from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
 """Shown behind the gaussians when training sees random backgrounds: the grey of the viewer."""
@@ -108,16 +108,12 @@ class GaussianSplattingModelConfig(ModelConfig):
 
     def recipe(self, device_type: str, steps: int | None = None) -> Recipe:
         """The device's recipe with every option that is set here in its place."""
-        recipe = recipe_for(device_type, steps)
-        chosen = {name: value for name, value in vars(self).items() if value is not None}
-        return replace(recipe, **{name: chosen[name] for name in vars(recipe) if name in chosen})
+        return with_options(recipe_for(device_type, steps), self)
 
     def resolve(self, device_type: str, steps: int | None) -> RunPlan:
         """Fill in what is None, so that config.yml tells what was done."""
         recipe = self.recipe(device_type, steps)
-        for name in vars(self):
-            if hasattr(recipe, name):
-                setattr(self, name, getattr(recipe, name))
+        fill_in(self, recipe)
         self.depth.resolve(recipe.steps)
         sentence = (
             f"3dgs on {device_type}: {recipe.steps} steps, at most {recipe.max_gaussians} gaussians"
@@ -357,14 +353,8 @@ class GaussianSplattingModel(SplatfactoModel):
             self.get_gt_img(batch["image"]), outputs["background"]
         )
         rendered = outputs["rgb"]
-        metrics = {"psnr": float(psnr(rendered, target)), "ssim": float(ssim(rendered, target))}
-        for metric in self.lpips_metrics:
-            distance = metric.distance(rendered, target)
-            if distance is not None:
-                metrics["lpips" if metric.network == "alex" else f"lpips_{metric.network}"] = (
-                    distance
-                )
-        return metrics, {"img": torch.cat([target, rendered], dim=1)}
+        images = {"img": torch.cat([target, rendered], dim=1)}
+        return image_metrics(rendered, target, self.lpips_metrics), images
 
 
 def _empty_view(width: int, height: int, background: Float[Tensor, "3"]) -> dict[str, Tensor]:

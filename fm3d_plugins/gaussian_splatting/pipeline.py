@@ -1,22 +1,15 @@
 """The pipeline of 3DGS."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
-
-from fm3d_plugins.camera_optimization.evaluation import camera_frusta, score_held_out
-from fm3d_plugins.camera_optimization.test_poses import TestPoseProtocol
+from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScenePipelineConfig
 from fm3d_plugins.gaussian_splatting.datamanager import GaussianSplattingDataManagerConfig
 from fm3d_plugins.gaussian_splatting.model import GaussianSplattingModelConfig
-from fm3d_plugins.geometry.cameras import opencv_from_opengl
-from fm3d_plugins.input_checks import one_line_errors
-from fm3d_plugins.viewer import StartAtPhoto
 
 
 @dataclass
-class GaussianSplattingPipelineConfig(VanillaPipelineConfig):
+class GaussianSplattingPipelineConfig(PerScenePipelineConfig):
     """Photos and gaussians."""
 
     _target: type = field(default_factory=lambda: GaussianSplattingPipeline)
@@ -24,41 +17,11 @@ class GaussianSplattingPipelineConfig(VanillaPipelineConfig):
         default_factory=GaussianSplattingDataManagerConfig
     )
     model: GaussianSplattingModelConfig = field(default_factory=GaussianSplattingModelConfig)
-    test_poses: str = "none"
-    """Where held-out cameras are put before they are scored. none: as given; sim3: moved as the
-    training cameras were; photometric:K: sim3, then K optimiser steps on each held-out pose."""
 
-    def check_devices(self, count: int) -> None:
-        """Refuse more than one device, before any process is started.
-
-        Raises:
-            SystemExit: More than one.
-        """
-        if count > 1:
-            raise SystemExit(
-                f"Error: 3dgs was asked to train on {count} devices, but its density control works "
-                "on one: every process would grow other gaussians. Use --machine.num-devices 1."
-            )
+    one_device_because: ClassVar[str] = (
+        "in density control every process would grow other gaussians"
+    )
 
 
-class GaussianSplattingPipeline(VanillaPipeline):
-    """nerfstudio's pipeline on one device."""
-
-    def __init__(self, config: GaussianSplattingPipelineConfig, *args, **kwargs) -> None:
-        config.check_devices(kwargs.get("world_size", 1))
-        with one_line_errors():
-            test_poses = TestPoseProtocol.parse(config.test_poses)
-        super().__init__(config, *args, **kwargs)
-        self.test_poses = test_poses
-        assert self.datamanager.train_dataset is not None
-        cameras = self.datamanager.train_dataset.cameras.camera_to_worlds
-        self.viewer_start = StartAtPhoto(opencv_from_opengl(cameras[0].cpu()))
-        self.camera_frusta = camera_frusta(self)
-        if self.camera_frusta is not None:
-            self.initial_cameras = self.camera_frusta.checkbox  # Found here by the viewer.
-
-    def get_average_eval_image_metrics(
-        self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
-    ) -> dict[str, Any]:
-        """Average metrics of the held-out photos by the protocol `test_poses`, which is named."""
-        return score_held_out(self, self.test_poses, step, output_path, get_std)
+class GaussianSplattingPipeline(PerScenePipeline):
+    """Named in saved config.yml files."""

@@ -1,6 +1,6 @@
 """The fast radiance field as a nerfstudio model."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -28,7 +28,7 @@ from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, square
 from fm3d_plugins.nerf.network import RadianceField
 from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig, composited
 from fm3d_plugins.nerf.recipe import Recipe, recipe_for
-from fm3d_plugins.training import RunPlan
+from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 REFRESH_EVERY = 16
 """Steps between refreshes of the memory of where space is empty."""
@@ -79,17 +79,13 @@ class NerfModelConfig(RayModelConfig):
 
     def recipe(self, device_type: str, steps: int | None = None) -> Recipe:
         """The device's recipe with every option that is set here in its place."""
-        recipe = recipe_for(device_type, steps)
-        chosen = {name: value for name, value in vars(self).items() if value is not None}
-        return replace(recipe, **{name: chosen[name] for name in vars(recipe) if name in chosen})
+        return with_options(recipe_for(device_type, steps), self)
 
     def resolve(self, device_type: str, steps: int | None) -> RunPlan:
         """Fill in what is None, so that config.yml tells what was done."""
         self.check()
         recipe = self.recipe(device_type, steps)
-        for name in vars(self):
-            if hasattr(recipe, name):
-                setattr(self, name, getattr(recipe, name))
+        fill_in(self, recipe)
         self.depth.resolve(recipe.steps)
         sentence = (
             f"nerf on {device_type}: {recipe.steps} steps, {recipe.num_samples} samples per ray, "

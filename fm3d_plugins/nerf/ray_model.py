@@ -18,8 +18,7 @@ from nerfstudio.engine.callbacks import (
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor
 
-from fm3d_plugins.backends.image_loss import ssim
-from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, psnr
+from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     CAMERA_CONFIDENCE,
     GIVEN_CAMERAS,
@@ -125,19 +124,10 @@ class RayModel(Model):
 
     def corrected(self, rays: RayBundle) -> RayBundle:
         """Rays of training photos from the optimised cameras; others as they are."""
-        optimizer = self.camera_optimizer
-        if not self.training or not optimizer.is_on or rays.camera_indices is None:
+        if not self.training or not self.camera_optimizer.is_on or rays.camera_indices is None:
             return rays
         moved = dataclasses.replace(rays)
-        if optimizer.config.focal_length and self.given_cameras is not None:
-            photo = rays.camera_indices.flatten()
-            factor = optimizer.focal_factors()[photo, None]
-            axis = -self.given_cameras.camera_to_worlds.to(rays.origins)[photo, :, 2]
-            along = (rays.directions * axis).sum(-1, keepdim=True) * axis
-            # A longer focal length squeezes what is across the axis.
-            longer = rays.directions + (factor - 1) * along
-            moved.directions = torch.nn.functional.normalize(longer, dim=-1)
-        optimizer.apply_to_raybundle(moved)
+        self.camera_optimizer.apply_to_raybundle(moved)
         return moved
 
     def planes(
@@ -187,14 +177,8 @@ class RayModel(Model):
         """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side."""
         rendered = outputs["rgb"]
         target = composited(batch["image"].to(rendered), outputs["background"])
-        metrics = {"psnr": float(psnr(rendered, target)), "ssim": float(ssim(rendered, target))}
-        for metric in self.lpips_metrics:
-            distance = metric.distance(rendered, target)
-            if distance is not None:
-                metrics["lpips" if metric.network == "alex" else f"lpips_{metric.network}"] = (
-                    distance
-                )
-        return metrics, {"img": torch.cat([target, rendered], dim=1)}
+        images = {"img": torch.cat([target, rendered], dim=1)}
+        return image_metrics(rendered, target, self.lpips_metrics), images
 
     def get_rgba_image(
         self, outputs: dict[str, Tensor], output_name: str = "rgb"

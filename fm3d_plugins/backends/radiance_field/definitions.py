@@ -9,11 +9,15 @@ HIDDEN = 64
 """Width of the hidden layers."""
 GEOMETRY = 16
 """Outputs of the density network: the logarithm of the density, and 15 that only colour sees."""
-DIRECTION = 16
-"""Spherical harmonics of the viewing direction, degree 0 to 3."""
+SH_DEGREE = 3
+DIRECTION = (SH_DEGREE + 1) ** 2
+"""Spherical harmonics of the viewing direction."""
 
 SAMPLES_STEP = 16
 """Kernels take a multiple of this many samples per ray and features per position."""
+
+SHORTEST_CALM = 1e-9
+"""A calm distance below this is none."""
 
 INITIAL_DENSITY = 0.1
 """Density where the network's output is 0, per scene unit: a fresh field is nearly transparent."""

@@ -1,5 +1,7 @@
 """The radiance field on a CPU."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -9,6 +11,8 @@ from fm3d_plugins.backends.hash_grid import HashGridLayout
 from fm3d_plugins.backends.hash_grid.kernels import CHUNK, pull_back_all, scatter_all
 from fm3d_plugins.backends.hash_grid.numba_backend import level_rows
 from fm3d_plugins.backends.radiance_field.definitions import (
+    SH_DEGREE,
+    SHORTEST_CALM,
     FieldParameters,
     Intervals,
     RenderedRays,
@@ -24,9 +28,8 @@ from fm3d_plugins.backends.rasterizer.spherical_harmonics import sh_basis
 from fm3d_plugins.backends.simd import LANES
 from fm3d_plugins.backends.threads import run_kernel
 
-SH_DEGREE = 3
-SHORTEST = 1e-9
-"""A calm distance below this is none."""
+RAYS_AT_ONCE = 4096
+"""Rays whose features are held at once where no gradient is asked for."""
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -39,6 +42,59 @@ def _networks(matrices: tuple[Tensor, ...]) -> tuple[np.ndarray, ...]:
     if len(arrays) == 4:
         arrays[3] = np.pad(arrays[3], ((0, 0), (0, LANES - arrays[3].shape[1])))
     return tuple(arrays)
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """What a forward pass takes and what a backward pass needs of it."""
+
+    inputs: tuple[np.ndarray, ...]
+    """Rays, middles, lengths, what colours see of the direction, table."""
+    networks: tuple[np.ndarray, ...]
+    positions: np.ndarray
+    features: np.ndarray
+    densities: np.ndarray
+    layout: HashGridLayout
+    calm_distance: float
+
+
+def _rendered(
+    matrices: tuple[Tensor, ...],
+    of_direction: Tensor,
+    table: Tensor,
+    rays: Tensor,
+    intervals: Intervals,
+    layout: HashGridLayout,
+    calm_distance: float,
+) -> tuple[tuple[Tensor, Tensor, Tensor], _Forward]:
+    networks = _networks(matrices)
+    num_rays, num_samples = intervals.middles.shape
+    total = num_rays * num_samples
+    positions = np.empty((3, total), np.float32)
+    features = np.empty((total, layout.num_features), np.float32)
+    rgb = np.empty((num_rays, 3), np.float32)
+    weights = np.empty((num_rays, num_samples), np.float32)
+    densities = np.empty((num_rays, num_samples), np.float32)
+    inputs = (
+        _array(rays),
+        _array(intervals.middles),
+        _array(intervals.lengths),
+        _array(of_direction),
+        _array(table),
+    )
+    run_kernel(
+        render,
+        -(-num_rays // RAYS_PER_ITEM),
+        *inputs,
+        level_rows(layout),
+        networks,
+        positions,
+        features,
+        (rgb, weights, densities),
+    )
+    results = torch.from_numpy(rgb), torch.from_numpy(weights), torch.from_numpy(densities)
+    kept = _Forward(inputs, networks, positions, features, densities, layout, calm_distance)
+    return results, kept
 
 
 class _Render(torch.autograd.Function):
@@ -56,34 +112,11 @@ class _Render(torch.autograd.Function):
         layout,
         calm_distance,
     ):
-        networks = _networks((first, second, third, fourth))
-        num_rays, num_samples = intervals.middles.shape
-        total = num_rays * num_samples
-        positions = np.empty((3, total), np.float32)
-        features = np.empty((total, layout.num_features), np.float32)
-        rgb = np.empty((num_rays, 3), np.float32)
-        weights = np.empty((num_rays, num_samples), np.float32)
-        densities = np.empty((num_rays, num_samples), np.float32)
-        inputs = (
-            _array(rays),
-            _array(intervals.middles),
-            _array(intervals.lengths),
-            _array(of_direction),
-            _array(table),
+        matrices = (first, second, third, fourth)
+        results, ctx.kept = _rendered(
+            matrices, of_direction, table, rays, intervals, layout, calm_distance
         )
-        run_kernel(
-            render,
-            -(-num_rays // RAYS_PER_ITEM),
-            *inputs,
-            level_rows(layout),
-            networks,
-            positions,
-            features,
-            (rgb, weights, densities),
-        )
-        ctx.kept = (inputs, networks, positions, features, densities, layout, calm_distance)
         ctx.set_materialize_grads(True)
-        results = tuple(torch.from_numpy(array) for array in (rgb, weights, densities))
         ctx.mark_non_differentiable(results[2])
         return results
 
@@ -94,9 +127,10 @@ class _Render(torch.autograd.Function):
                 "The gradient of rendered rays was asked for twice, but the first time used up "
                 "what the forward pass had kept. Render again."
             )
-        inputs, networks, positions, features, densities, layout, calm_distance = ctx.kept
+        kept: _Forward = ctx.kept
         ctx.kept = None
-        rays, middles, lengths, of_direction, table = inputs
+        rays, middles, lengths, of_direction, table = kept.inputs
+        networks, positions, features = kept.networks, kept.positions, kept.features
         num_items = -(-len(rays) // RAYS_PER_ITEM)
         slots = np.zeros((num_items, sum(matrix.size for matrix in networks)), np.float32)
         d_of_direction = np.empty_like(of_direction)
@@ -109,12 +143,12 @@ class _Render(torch.autograd.Function):
             networks,
             tuple(np.ascontiguousarray(matrix.T) for matrix in networks),
             features,
-            densities,
-            np.float32(1 / max(calm_distance, SHORTEST)),
+            kept.densities,
+            np.float32(1 / max(kept.calm_distance, SHORTEST_CALM)),
             (_array(d_rgb), _array(d_weights)),
             (slots, d_of_direction),
         )
-        levels = level_rows(layout)
+        levels = level_rows(kept.layout)
         d_table = d_rays = None
         if ctx.needs_input_grad[0]:
             d_table = torch.zeros(table.shape)
@@ -144,20 +178,25 @@ def render_rays_numba(
 ) -> RenderedRays:
     """See `radiance_field.render_rays`; float32 on the CPU."""
     of_direction = sh_basis(directions, SH_DEGREE) @ parameters.color_direction
-    return RenderedRays(
-        *_Render.apply(
-            parameters.table,
-            parameters.density_hidden,
-            parameters.density_out,
-            parameters.color_geometry,
-            parameters.color_out,
-            of_direction,
-            torch.cat([origins, directions], dim=-1),
-            intervals,
-            layout,
-            calm_distance,
-        )
+    matrices = (
+        parameters.density_hidden,
+        parameters.density_out,
+        parameters.color_geometry,
+        parameters.color_out,
     )
+    rays = torch.cat([origins, directions], dim=-1)
+    differentiable = (parameters.table, *matrices, of_direction, rays)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiable):
+        return RenderedRays(*_Render.apply(*differentiable, intervals, layout, calm_distance))
+    parts = []
+    for start in range(0, len(rays), RAYS_AT_ONCE):
+        some = slice(start, start + RAYS_AT_ONCE)
+        own = Intervals(intervals.middles[some], intervals.lengths[some])
+        of_some = of_direction[some], parameters.table, rays[some]
+        parts.append(_rendered(matrices, *of_some, own, layout, calm_distance)[0])
+    if len(parts) == 1:
+        return RenderedRays(*parts[0])
+    return RenderedRays(*(torch.cat(pieces) for pieces in zip(*parts, strict=True)))
 
 
 @torch.no_grad()

@@ -7,16 +7,14 @@ from fm3d_plugins.backends.hash_grid import HashGridBackend, HashGridLayout, enc
 from fm3d_plugins.backends.radiance_field.definitions import (
     INITIAL_DENSITY,
     MAX_LOG_DENSITY,
+    SH_DEGREE,
+    SHORTEST_CALM,
     FieldParameters,
     Intervals,
     RenderedRays,
 )
 from fm3d_plugins.backends.rasterizer.spherical_harmonics import sh_basis
 from fm3d_plugins.geometry.volume_rendering import weights_from_density
-
-SH_DEGREE = 3
-SHORTEST = 1e-9
-"""A calm distance below this is none."""
 
 
 def contract_to_cube(points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
@@ -59,7 +57,7 @@ def render_rays_torch(
     positions = origins[:, None] + middles[..., None] * directions[:, None]
     geometry = geometry_of(parameters, positions.flatten(0, 1), layout, grid_backend)
     geometry = geometry.unflatten(0, middles.shape)
-    calm = (middles / max(calm_distance, SHORTEST)).square().clamp_max(1.0)
+    calm = (middles / max(calm_distance, SHORTEST_CALM)).square().clamp_max(1.0)
     densities = _scale_gradient(density_of(geometry), calm)
     weights, _ = weights_from_density(densities, intervals.lengths)
     of_direction = sh_basis(directions, SH_DEGREE) @ parameters.color_direction

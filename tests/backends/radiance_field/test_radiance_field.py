@@ -176,3 +176,16 @@ def test_a_gradient_asked_for_twice_says_why_it_cannot_be_had():
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="Render again"):
         loss.backward()
+
+
+def test_without_gradients_blocks_of_rays_give_equal_bits(monkeypatch):
+    from fm3d_plugins.backends.radiance_field import numba_backend
+
+    parameters, rays = FieldParameters(*make_parameters()), make_rays()
+    whole = render_rays(parameters, LAYOUT, *rays, backend="numba")
+    assert whole.rgb.requires_grad
+    monkeypatch.setattr(numba_backend, "RAYS_AT_ONCE", 32)
+    with torch.no_grad():
+        parts = render_rays(parameters, LAYOUT, *rays, backend="numba")
+    for name in ("rgb", "weights", "densities"):
+        assert torch.equal(getattr(parts, name), getattr(whole, name).detach())
