@@ -7,23 +7,25 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fm3d_plugins"
 
 LAYERS = [
-    {"cache_folder", "compatibility", "progress"},
+    {"cache_folder", "compatibility", "memory", "progress"},
     {"geometry", "network_photos", "photo_pixels", "photos", "scene", "io"},
     {
         "backends",
         "camera_optimization",
         "data",
         "depth_supervision",
+        "feedforward",
         "input_checks",
+        "nn",
         "training",
         "viewer",
     },
-    {"gaussian_splatting", "nerf"},
+    {"gaussian_splatting", "nerf", "vggt"},
     {"estimators"},
     {"dataparsers", "cli"},
     {"method_configs"},
 ]
-METHODS = {"gaussian_splatting", "nerf"}
+METHODS = {"gaussian_splatting", "nerf", "vggt"}
 """A method never imports another method."""
 
 

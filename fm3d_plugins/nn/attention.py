@@ -1,0 +1,185 @@
+"""Self-attention with one fused projection, and the transformer block around it.
+
+Weights may be stored in a smaller type than the stream of tokens (bfloat16 under float32): every
+matrix product then runs in the weights' type, while norms, layer scales and the stream keep their
+own. That is what autocast does, without its copies.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fm3d_plugins.nn.positions import RotaryTables, rotate
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors one after the other along the first axis; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the exact GELU between them."""
+
+    def __init__(self, width: int, hidden_width: int, output_width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden_width)
+        self.fc2 = nn.Linear(hidden_width, output_width)
+
+    def forward(
+        self, features: Float[Tensor, "*batch channel"]
+    ) -> Float[Tensor, "*batch out_channel"]:
+        """In the weights' type, whatever the type of the features."""
+        return self.fc2(functional.gelu(self.fc1(features.to(self.fc1.weight.dtype))))
+
+
+@dataclass(frozen=True)
+class HeadFeatures:
+    """Queries, keys and values of all heads."""
+
+    queries: Float[Tensor, "sequence token head feature"]
+    keys: Float[Tensor, "sequence token head feature"]
+    values: Float[Tensor, "sequence token head feature"]
+
+    @staticmethod
+    def joined(parts: "Sequence[HeadFeatures]") -> "HeadFeatures":
+        """Those of several groups of sequences one after the other."""
+        return HeadFeatures(
+            joined([part.queries for part in parts]),
+            joined([part.keys for part in parts]),
+            joined([part.values for part in parts]),
+        )
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017); one linear layer makes q, k and v.
+
+    Args:
+        normalize_heads: LayerNorm over the channels of each head of q and k, before positions.
+    """
+
+    def __init__(self, width: int, num_heads: int, *, normalize_heads: bool = False) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(
+                f"{num_heads} heads cannot share {width} channels evenly. Choose a width that is "
+                "a multiple of the number of heads."
+            )
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = nn.LayerNorm(width // num_heads) if normalize_heads else nn.Identity()
+        self.k_norm = nn.LayerNorm(width // num_heads) if normalize_heads else nn.Identity()
+        self.proj = nn.Linear(width, width)
+
+    def project(
+        self,
+        tokens: Float[Tensor, "sequence token channel"],
+        positions: RotaryTables | None = None,
+    ) -> HeadFeatures:
+        """Queries, keys and values, normalised and turned by their positions."""
+        features = self.qkv(tokens.to(self.qkv.weight.dtype))
+        queries, keys, values = features.unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        # Norm and rotation in the type of the tokens: bfloat16 holds angles too coarsely.
+        queries = self.q_norm(queries.to(tokens.dtype))
+        keys = self.k_norm(keys.to(tokens.dtype))
+        if positions is not None:
+            queries, keys = rotate(queries, positions), rotate(keys, positions)
+        return HeadFeatures(queries.to(values.dtype), keys.to(values.dtype), values)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "sequence token channel"],
+        positions: RotaryTables | None = None,
+        group: int = 1,
+    ) -> Float[Tensor, "sequence token channel"]:
+        """What each token gathers, in the weights' type; `group` as in `attend`."""
+        return self.proj(attend(self.project(tokens, positions), group))
+
+
+def attend(features: HeadFeatures, group: int = 1) -> Float[Tensor, "sequence token channel"]:
+    """Softmax attention, heads concatenated.
+
+    Args:
+        group: This many consecutive sequences attend to each other as if they were one.
+    """
+    num_sequences, length = features.queries.shape[:2]
+    queries, keys, values = (
+        each.reshape(num_sequences // group, group * length, *each.shape[2:]).transpose(1, 2)
+        for each in (features.queries, features.keys, features.values)
+    )
+    attended = functional.scaled_dot_product_attention(queries, keys, values)
+    return attended.transpose(1, 2).reshape(num_sequences, length, -1)
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel on a residual branch (Touvron et al. 2021)."""
+
+    def __init__(self, width: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), initial))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm block: tokens += scale * attention(norm(tokens)), then the same with an MLP.
+
+    Args:
+        eps: Of the two LayerNorms over channels (those of q and k have torch's own, 1e-5).
+        layer_scale: Initial factor of both branches.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float | int = 4,
+        eps: float = 1e-5,
+        layer_scale: float = 0.01,
+        normalize_heads: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.attn = SelfAttention(width, num_heads, normalize_heads=normalize_heads)
+        self.ls1 = LayerScale(width, layer_scale)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, int(width * mlp_ratio), width)
+        self.ls2 = LayerScale(width, layer_scale)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "sequence token channel"],
+        positions: RotaryTables | None = None,
+        group: int = 1,
+    ) -> Float[Tensor, "sequence token channel"]:
+        """Tokens after the block; `group` as in `attend`. Differentiable."""
+        attended = self.attn(self.norm1(tokens), positions, group)
+        tokens = torch.addcmul(tokens, attended, self.ls1.gamma)
+        return torch.addcmul(tokens, self.mlp(self.norm2(tokens)), self.ls2.gamma)
+
+    def update_(
+        self,
+        tokens: Float[Tensor, "sequence token channel"],
+        positions: RotaryTables | None = None,
+        group: int = 1,
+        *,
+        sequences_per_pass: int,
+    ) -> None:
+        """The same in place and without gradients, a few sequences at a time.
+
+        Only queries, keys, values and what is attended exist for all sequences of a group at
+        once; the wide layers hold `sequences_per_pass` of them.
+        """
+        if group == 1 and len(tokens) > sequences_per_pass:
+            for part in tokens.split(sequences_per_pass):
+                self.update_(part, positions, sequences_per_pass=sequences_per_pass)
+            return
+        parts = tokens.split(sequences_per_pass)
+        projected = [self.attn.project(self.norm1(part), positions) for part in parts]
+        attended = attend(HeadFeatures.joined(projected), group)
+        del projected
+        for part, part_attended in zip(parts, attended.split(sequences_per_pass), strict=True):
+            part.addcmul_(self.attn.proj(part_attended), self.ls1.gamma)
+            part.addcmul_(self.mlp(self.norm2(part)), self.ls2.gamma)

@@ -1,0 +1,1 @@
+"""VGGT: cameras, depth, points and tracks of many photos in one forward pass."""

@@ -1,0 +1,243 @@
+"""VGGT, the visual geometry grounded transformer (Wang et al. 2025): the whole network."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fm3d_plugins.nn.attention import joined
+from fm3d_plugins.vggt.aggregator import Aggregator, AggregatorConfig
+from fm3d_plugins.vggt.camera_head import CameraHead, CameraHeadConfig
+from fm3d_plugins.vggt.dense_head import (
+    DenseHead,
+    DenseHeadConfig,
+    depth_and_confidence,
+    points_and_confidence,
+)
+from fm3d_plugins.vggt.track_head import TrackHead, TrackHeadConfig
+
+PUBLISHED_BACKBONE = AggregatorConfig()
+PUBLISHED_CAMERA = CameraHeadConfig()
+PUBLISHED_DENSE = DenseHeadConfig()
+PUBLISHED_TRACKS = TrackHeadConfig()
+HEADS = ("camera", "depth", "points", "tracks")
+FRAMES_PER_PASS_CUDA = 8
+FRAMES_PER_PASS_CPU = 2
+"""More saves no time on a CPU, and the dense heads need some 300 MB a frame."""
+
+
+@dataclass(frozen=True)
+class VGGTOutputs:
+    """What the heads say; none where a head was not asked. Batch axes are those of the images."""
+
+    pose_encodings: list[Float[Tensor, "*batch view 9"]] | None = None
+    """After every round of the camera head, the last being the best: `pose_encoding.decode`."""
+    depth: Float[Tensor, "*batch view height width"] | None = None
+    """z coordinate in the camera frame, in the scene's own units."""
+    depth_confidence: Float[Tensor, "*batch view height width"] | None = None
+    """Above 1; only its order means something."""
+    points: Float[Tensor, "*batch view height width 3"] | None = None
+    """In the first photo's camera frame (OpenCV), same units."""
+    points_confidence: Float[Tensor, "*batch view height width"] | None = None
+    tracks: list[Float[Tensor, "*batch view point 2"]] | None = None
+    """(x, y) in pixels, after every round of the track head."""
+    visibility: Float[Tensor, "*batch view point"] | None = None
+    """Probability that the point is seen."""
+    track_confidence: Float[Tensor, "*batch view point"] | None = None
+    """Probability that the position is right."""
+
+
+class VGGT(nn.Module):
+    """Backbone and heads; the defaults are the published network of 1.26e9 parameters.
+
+    Attributes are named as in the published state dict (`weights.load_official`). A head whose
+    config is none does not exist. Builds on `torch.device("meta")` too.
+    """
+
+    def __init__(
+        self,
+        *,
+        aggregator: AggregatorConfig = PUBLISHED_BACKBONE,
+        camera: CameraHeadConfig | None = PUBLISHED_CAMERA,
+        depth: DenseHeadConfig | None = PUBLISHED_DENSE,
+        points: DenseHeadConfig | None = PUBLISHED_DENSE,
+        tracks: TrackHeadConfig | None = PUBLISHED_TRACKS,
+    ) -> None:
+        super().__init__()
+        width, patch_size = 2 * aggregator.width, aggregator.patch_size
+        self.aggregator = Aggregator(aggregator)
+        self.camera_head = camera and CameraHead(camera, width)
+        self.point_head = points and DenseHead(points, width, 4, patch_size=patch_size)
+        self.depth_head = depth and DenseHead(depth, width, 2, patch_size=patch_size)
+        self.track_head = tracks and TrackHead(tracks, width, patch_size)
+        last = aggregator.depth - 1
+        self.layers = {
+            "camera": (last,),
+            "depth": depth.layers if depth else (),
+            "points": points.layers if points else (),
+            "tracks": tracks.maps.layers if tracks else (),
+        }
+        unknown = {layer for layers in self.layers.values() for layer in layers} - set(
+            range(aggregator.depth)
+        )
+        if unknown:
+            raise ValueError(
+                f"The heads read the layers {sorted(unknown)}, but the backbone has layers 0 to "
+                f"{last}. Make the backbone deeper or change the heads' `layers`."
+            )
+
+    def matrix_names(self) -> set[str]:
+        """State dict names of what `store` converts: the backbone's linear layers and patches."""
+        return {
+            f"aggregator.{name}.{parameter}"
+            for name, module in self.aggregator.named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d)
+            for parameter, _ in module.named_parameters(recurse=False)
+        }
+
+    def store(self, dtype: torch.dtype) -> "VGGT":
+        """Keep the backbone's matrices in this type and return self.
+
+        With bfloat16 they need half of the memory and their products less time. Norms, layer
+        scales, the stream of tokens and the heads stay as they are.
+        """
+        for name in self.matrix_names():
+            parameter = self.get_parameter(name)
+            parameter.data = parameter.data.to(dtype)
+        return self
+
+    def forward(
+        self,
+        images: Float[Tensor, "*batch view 3 height width"],
+        query_points: Float[Tensor, "*batch point 2"] | None = None,
+        *,
+        heads: Sequence[str] = HEADS,
+        frames_per_pass: int | None = None,
+    ) -> VGGTOutputs:
+        """Geometry of one or several scenes.
+
+        Args:
+            images: RGB in [0, 1], sides multiples of the patch size; the first photo's camera is
+                the world, the order of the others has no influence.
+            query_points: (x, y) in pixels of the first photo, to be tracked; without them there
+                are no tracks. Here the centre of the first pixel is (0, 0), as published.
+            heads: Which outputs to compute: `camera`, `depth`, `points`, `tracks`. Only what
+                these read is kept.
+            frames_per_pass: Photos that the heads and, without gradients, the layers within
+                photos work on at once; bounds the memory and has no other influence. By default
+                8, or 2 on a CPU.
+
+        Raises:
+            ValueError: For sizes or heads that the network does not have.
+        """
+        if frames_per_pass is None:
+            frames_per_pass = FRAMES_PER_PASS_CUDA if images.is_cuda else FRAMES_PER_PASS_CPU
+        self._check(images, query_points, heads, frames_per_pass)
+        if query_points is None:
+            heads = [head for head in heads if head != "tracks"]
+        batch = images.shape[:-4]
+        scenes = images.reshape(-1, *images.shape[-4:])
+        layers = {layer for head in heads for layer in self.layers[head]}
+        kept = self.aggregator(scenes, layers, frames_per_pass=frames_per_pass) if layers else {}
+        size = self.aggregator.config.patch_size
+        tokens = Tokens(
+            kept,
+            grid=(images.shape[-2] // size, images.shape[-1] // size),
+            num_special=self.aggregator.num_special,
+            frames_per_pass=frames_per_pass,
+        )
+        results: dict[str, Any] = {}
+        if "camera" in heads and self.camera_head is not None:
+            camera_tokens = kept[self.layers["camera"][0]][:, :, 0]
+            results["pose_encodings"] = self.camera_head(camera_tokens)
+        if "depth" in heads and self.depth_head is not None:
+            maps = tokens.per_photo(self.layers["depth"], self.depth_head, depth_and_confidence)
+            results["depth"], results["depth_confidence"] = maps
+        if "points" in heads and self.point_head is not None:
+            maps = tokens.per_photo(self.layers["points"], self.point_head, points_and_confidence)
+            results["points"], results["points_confidence"] = maps
+        if "tracks" in heads and self.track_head is not None and query_points is not None:
+            extractor = self.track_head.feature_extractor
+            (maps,) = tokens.per_photo(self.layers["tracks"], extractor, lambda raw: (raw,))
+            queries = query_points.reshape(-1, *query_points.shape[-2:])
+            tracks, visibility, confidence = self.track_head.tracker(queries, maps)
+            results |= {"tracks": tracks, "visibility": visibility, "track_confidence": confidence}
+        return VGGTOutputs(**{name: _with_batch(value, batch) for name, value in results.items()})
+
+    def _check(
+        self,
+        images: Float[Tensor, "*batch view 3 height width"],
+        query_points: Float[Tensor, "*batch point 2"] | None,
+        heads: Sequence[str],
+        frames_per_pass: int,
+    ) -> None:
+        """Refuse what would fail deep inside, or silently do nothing."""
+        absent = [head for head in heads if not self.layers.get(head)]
+        if absent:
+            present = [head for head in HEADS if self.layers[head]]
+            raise ValueError(
+                f"This network has no head {', '.join(map(repr, absent))}; it has "
+                f"{', '.join(present)}. Ask for those in `heads`."
+            )
+        if query_points is not None and "tracks" not in heads:
+            raise ValueError(
+                "There are query points, but `tracks` is not among the heads "
+                f"({', '.join(heads)}). Add it, or leave the query points out."
+            )
+        if frames_per_pass < 1 or images.shape[-4] < 1:
+            raise ValueError(
+                f"Found {images.shape[-4]} photos and frames_per_pass={frames_per_pass}; "
+                "expected at least 1 of both."
+            )
+        height, width = images.shape[-2:]
+        size = self.aggregator.config.patch_size
+        if height % size or width % size or not height or not width:
+            raise ValueError(
+                f"The images have {height} x {width} pixels; both sides must be multiples of "
+                f"{size}. Scale or crop them."
+            )
+        if query_points is not None and self.track_head is not None:
+            smallest = self.track_head.config.smallest_side
+            if min(height, width) < smallest:
+                raise ValueError(
+                    f"The images have {height} x {width} pixels; tracks need sides of at least "
+                    f"{smallest}. Use larger images, or leave the query points out."
+                )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The backbone's tokens by layer, and how dense heads read them."""
+
+    layers: dict[int, Float[Tensor, "batch view token channel"]]
+    grid: tuple[int, int]
+    """Patches in a column and in a row."""
+    num_special: int
+    """Tokens before the patches."""
+    frames_per_pass: int
+
+    def per_photo(
+        self,
+        layers: Sequence[int],
+        head: nn.Module,
+        finish: Callable[[Tensor], tuple[Tensor, ...]],
+    ) -> list[Float[Tensor, "batch view ..."]]:
+        """A dense head's output, activated by `finish`, computed a few photos at a time."""
+        batch, views = self.layers[layers[0]].shape[:2]
+        frames = [self.layers[layer].flatten(0, 1)[:, self.num_special :] for layer in layers]
+        parts = [
+            finish(head(chunk, self.grid))
+            for chunk in zip(*(frame.split(self.frames_per_pass) for frame in frames), strict=True)
+        ]
+        columns = zip(*parts, strict=True)
+        return [joined(column).unflatten(0, (batch, views)) for column in columns]
+
+
+def _with_batch(value: Any, batch: Sequence[int]) -> Any:
+    """A tensor, or a list of tensors, with the images' batch axes in place of one."""
+    if isinstance(value, list):
+        return [_with_batch(each, batch) for each in value]
+    return value.reshape(*batch, *value.shape[1:])

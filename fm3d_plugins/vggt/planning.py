@@ -1,0 +1,181 @@
+"""What a run of VGGT will need, and how it is cut so that the memory suffices."""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from fm3d_plugins.vggt.network import VGGT
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+RESERVE = 0.9
+"""Of the available memory that is planned with."""
+
+FIXED_BYTES = 300 << 20
+"""Of the libraries' own buffers."""
+
+HEAD_BYTES_PER_PIXEL = 2000
+"""Of the depth head for one photo of its pass: the fused maps at two resolutions, and copies."""
+
+FEWEST_AT_ONCE = 2
+"""Photos: with fewer a network of views has nothing to compare."""
+
+PROBE_SECONDS = 0.15
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the photos and the network ask for."""
+
+    num_photos: int
+    height: int
+    """Network pixels."""
+    width: int
+    fixed_bytes: int
+    """Weights and what is needed whatever the number of photos."""
+    bytes_per_photo: int
+    """Of each photo seen at once."""
+    flops_per_photo: float
+    flops_per_pair: float
+    """Of each pair of photos seen at once, counted both ways: attention among photos."""
+
+    def bytes(self, photos: int) -> int:
+        """Peak memory with so many photos at once."""
+        return self.fixed_bytes + photos * self.bytes_per_photo
+
+    def flops(self, photos: int) -> float:
+        """Operations for so many photos at once."""
+        return photos * self.flops_per_photo + photos**2 * self.flops_per_pair
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the photos are worked on."""
+
+    precision: str
+    photos_at_once: int
+    frames_per_pass: int
+    bytes: int
+    """Expected peak."""
+    seconds: float
+    """Expected, for all photos."""
+    sentence: str
+    """Tells the user."""
+
+
+def workload(
+    network: VGGT, num_photos: int, height: int, width: int, precision: torch.dtype
+) -> Workload:
+    """Memory and operations of a network; it may be on the meta device.
+
+    The stream of tokens and the layers that the depth head reads are float32; queries, keys,
+    values and what is attended exist for all photos at once, in the matrices' precision.
+    """
+    config = network.aggregator.config
+    rows, columns = height // config.patch_size, width // config.patch_size
+    tokens = rows * columns + 1 + config.num_registers
+    size = torch.empty((), dtype=precision).element_size()
+    kept = len(set(network.layers["camera"]) | set(network.layers["depth"]))
+    stream = 4 * tokens * config.width
+    of_photo = stream * (1 + 2 * kept) + 5 * size * tokens * config.width + 24 * height * width
+    heads = [network.camera_head, network.depth_head]
+    head_bytes = sum(4 * p.numel() for head in heads if head for p in head.parameters())
+    matrices = network.matrix_names()
+    backbone = list(network.aggregator.named_parameters())
+    body = sum(p.numel() * (size if f"aggregator.{n}" in matrices else 4) for n, p in backbone)
+    in_pass = HEAD_BYTES_PER_PIXEL * height * width + 12 * stream
+    layers = 2 * sum(p.numel() for n, p in backbone if p.ndim >= 2)
+    within = 4 * tokens**2 * config.width * (2 * config.depth)  # Of DINOv2 too.
+    return Workload(
+        num_photos=num_photos,
+        height=height,
+        width=width,
+        fixed_bytes=int(body + head_bytes + in_pass + FIXED_BYTES),
+        bytes_per_photo=int(of_photo),
+        flops_per_photo=float(tokens * layers + within),
+        flops_per_pair=float(4 * tokens**2 * config.width * config.depth),
+    )
+
+
+def choose_precision(precision: Precision, device: torch.device) -> str:
+    """bfloat16 where the device multiplies it fast, on older GPUs float16, else float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float16"
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bfloat16" if device.type == "cpu" and supported() else "float32"
+
+
+def make_plan(
+    work: Workload,
+    *,
+    precision: str,
+    device: torch.device,
+    available: int,
+    chunk_size: int | None,
+    frames_per_pass: int,
+) -> Plan:
+    """As many photos at once as memory holds, or as asked for, in equal chunks.
+
+    Args:
+        available: Bytes that may be used.
+        chunk_size: Most photos at once; None: what fits.
+
+    Raises:
+        ValueError: Not even two photos fit, or not as many as asked for.
+    """
+    usable = int(RESERVE * available)
+    fitting = (usable - work.fixed_bytes) // work.bytes_per_photo
+    least = min(FEWEST_AT_ONCE, work.num_photos)
+    wanted = least if chunk_size is None else min(chunk_size, work.num_photos)
+    if fitting < wanted:
+        raise ValueError(
+            f"vggt needs {_gib(work.bytes(wanted))} for {wanted} photos of {work.width} x "
+            f"{work.height} pixels at once in {precision}, but {_gib(usable)} of memory may be "
+            f"used. Expected at least that. {_advice(chunk_size, precision)}"
+        )
+    at_once = min(work.num_photos, fitting if chunk_size is None else wanted)
+    seconds = work.flops(at_once) / _speed(precision, device) * (work.num_photos / at_once)
+    parts = "all at once" if at_once == work.num_photos else f"at most {at_once} at once"
+    sentence = (
+        f"vggt on {device.type} in {precision}: {work.num_photos} photos of {work.width} x "
+        f"{work.height}, {parts}; about {_gib(work.bytes(at_once))} of memory and {_time(seconds)}."
+    )
+    return Plan(precision, at_once, frames_per_pass, work.bytes(at_once), seconds, sentence)
+
+
+def _speed(precision: str, device: torch.device) -> float:
+    """Operations per second of a matrix product of the size of one photo's MLP, just measured."""
+    dtype = DTYPES[precision]
+    left = torch.zeros(1024, 1024, dtype=dtype, device=device)
+    right = torch.zeros(1024, 4096, dtype=dtype, device=device)
+    torch.matmul(left, right)
+    count, start = 0, time.perf_counter()
+    while count == 0 or time.perf_counter() - start < PROBE_SECONDS:
+        torch.matmul(left, right)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        count += 1
+    return count * 2 * left.numel() * right.shape[1] / (time.perf_counter() - start)
+
+
+def _advice(chunk_size: int | None, precision: str) -> str:
+    ideas = ["a lower --resolution", "closing other programs", "--memory-gib if more may be used"]
+    if chunk_size is not None:
+        ideas.insert(0, "a smaller --chunk-size")
+    if precision == "float32":
+        ideas.insert(0, "--precision bfloat16")
+    return f"Try {', '.join(ideas)}, or the estimator sfm."
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
