@@ -3,7 +3,16 @@
 import subprocess
 import sys
 
-HEAVY = ("numba", "llvmlite", "pycolmap", "lpips", "safetensors", "filelock", "scipy.spatial")
+HEAVY = (
+    "numba",
+    "llvmlite",
+    "pycolmap",
+    "lpips",
+    "safetensors",
+    "filelock",
+    "huggingface_hub",
+    "scipy.spatial",
+)
 """Modules that may be imported on first use only."""
 
 SCRIPT = """
@@ -14,6 +23,7 @@ import nerfstudio.models.splatfacto, nerfstudio.data.datamanagers.full_images_da
 before = set(sys.modules)
 import fm3d_plugins.method_configs.gaussian_splatting
 import fm3d_plugins.method_configs.nerf
+import fm3d_plugins.method_configs.vggt
 import fm3d_plugins.dataparsers.estimated
 import torch
 print(sorted(set(sys.modules) - before))

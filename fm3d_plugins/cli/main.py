@@ -13,10 +13,15 @@ COMMANDS = {
         "fm3d_plugins.cli.evaluate:run",
         "score a run under several test-pose protocols",
     ),
+    "export": (
+        "fm3d_plugins.cli.export:run",
+        "points, cameras and depth of a feed-forward run as files",
+    ),
     "export-cameras": (
         "fm3d_plugins.cli.export_cameras:run",
         "a run's optimised cameras as transforms.json and COLMAP model",
     ),
+    "weights": ("fm3d_plugins.cli.weights:run", "published weights: list, fetch, verify, find"),
     "sample": ("fm3d_plugins.cli.sample:run", "write a synthetic capture to try things on"),
 }
 """Name: where its `run(arguments)` is, and one line of help."""

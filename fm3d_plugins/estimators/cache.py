@@ -2,24 +2,16 @@
 
 import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.photos import PhotoSet
 from fm3d_plugins.scene import FORMAT, SceneGeometry
-
-
-def cache_folder(cache_dir: Path | None = None) -> Path:
-    """The folder of all caches: the argument, FM3D_CACHE_DIR, or the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    chosen = cache_dir or os.environ.get("FM3D_CACHE_DIR")
-    return Path(chosen).expanduser() if chosen else user_cache_path("fm3d_plugins")
 
 
 def cache_key(estimator: Estimator, photos: PhotoSet) -> str:

@@ -1,0 +1,34 @@
+"""Published weights: the catalogue, finding or fetching them, and loading them safely.
+
+tensors = load(locate("facebook/VGGT-1B"))
+"""
+
+from fm3d_plugins.backends.checkpoints.catalogue import (
+    CATALOGUE,
+    UNKNOWN_LICENCE,
+    Licence,
+    PublishedCheckpoint,
+)
+from fm3d_plugins.backends.checkpoints.loading import Verification, load, verify
+from fm3d_plugins.backends.checkpoints.locating import (
+    CheckpointFile,
+    FoundFile,
+    find,
+    is_offline,
+    locate,
+)
+
+__all__ = [
+    "CATALOGUE",
+    "UNKNOWN_LICENCE",
+    "CheckpointFile",
+    "FoundFile",
+    "Licence",
+    "PublishedCheckpoint",
+    "Verification",
+    "find",
+    "is_offline",
+    "load",
+    "locate",
+    "verify",
+]

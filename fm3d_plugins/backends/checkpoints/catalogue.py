@@ -1,0 +1,121 @@
+"""Published checkpoints: where they are, what their files are called, and what they permit."""
+
+from dataclasses import dataclass
+
+HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What may be done with a checkpoint, in short; the text at `url` is what counts."""
+
+    name: str
+    permits: str
+    """One line, complete with what it forbids."""
+    commercial: bool | None
+    """Whether commercial use is permitted; None when it is not known."""
+    url: str
+    """Where its text is; empty when that is not known."""
+
+
+UNKNOWN_LICENCE = Licence(
+    name="unknown",
+    permits="what you may do with it is yours to find out",
+    commercial=None,
+    url="",
+)
+"""Of a file that is not one of the catalogue's."""
+
+VGGT_NON_COMMERCIAL = Licence(
+    name="CC BY-NC 4.0",
+    permits="research and other non-commercial use, with attribution; no commercial use",
+    commercial=False,
+    url=f"{HUB}/facebook/VGGT-1B",
+)
+VGGT_LICENCE_1 = Licence(
+    name="VGGT License v1",
+    permits=(
+        "commercial use, with acknowledgement in publications; no military, weapons or nuclear "
+        "use, no operation of critical infrastructure, transportation or heavy machinery"
+    ),
+    commercial=True,
+    url="https://github.com/facebookresearch/vggt/blob/main/LICENSE.txt",
+)
+
+
+@dataclass(frozen=True)
+class PublishedCheckpoint:
+    """One repository of the Hugging Face hub that holds one network's weights."""
+
+    name: str
+    """`organisation/name` on the hub."""
+    files: tuple[str, ...]
+    """File names that hold the weights, the preferred one first."""
+    licence: Licence
+    is_gated: bool
+    """Whether the hub asks for a log-in and the acceptance of terms before it hands them out."""
+    num_tensors: int
+    num_parameters: int
+    estimator: str
+    """The word of the estimator and method that uses it."""
+
+    def url(self, file: str) -> str:
+        """Where a browser gets a file of it."""
+        return f"{HUB}/{self.name}/resolve/main/{file}"
+
+
+CATALOGUE: dict[str, PublishedCheckpoint] = {
+    checkpoint.name: checkpoint
+    for checkpoint in (
+        PublishedCheckpoint(
+            name="facebook/VGGT-1B",
+            files=("model.safetensors", "model.pt"),
+            licence=VGGT_NON_COMMERCIAL,
+            is_gated=False,
+            num_tensors=1797,
+            num_parameters=1_256_537_516,
+            estimator="vggt",
+        ),
+        PublishedCheckpoint(
+            name="facebook/VGGT-1B-Commercial",
+            files=("vggt_1B_commercial.pt",),
+            licence=VGGT_LICENCE_1,
+            is_gated=True,
+            num_tensors=1797,
+            num_parameters=1_256_537_516,
+            estimator="vggt",
+        ),
+    )
+}
+"""By name. No hashes stand here: the hub tells each file's when it is fetched."""
+
+
+def require_commercial(
+    licence: Licence, what: str, published: PublishedCheckpoint | None = None
+) -> None:
+    """Refuse weights that may not, or perhaps may not, be used commercially.
+
+    Args:
+        what: The weights as the user named them.
+        published: Their row of the catalogue; its estimator's commercial ones are named.
+
+    Raises:
+        ValueError: The licence forbids commercial use or is not known.
+    """
+    if licence.commercial:
+        return
+    others = [
+        row.name
+        for row in CATALOGUE.values()
+        if row.licence.commercial and (published is None or row.estimator == published.estimator)
+    ]
+    found = (
+        f"The licence of {what} is unknown"
+        if licence.commercial is None
+        else f"The licence of {what}, {licence.name}, forbids commercial use"
+    )
+    raise ValueError(
+        f"{found}, and commercial use was asked for. Expected weights whose licence permits it: "
+        f"{', '.join(others) or 'none is published'}. Use those, or leave the option out if your "
+        "use is not commercial."
+    )

@@ -1,0 +1,118 @@
+"""`fm3d weights list|fetch|verify|path`: the published weights on this computer."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from fm3d_plugins.backends.checkpoints import CATALOGUE, FoundFile, find, locate, verify
+from fm3d_plugins.backends.checkpoints.downloading import absent
+
+_Name = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+_NameOrPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_PATH")]
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse the word and its options, and do it.
+
+    Raises:
+        ValueError: No such word or weights, the licence is refused, or a file is damaged.
+        OSError: Weights are absent and cannot be fetched.
+    """
+    words = {"list": list_weights, "fetch": fetch, "verify": verify_file, "path": print_path}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            "usage: fm3d weights WORD ...   (fm3d weights WORD --help tells more)\n\n"
+            "  list                            names, licences, and what is on this computer\n"
+            "  fetch NAME [--commercial-only]  bring weights here once, checked\n"
+            "  verify NAME_OR_PATH             compare a file with its hash, and open it\n"
+            "  path NAME                       print where the file is, and nothing else"
+        )
+        return
+    word, *rest = arguments
+    if word not in words:
+        raise ValueError(
+            f"fm3d weights has no word {word!r}. Expected one of: {', '.join(words)}. "
+            "Run `fm3d weights --help`."
+        )
+    tyro.cli(words[word], prog=f"fm3d weights {word}", args=rest)
+
+
+def list_weights() -> None:
+    """List the published weights, their licences, and which are here. Contacts nothing."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_lines=True)
+    for column in ("name", "method", "licence", "commercial", "size", "where"):
+        table.add_column(column, overflow="fold")
+    for name, published in CATALOGUE.items():
+        found = find(name)
+        licence = published.licence
+        table.add_row(
+            name,
+            published.estimator,
+            licence.name,
+            "yes" if licence.commercial else "no",
+            f"{found.path.stat().st_size / 1e9:.2f} GB" if found else "-",
+            str(found.path) if found else "absent" + (" (log-in)" if published.is_gated else ""),
+        )
+    console = Console()
+    console.print(table)
+    for published in CATALOGUE.values():
+        licence = published.licence
+        text = f"{licence.name}: {licence.permits}. {licence.url}"
+        console.print(text, markup=False, highlight=False)
+
+
+def fetch(name: _Name, commercial_only: bool = False) -> None:
+    """Bring published weights to this computer; nothing is contacted if they are here.
+
+    An interrupted download goes on where it stopped. What arrives is compared with the hub's
+    hash before it counts.
+
+    Args:
+        name: A name that `fm3d weights list` shows.
+        commercial_only: Refuse weights whose licence forbids commercial use.
+    """
+    from nerfstudio.utils.rich_utils import CONSOLE
+
+    file = locate(name, commercial_only=commercial_only)
+    CONSOLE.print(f"{name} is at {file.path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def verify_file(name_or_path: _NameOrPath) -> None:
+    """Read a whole file of weights: compare its hash with the recorded one, and open it.
+
+    Args:
+        name_or_path: A name that `fm3d weights list` shows, a file, or a folder with one.
+    """
+    from nerfstudio.utils.rich_utils import CONSOLE
+
+    found = _present(name_or_path)
+    result = verify(found)
+    origin = "is the hub's" if result.is_hash_of_hub else "no hash of the hub is known"
+    CONSOLE.print(
+        f"{found.path} is in order: {result.num_tensors} tensors, {result.num_parameters} "
+        f"numbers, SHA-256 {result.sha256} ({origin})",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_path(name: _NameOrPath) -> None:
+    """Print the path of weights that are on this computer, and nothing else, for scripts.
+
+    Args:
+        name: A name that `fm3d weights list` shows, a file, or a folder with one.
+    """
+    print(_present(name).path)
+
+
+def _present(name: str) -> FoundFile:
+    """Weights that are here, or the message how to get them."""
+    found = find(name)
+    if found is None:
+        raise FileNotFoundError(absent(CATALOGUE[name], "nothing was contacted", ("sfm",)))
+    return found
