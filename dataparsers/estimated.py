@@ -7,7 +7,7 @@ One class serves every estimator. Those of other installed packages (entry-point
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,12 +30,15 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
-from fm3d_plugins.estimators.cache import cache_folder, estimate_cached
+from fm3d_plugins.estimators.cache import estimate_cached
 from fm3d_plugins.estimators.sfm import Sfm
+from fm3d_plugins.estimators.vggt import Vggt
 from fm3d_plugins.geometry.cameras import opengl_from_opencv
 from fm3d_plugins.geometry.poses import transform_points
 from fm3d_plugins.input_checks import one_line_errors
+from fm3d_plugins.io.depth_files import depth_digest, write_depth_maps
 from fm3d_plugins.photos import PhotoSet, find_photos
 from fm3d_plugins.progress import track
 from fm3d_plugins.scene import SceneGeometry
@@ -80,7 +83,10 @@ class EstimatedDataParser(DataParser):
 
     Held-out photos take part in estimating cameras, so that theirs are known too; no colour of
     theirs reaches the scene's parameters. `metadata` holds `points3D_xyz` [N, 3] (the frame of
-    the cameras), `points3D_rgb` [N, 3] uint8 and `points3D_confidence` [N].
+    the cameras), `points3D_rgb` [N, 3] uint8 and `points3D_confidence` [N]. An estimator that gives
+    depth adds, one per photo of the split, `depth_filenames` (.npy, z-depth over exactly the photo,
+    0 where unknown), their `depth_unit_scale_factor` and `depth_confidence_filenames` (.npy in
+    [0, 1]): value * factor * dataparser_scale is depth in the frame of the cameras.
     """
 
     config: EstimatedDataParserConfig
@@ -143,8 +149,22 @@ class EstimatedDataParser(DataParser):
                 "points3D_xyz": points,
                 "points3D_rgb": scene.point_colors[kept],
                 "points3D_confidence": scene.point_confidence[kept].float(),
+                **self._depth_metadata(scene, rows),
             },
         )
+
+    def _depth_metadata(self, scene: SceneGeometry, rows: Tensor) -> dict[str, Any]:
+        """Depth files of some views, in the cache; nothing for a scene without depth."""
+        if scene.depth is None:
+            return {}
+        name = f"{self.config.estimator.name}-{depth_digest(scene)}"
+        files = write_depth_maps(scene, cache_folder(self.config.cache_dir) / "depth" / name)
+        names = [scene.names[row] for row in rows]
+        return {
+            "depth_filenames": [files.depths[name] for name in names],
+            "depth_unit_scale_factor": 1.0,
+            "depth_confidence_filenames": [files.confidences[name] for name in names],
+        }
 
     def _split_rows(self, names: tuple[str, ...], split: str) -> np.ndarray:
         """Rows of the scene that belong to a split, by nerfstudio's own rules."""
@@ -209,6 +229,7 @@ def _specification(estimator: Estimator) -> DataParserSpecification:
 
 
 sfm = _specification(Sfm())
+vggt = _specification(Vggt())
 
 
 def _register_foreign_estimators() -> None:
@@ -224,8 +245,8 @@ def _register_foreign_estimators() -> None:
     if table is None or hasattr(registry, "all_dataparsers"):
         return
     for name in estimator_names():
-        if name == Sfm.name:
-            continue
+        if isinstance(globals().get(name), DataParserSpecification):
+            continue  # This module's own.
         try:
             table[name] = _specification(estimator_class(name)()).config
         except Exception as error:  # Another package's code may raise anything.

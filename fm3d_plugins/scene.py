@@ -26,6 +26,100 @@ class Tracks:
 
 
 @dataclass(frozen=True)
+class ViewDepth:
+    """Depth maps of all views, at whatever size and crop the estimator worked on.
+
+    Half precision is enough: its step of 1/2048 is finer than any estimate. A photo's pixel with
+    corner-origin coordinates (x, y) lies at (x, y) * scale + offset in its map; what lies outside
+    the map is unknown, and what the map pads around the photo is never asked for.
+    """
+
+    depth: Float[Tensor, "view rows columns"]
+    """z-depth in the view's camera, scene units; 0 where it is unknown."""
+    confidence: Float[Tensor, "view rows columns"]
+    """In [0, 1]; higher is surer. What it measures is the estimator's to say."""
+    map_from_photo: Float[Tensor, "view 4"]
+    """scale_x, scale_y, offset_x, offset_y: map pixels per photo pixel, and map pixels."""
+
+    def __post_init__(self) -> None:
+        """Refuse maps that no later stage could use.
+
+        Raises:
+            ValueError: Shapes disagree, or values lie outside what the fields allow.
+        """
+        if self.confidence.shape != self.depth.shape or len(self.map_from_photo) != len(self.depth):
+            raise ValueError(
+                f"Depth is {list(self.depth.shape)}, confidence {list(self.confidence.shape)} and "
+                f"map_from_photo {list(self.map_from_photo.shape)}. Expected [V, H, W] twice and "
+                "[V, 4]. Build them from the same views."
+            )
+        for name, values, lowest, highest in (
+            ("depth", self.depth, 0.0, torch.inf),
+            ("confidence", self.confidence, 0.0, 1.0),
+            ("map_from_photo (its scales)", self.map_from_photo[:, :2], 1e-9, torch.inf),
+            ("map_from_photo (its offsets)", self.map_from_photo[:, 2:], -torch.inf, torch.inf),
+        ):
+            usable = values.isfinite() & (values >= lowest) & (values <= highest)
+            if not bool(torch.all(usable)):
+                raise ValueError(
+                    f"ViewDepth.{name} has {int((~usable).sum())} of {usable.numel()} values that "
+                    f"are not finite or outside {lowest:g} to {highest:g}. Set what is unknown to "
+                    "depth 0, and map confidences to [0, 1]."
+                )
+
+    def __len__(self) -> int:
+        return len(self.depth)
+
+    def map_intrinsics(self, intrinsics: Float[Tensor, "view 3 3"]) -> Float[Tensor, "view 3 3"]:
+        """Pinhole matrices in pixels of the maps, from those in pixels of the photos."""
+        transform = torch.zeros_like(intrinsics)
+        moved = self.map_from_photo.to(intrinsics)
+        transform[:, 0, 0], transform[:, 1, 1] = moved[:, 0], moved[:, 1]
+        transform[:, 0, 2], transform[:, 1, 2] = moved[:, 2], moved[:, 3]
+        transform[:, 2, 2] = 1.0
+        return transform @ intrinsics
+
+    def frame_shape(self, view: int, photo_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns that the whole photo has at the map's resolution; at least 1.
+
+        Args:
+            photo_size: Width and height in pixels.
+        """
+        scale_x, scale_y = self.map_from_photo[view, :2].double().tolist()
+        width, height = photo_size
+        return max(1, round(height * scale_y)), max(1, round(width * scale_x))
+
+    def in_photo_frame(
+        self, view: int, photo_size: tuple[int, int], shape: tuple[int, int] | None = None
+    ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows columns"]]:
+        """One view's depth and confidence over exactly its photo, crop and padding undone.
+
+        Args:
+            photo_size: Width and height in pixels.
+            shape: Rows and columns into which the photo is divided; the photo's own pixels if not
+                given. Each takes the value of the map's pixel in which its centre lies.
+
+        Returns:
+            Both 0 where the map ends inside the photo.
+        """
+        width, height = photo_size
+        rows, columns = shape or (height, width)
+        scale_x, scale_y, offset_x, offset_y = self.map_from_photo[view].double().tolist()
+        x = (torch.arange(columns, dtype=torch.float64) + 0.5) * (width / columns)
+        y = (torch.arange(rows, dtype=torch.float64) + 0.5) * (height / rows)
+        # 1e-6: a centre that lies on the edge of two pixels must not waver with the rounding.
+        column = (x * scale_x + offset_x + 1e-6).floor().long()
+        row = (y * scale_y + offset_y + 1e-6).floor().long()
+        map_rows, map_columns = self.depth.shape[1:]
+        is_inside = (
+            ((row >= 0) & (row < map_rows))[:, None] & (column >= 0) & (column < map_columns)
+        )
+        row, column = row.clamp(0, map_rows - 1)[:, None], column.clamp(0, map_columns - 1)
+        depth, confidence = self.depth[view][row, column], self.confidence[view][row, column]
+        return depth * is_inside, confidence * is_inside
+
+
+@dataclass(frozen=True)
 class SceneGeometry:
     """Cameras and points of one scene. CPU tensors; OpenCV cameras; upright photos' pixels.
 
@@ -50,6 +144,8 @@ class SceneGeometry:
     point_confidence: Float[Tensor, " point"]
     """In [0, 1]; higher is surer. What it measures is the estimator's to say."""
     tracks: Tracks | None = None
+    depth: ViewDepth | None = None
+    """What each view sees how far away, where the estimator tells."""
     scale: Literal["metric", "relative", "latent"] = "relative"
     """Metres; an arbitrary unit; or a space that only the network that made it understands."""
     unregistered: tuple[str, ...] = ()
@@ -69,6 +165,8 @@ class SceneGeometry:
         _expect_rows("camera_index", self.camera_index, views)
         _expect_rows("point_colors", self.point_colors, points)
         _expect_rows("point_confidence", self.point_confidence, points)
+        if self.depth is not None:
+            _expect_rows("depth", self.depth.depth, views)
         _expect_usable_cameras(self)
 
     def __len__(self) -> int:
@@ -80,14 +178,11 @@ class SceneGeometry:
 
         from fm3d_plugins.io.atomic import atomic_write
 
-        tensors = {
-            entry.name: getattr(self, entry.name).contiguous()
-            for entry in fields(self)
-            if isinstance(getattr(self, entry.name), Tensor)
-        }
-        if self.tracks is not None:
-            for entry in fields(self.tracks):
-                tensors[f"tracks.{entry.name}"] = getattr(self.tracks, entry.name).contiguous()
+        tensors: dict[str, Tensor] = {}
+        for part, prefix in ((self, ""), (self.tracks, "tracks."), (self.depth, "depth.")):
+            for entry in fields(part) if part is not None else ():
+                if isinstance(getattr(part, entry.name), Tensor):
+                    tensors[prefix + entry.name] = getattr(part, entry.name).contiguous()
         header = {
             "format": FORMAT,
             "names": self.names,
@@ -121,15 +216,25 @@ class SceneGeometry:
                 f"{path} has the format {header.get('format')!r}, expected {FORMAT!r}. "
                 "Delete it, and it is computed anew."
             )
-        tracked = {key[7:]: tensors.pop(key) for key in list(tensors) if key.startswith("tracks.")}
+        tracked, depth = _taken(tensors, "tracks."), _taken(tensors, "depth.")
         return cls(
             names=tuple(header["names"]),
             unregistered=tuple(header["unregistered"]),
             scale=header["scale"],
             provenance=header["provenance"],
             tracks=Tracks(**tracked) if tracked else None,
+            depth=ViewDepth(**depth) if depth else None,
             **tensors,
         )
+
+
+def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take out the tensors of one part of a scene, by their names within it."""
+    return {
+        key.removeprefix(prefix): tensors.pop(key)
+        for key in list(tensors)
+        if key.startswith(prefix)
+    }
 
 
 def _expect_rows(name: str, tensor: Tensor, rows: int) -> None:

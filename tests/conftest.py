@@ -17,3 +17,39 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the test data folder {SHARED}, which is absent")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def vggt_weights(tmp_path_factory) -> Path:
+    """A small VGGT with random weights, whose cameras and depths are at least possible ones.
+
+    For tests of what happens around the network: what it says of photos means nothing.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from fm3d_plugins.vggt import configuration
+    from fm3d_plugins.vggt.aggregator import AggregatorConfig
+    from fm3d_plugins.vggt.camera_head import CameraHeadConfig
+    from fm3d_plugins.vggt.dense_head import DenseHeadConfig
+    from fm3d_plugins.vggt.network import VGGT
+
+    dense = DenseHeadConfig(features=16, channels=(8, 16, 16, 16), layers=(0, 0, 1, 1))
+    parts = {
+        "aggregator": AggregatorConfig(width=32, depth=2, num_heads=2, patch_embedding="conv"),
+        "camera": CameraHeadConfig(depth=1, num_heads=2, rounds=2),
+        "depth": dense,
+        "points": None,
+        "tracks": None,
+    }
+    torch.manual_seed(0)
+    network = VGGT(**parts)
+    with torch.no_grad():
+        last = network.camera_head.pose_branch.fc2
+        last.weight *= 0.3
+        # In each of two rounds half of: no shift, no turn, a field of view of one radian.
+        last.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 0, 1, 0.85, 1]) / 2)
+    path = tmp_path_factory.mktemp("weights") / "small_random_vggt.safetensors"
+    metadata = {configuration.METADATA_KEY: configuration.to_text(parts)}
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path, metadata)
+    return path

@@ -1,4 +1,4 @@
-"""The hand-over from estimators: saved, loaded, and never unusable."""
+"""The hand-over from estimators: saved, loaded, and never unusable; depth finds its photo again."""
 
 import dataclasses
 
@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fm3d_plugins.scene import SceneGeometry, Tracks
+from fm3d_plugins.geometry.cameras import crop_intrinsics, resize_intrinsics
+from fm3d_plugins.scene import SceneGeometry, Tracks, ViewDepth
 
 
 def scene(**changes):
@@ -43,7 +44,19 @@ def assert_equal(a, b):
             assert first == second, entry.name
 
 
-@pytest.mark.parametrize("changes", [{}, {"tracks": None}])
+def view_depth(views=3, **changes):
+    values = dict(
+        depth=torch.rand(views, 6, 8).half(),
+        confidence=torch.rand(views, 6, 8).half(),
+        map_from_photo=torch.tensor([[0.0125, 0.0125, 0.0, 0.0]] * views),
+    )
+    return ViewDepth(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tracks": None}, {"depth": view_depth()}, {"depth": view_depth(), "tracks": None}],
+)
 def test_scene_survives_the_disk(tmp_path, changes):
     original = scene(**changes)
     original.save(tmp_path / "scene.safetensors")
@@ -67,6 +80,7 @@ def test_foreign_and_damaged_files_are_refused(tmp_path):
         ({"intrinsics": torch.zeros(3, 3, 3)}, "focal <= 0"),
         ({"camera_index": torch.zeros(2, dtype=torch.long)}, "camera_index has 2 rows"),
         ({"point_confidence": torch.zeros(4)}, "point_confidence has 4 rows"),
+        ({"depth": view_depth(2)}, "depth has 2 rows"),
     ],
 )
 def test_unusable_scenes_are_refused(changes, message, monkeypatch):
@@ -74,3 +88,74 @@ def test_unusable_scenes_are_refused(changes, message, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
         scene(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"confidence": torch.rand(3, 6, 7)}, "from the same views"),
+        ({"depth": torch.full((3, 6, 8), -1.0)}, "depth has 144 of 144 values"),
+        ({"depth": torch.full((3, 6, 8), torch.nan)}, "not finite"),
+        ({"confidence": torch.full((3, 6, 8), 1.5)}, "confidence has 144"),
+        ({"map_from_photo": torch.zeros(3, 4)}, "scales"),
+    ],
+)
+def test_unusable_depth_is_refused(changes, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=message):
+        view_depth(**changes)
+
+
+def ramp(width, height, scale, offset, map_size):
+    """A map whose depth is 10 + x + 100 y with x, y the photo's pixel under each map pixel."""
+    columns, rows = map_size
+    x = (torch.arange(columns) + 0.5 - offset[0]) / scale[0]
+    y = (torch.arange(rows) + 0.5 - offset[1]) / scale[1]
+    depth = 10 + x[None] + 100 * y[:, None]
+    is_photo = ((x > 0) & (x < width))[None] & ((y > 0) & (y < height))[:, None]
+    return ViewDepth(
+        depth=torch.where(is_photo, depth, torch.tensor(0.0))[None],
+        confidence=is_photo[None].float(),
+        map_from_photo=torch.tensor([[*scale, *offset]]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "map_size"),
+    [
+        ((0.5, 0.5), (0.0, 0.0), (20, 15)),  # The whole photo at half its size.
+        ((0.5, 0.5), (4.0, 3.0), (28, 21)),  # Padded on all sides.
+        ((0.5, 0.4), (-5.0, 0.0), (10, 12)),  # Five map columns cropped left and right.
+        ((2.0, 2.0), (0.0, 0.0), (80, 60)),  # Larger than the photo.
+    ],
+)
+@pytest.mark.parametrize("at", ["photo", "map"])
+def test_every_pixel_of_the_photo_gets_the_depth_of_what_it_shows(scale, offset, map_size, at):
+    """Truth: depth is 10 + x + 100 y, to within the half map pixel that nearest sampling costs."""
+    width, height = 40, 30
+    maps = ramp(width, height, scale, offset, map_size)
+    shape = maps.frame_shape(0, (width, height)) if at == "map" else None
+    depth, confidence = maps.in_photo_frame(0, (width, height), shape)
+    rows, columns = depth.shape
+    if at == "photo":
+        assert (rows, columns) == (height, width)
+    else:
+        assert (rows, columns) == (round(height * scale[1]), round(width * scale[0]))
+    x = (torch.arange(columns) + 0.5) * width / columns
+    y = (torch.arange(rows) + 0.5) * height / rows
+    inside = ((x * scale[0] + offset[0] > 0) & (x * scale[0] + offset[0] < map_size[0]))[None]
+    inside = inside.expand(rows, columns)
+    assert inside.float().mean() == (0.5 if offset[0] < 0 else 1.0)
+    error = (depth - (10 + x[None] + 100 * y[:, None])).abs()
+    assert error[inside].max() <= 0.5 / scale[0] + 100 * 0.5 / scale[1] + 1e-3
+    if at == "map":  # The same grid: no sampling at all.
+        assert error[inside].max() < 1e-3
+    assert not depth[~inside].any() and not confidence[~inside].any()
+    assert confidence[inside].all()
+
+
+def test_intrinsics_of_a_map_are_those_of_the_photo_resized_and_cropped():
+    intrinsics = torch.tensor([[[500.0, 0, 310], [0, 510, 250], [0, 0, 1]]])
+    maps = view_depth(1, map_from_photo=torch.tensor([[0.5, 0.25, 7.0, -3.0]]))
+    expected = crop_intrinsics(resize_intrinsics(intrinsics, 0.5, 0.25), -7.0, 3.0)
+    torch.testing.assert_close(maps.map_intrinsics(intrinsics), expected)

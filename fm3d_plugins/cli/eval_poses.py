@@ -58,23 +58,9 @@ def read_poses(path: Path) -> Mapping[str, Tensor]:
     Raises:
         ValueError: Neither is there.
     """
-    from fm3d_plugins.io.colmap import read_colmap
-    from fm3d_plugins.io.transforms import read_transforms
+    from fm3d_plugins.io.posed_scenes import read_posed_scene
 
-    json_path = path if path.suffix == ".json" else path / "transforms.json"
-    models = [path / part for part in (".", "sparse/0", "colmap/sparse/0")]
-    model = next(
-        (m for m in models if (m / "images.bin").exists() or (m / "images.txt").exists()), None
-    )
-    if json_path.is_file():
-        scene = read_transforms(json_path, require_images=False)
-    elif model is not None:
-        scene = read_colmap(model)
-    else:
-        raise ValueError(
-            f"{path} holds neither transforms.json nor a COLMAP model (images.bin or images.txt). "
-            "Expected a posed scene. Point at the folder that holds one of them."
-        )
+    scene = read_posed_scene(path)
     return {
         Path(name).name: pose.double()
         for name, pose in zip(scene.names, scene.world_from_camera, strict=True)

@@ -39,7 +39,8 @@ def run(arguments: Sequence[str]) -> None:
         """Find cameras and points for a folder of photos, and write them as a posed scene.
 
         The output holds transforms.json (nerfstudio), colmap/sparse/0 (COLMAP, binary),
-        sparse_pc.ply and the upright photos in images/.
+        sparse_pc.ply and the upright photos in images/. An estimator that gives depth adds depth/
+        (z-depth, thousandths of a scene unit) and depth_confidence/ (0 to 1), as .npy.
 
         Args:
             data: Folder of photos.
@@ -105,8 +106,10 @@ def process(
 
 
 def write_scene(scene: SceneGeometry, photos: PhotoSet, folder: Path) -> None:
-    """Write photos, transforms.json, a COLMAP model and a point cloud into an empty folder."""
+    """Write photos, transforms.json, a COLMAP model, a point cloud and, where the scene has it,
+    depth with its confidence into an empty folder."""
     from fm3d_plugins.io.colmap import write_colmap
+    from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT, write_depth_maps
     from fm3d_plugins.io.ply import write_ply
     from fm3d_plugins.io.transforms import write_transforms
 
@@ -122,10 +125,19 @@ def write_scene(scene: SceneGeometry, photos: PhotoSet, folder: Path) -> None:
         scene.point_colors,
         confidence=scene.point_confidence,
     )
+    depths = confidences = None
+    if scene.depth is not None:
+        maps = write_depth_maps(scene, folder, unit=NERFSTUDIO_UNIT)
+        depths, confidences = (
+            {name: file.relative_to(folder).as_posix() for name, file in files.items()}
+            for files in (maps.depths, maps.confidences)
+        )
     write_colmap(scene, folder / "colmap" / "sparse" / "0")
     write_transforms(
         scene,
         folder / "transforms.json",
         ply_file_path="sparse_pc.ply",
         mask_paths=masks or None,
+        depth_file_paths=depths,
+        depth_confidence_paths=confidences,
     )

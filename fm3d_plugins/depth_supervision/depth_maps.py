@@ -157,7 +157,7 @@ def _photo_maps(
     depth_file: Path, confidence_file: Path | None, photo_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Depth and confidence [H, W] float32 of one photo; both 0 where there is no depth."""
-    depth = _read_map(depth_file)
+    depth = read_map(depth_file)
     width, height = photo_size
     stretch = (depth.shape[1] / depth.shape[0]) / (width / height)
     if not 1 / LARGEST_STRETCH < stretch < LARGEST_STRETCH:
@@ -170,7 +170,7 @@ def _photo_maps(
     depth = _nearest(depth, shape)
     confidence = np.ones_like(depth)
     if confidence_file is not None:
-        confidence = _nearest(_read_map(confidence_file), shape)
+        confidence = _nearest(read_map(confidence_file), shape)
     with np.errstate(invalid="ignore"):
         valid = np.isfinite(depth) & (depth > 0) & np.isfinite(confidence) & (confidence > 0)
     return np.where(valid, depth, 0), np.where(valid, confidence, 0)
@@ -185,7 +185,12 @@ def _nearest(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return values[rows[:, None], columns]
 
 
-def _read_map(file: Path) -> np.ndarray:
+def read_map(file: Path) -> Float[np.ndarray, "rows columns"]:
+    """One number per pixel, in single precision, of a .npy file or an image.
+
+    Raises:
+        ValueError: The file cannot be read, or holds something else.
+    """
     values = _read_npy(file) if Path(file).suffix == ".npy" else _read_image(file)
     squeezed = values.squeeze(-1) if values.ndim == 3 and values.shape[-1] == 1 else values
     is_number = squeezed.dtype.kind in "fui"

@@ -16,7 +16,10 @@ from fm3d_plugins.scene import SceneGeometry
 ENTRY_POINT_GROUP = "fm3d_plugins.estimators"
 """Other packages add estimators here: name = "module:Class", Class a subclass of `Estimator`."""
 
-_BUILT_IN = {"sfm": "fm3d_plugins.estimators.sfm:Sfm"}
+_BUILT_IN = {
+    "sfm": "fm3d_plugins.estimators.sfm:Sfm",
+    "vggt": "fm3d_plugins.estimators.vggt:Vggt",
+}
 
 
 @dataclass(frozen=True)

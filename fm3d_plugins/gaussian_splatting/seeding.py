@@ -6,28 +6,11 @@ from nerfstudio.models.splatfacto import RGB2SH
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
+from fm3d_plugins.geometry.neighbours import mean_neighbour_distance
 from fm3d_plugins.geometry.rays import camera_rays
 
 NEAREST, FARTHEST = 0.5, 2.5
 """Depth of random points, in units of the cameras' distance to the point they look at."""
-
-
-def mean_neighbour_distance(
-    points: Float[Tensor, "point 3"], neighbours: int = 3
-) -> Float[Tensor, " point"]:
-    """Mean distance of each point to its nearest neighbours; never 0.
-
-    Args:
-        points: At least two.
-        neighbours: How many; fewer where there are fewer points.
-    """
-    from scipy.spatial import KDTree
-
-    count = min(neighbours, len(points) - 1)
-    tree = KDTree(points.detach().cpu().numpy())
-    distances, _ = tree.query(tree.data, k=count + 1, workers=-1)
-    mean = torch.from_numpy(distances[:, 1:].mean(axis=1)).to(points)
-    return mean.clamp_min(1e-7 * float(mean.max().clamp_min(1e-30)) + 1e-12)
 
 
 def gaussians_at(

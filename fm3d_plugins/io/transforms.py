@@ -55,6 +55,7 @@ def write_transforms(
     file_paths: Mapping[str, str] | None = None,
     mask_paths: Mapping[str, str] | None = None,
     depth_file_paths: Mapping[str, str] | None = None,
+    depth_confidence_paths: Mapping[str, str] | None = None,
     ply_file_path: str | None = None,
     allow_latent: bool = False,
 ) -> None:
@@ -67,6 +68,7 @@ def write_transforms(
             slashes; `images/<name>` if not given.
         mask_paths: Likewise the masks, of all photos or of none.
         depth_file_paths: Likewise the depth maps.
+        depth_confidence_paths: Likewise their confidences; nerfstudio passes over them.
         ply_file_path: The point cloud that nerfstudio starts from, relative to the file; write it
             first, with `write_ply`.
         allow_latent: Write a scene whose space only a network understands.
@@ -80,6 +82,7 @@ def write_transforms(
         "file_path": file_paths or {name: f"images/{name}" for name in scene.names},
         "mask_path": mask_paths,
         "depth_file_path": depth_file_paths,
+        "depth_confidence_path": depth_confidence_paths,
     }
     _require_complete(scene, path, files, ply_file_path)
     content = _content(scene, files, ply_file_path)

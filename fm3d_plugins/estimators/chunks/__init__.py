@@ -1,0 +1,1 @@
+"""Long captures in overlapping chunks: planned by similarity, joined by what they share."""

@@ -1,0 +1,356 @@
+"""Predictions of overlapping chunks, each in its own frame and unit, joined into one world."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fm3d_plugins.estimators.chunks.joint import JointMeasurement, SharedView, measure_joint
+from fm3d_plugins.estimators.chunks.plan import Chunks
+from fm3d_plugins.estimators.chunks.prediction import ChunkPrediction
+from fm3d_plugins.geometry.cameras import unproject
+from fm3d_plugins.geometry.pose_graph import PoseGraphSolution, solve_pose_graph
+from fm3d_plugins.geometry.poses import nearest_rotation, transform_points
+
+POINTS_PER_PHOTO = 1000
+"""Pixels of a shared photo that are compared between its chunks."""
+
+SEQUENCE_TRUST = 10.0
+"""By how many spreads of its points a planned overlap may be off before it counts as wrong."""
+
+LOOP_TRUST = 1.5
+"""The same of chunks that tie two places together: those may only look alike, so in a loop that
+does not close they are to blame first. Sound ones are off by a few tenths."""
+
+CONTRADICTED = 0.25
+"""A joint whose influence on the result ends below this is reported as contradicted."""
+
+DOUBTFUL_SHARE = 0.6
+"""A joint with a smaller share of agreeing points is reported."""
+
+MOST_NAMES = 8
+"""Longer lists of photos in a message are shortened."""
+
+DepthSink = Callable[[int, Tensor, Tensor], None]
+"""Takes a photo's number, depth [height, width] in its chunk's unit, and confidence."""
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Two chunks with photos in common, and how well they agree.
+
+    Attributes:
+        chunks: Their numbers in the plan.
+        photos: The photos in both.
+        inlier_share: Share of the compared points that agree; 0 if nothing could be measured.
+        residual: Median distance of the compared points as a share of their depth; inf likewise.
+        influence: 1 where the joint holds in the joined world, towards 0 where all others
+            contradict it; 0 if nothing could be measured.
+        failure: Why nothing could be measured, or none.
+    """
+
+    chunks: tuple[int, int]
+    photos: tuple[int, ...]
+    inlier_share: float
+    residual: float
+    influence: float
+    failure: str | None = None
+
+    def complaint(self, names: Sequence[str] | None = None) -> str | None:
+        """What a user should know of this joint, in one line; none where all is well."""
+        place = f"chunks {self.chunks[0]} and {self.chunks[1]} ({_listed(self.photos, names)})"
+        if self.failure is not None:
+            return f"{place} could not be joined directly: {self.failure}"
+        if self.influence < CONTRADICTED:
+            return f"{place}: their overlap is contradicted by the other chunks and was left out"
+        if self.inlier_share < DOUBTFUL_SHARE:
+            return (
+                f"{place} disagree: only {self.inlier_share:.0%} of their common points fit, "
+                f"at a median distance of {self.residual:.1%} of the depth"
+            )
+        return None
+
+
+@dataclass(frozen=True)
+class JoinedViews:
+    """All photos in one world: that of the first chunk, in its unit.
+
+    Attributes:
+        world_from_camera: Rigid OpenCV cameras, float64.
+        intrinsics: In pixels of the depth maps, float64.
+        depth_scale: Multiplies the depth that the sink was given for a photo.
+        depth_chunk: The chunk that this depth is from.
+        world_from_chunk: Similarities [[s R, t], [0, 1]].
+        joints: Every pair of chunks with common photos.
+    """
+
+    world_from_camera: Float[Tensor, "photo 4 4"]
+    intrinsics: Float[Tensor, "photo 3 3"]
+    depth_scale: Float[Tensor, " photo"]
+    depth_chunk: Int[Tensor, " photo"]
+    world_from_chunk: Float[Tensor, "chunk 4 4"]
+    joints: tuple[Joint, ...]
+
+    def complaints(self, names: Sequence[str] | None = None) -> list[str]:
+        """One line for each joint that a user should know of, with the photos' names or numbers."""
+        lines = (joint.complaint(names) for joint in self.joints)
+        return [line for line in lines if line is not None]
+
+
+@dataclass(frozen=True)
+class _ChunkCameras:
+    """What is kept of a chunk to the end."""
+
+    world_from_camera: Float[Tensor, "view 4 4"]
+    intrinsics: Float[Tensor, "view 3 3"]
+    confidence: Float[Tensor, " view"]
+
+
+@dataclass(frozen=True)
+class _MeasuredPair:
+    chunks: tuple[int, int]
+    photos: tuple[int, ...]
+    is_loop: bool
+    measurement: JointMeasurement | None
+    failure: str | None
+
+
+def join_chunks(
+    predictions: Iterable[ChunkPrediction],
+    plan: Chunks,
+    *,
+    sink: DepthSink | None = None,
+    points_per_photo: int = POINTS_PER_PHOTO,
+    names: Sequence[str] | None = None,
+) -> JoinedViews:
+    """Join chunks as they come; of each, only cameras and a few points of open photos are kept.
+
+    Each pair of chunks with common photos is measured (`measure_joint`) as soon as both are
+    there, and all pairs are made to agree by a pose graph over the chunks. A photo of several
+    chunks gets the mean of their cameras, weighted by confidence and by how central it is; chunks
+    that only tie two places together are left out of it.
+
+    Args:
+        predictions: One for each chunk of the plan, in the plan's order.
+        sink: Is given the depth of every photo once, from the chunk where it is most central.
+            Multiply by the result's `depth_scale`.
+        names: What error messages call the photos; none is their numbers.
+
+    Raises:
+        ValueError: A prediction is not of the planned photos, or chunks cannot be joined; the
+            message names the photos.
+    """
+    joiner = _Joiner(plan, points_per_photo, names)
+    for prediction in predictions:
+        joiner.add(prediction, sink)
+    return joiner.finish()
+
+
+class _Joiner:
+    """Chunks that came so far."""
+
+    def __init__(
+        self, plan: Chunks, points_per_photo: int, names: Sequence[str] | None = None
+    ) -> None:
+        self.plan = plan
+        self.names = names
+        self.points_per_photo = points_per_photo
+        self.homes = plan.homes
+        self.last_chunk = {
+            photo: chunk for chunk, photos in enumerate(plan.members) for photo in photos
+        }
+        self.chunks: list[_ChunkCameras] = []
+        self.pairs: list[_MeasuredPair] = []
+        self.open: dict[int, dict[int, SharedView]] = {}
+        """By photo and chunk; a photo is closed once its last chunk has come."""
+        self.sizes: dict[int, torch.Size] = {}
+
+    def add(self, prediction: ChunkPrediction, sink: DepthSink | None) -> None:
+        """Measure a chunk against the earlier ones, hand its depth on, and forget the rest."""
+        number = len(self.chunks)
+        self._require_planned(number, prediction)
+        self.chunks.append(
+            _ChunkCameras(
+                prediction.world_from_camera.detach().double().cpu(),
+                prediction.intrinsics.detach().double().cpu(),
+                _mean_confidence(prediction.confidence).cpu(),
+            )
+        )
+        for view, photo in enumerate(prediction.view_index):
+            if photo in self.open or self.last_chunk[photo] > number:
+                shared = _sample(prediction, view, self.points_per_photo)
+                self.open.setdefault(photo, {})[number] = shared
+            if sink is not None and self.homes[photo] == number:
+                sink(photo, prediction.depth[view], prediction.confidence[view])
+        for earlier in range(number):
+            self._measure(earlier, number)
+        for photo in [photo for photo in self.open if self.last_chunk[photo] == number]:
+            del self.open[photo]
+
+    def finish(self) -> JoinedViews:
+        """Solve for the chunks' frames, then place every photo."""
+        if len(self.chunks) != len(self.plan.members):
+            raise ValueError(
+                f"{len(self.chunks)} predictions came for {len(self.plan.members)} chunks. "
+                "Expected one for each. Hand over the missing ones."
+            )
+        used = [pair for pair in self.pairs if pair.measurement is not None]
+        self._require_connected(used)
+        solution = _solve(used, len(self.chunks))
+        scale = torch.linalg.det(solution.world_from_node[:, :3, :3]).pow(1 / 3)
+        cameras, intrinsics = self._fuse(solution.world_from_node, scale)
+        homes = torch.tensor(self.homes)
+        influence = dict(zip((p.chunks for p in used), solution.influence.tolist(), strict=True))
+        joints = tuple(_joint(pair, influence.get(pair.chunks, 0.0)) for pair in self.pairs)
+        return JoinedViews(
+            cameras, intrinsics, scale[homes], homes, solution.world_from_node, joints
+        )
+
+    def _require_planned(self, number: int, prediction: ChunkPrediction) -> None:
+        planned = self.plan.members[number] if number < len(self.plan.members) else ()
+        if tuple(prediction.view_index) != planned:
+            raise ValueError(
+                f"The prediction of chunk {number} is of "
+                f"{_listed(prediction.view_index)}. Expected {_listed(planned)}, in this order. "
+                "Predict the chunks in the plan's order."
+            )
+        size = prediction.depth.shape[-2:]
+        for photo in planned:
+            if self.sizes.setdefault(photo, size) != size:
+                raise ValueError(
+                    f"The depth of {_listed([photo], self.names)} is {tuple(size)} in chunk "
+                    f"{number} and was {tuple(self.sizes[photo])} before. Expected the same size "
+                    "in all its chunks, as pixels are compared. Resize the photo alike for each."
+                )
+
+    def _measure(self, earlier: int, later: int) -> None:
+        """Compare two chunks, if they have photos in common."""
+        photos = tuple(
+            photo
+            for photo in self.plan.members[later]
+            if earlier in self.open.get(photo, {}) and later in self.open[photo]
+        )
+        if not photos:
+            return
+        views = [[self.open[photo][chunk] for photo in photos] for chunk in (earlier, later)]
+        measurement = failure = None
+        try:
+            measurement = measure_joint(*views)
+        except ValueError as error:
+            failure = str(error)
+        is_loop = self.plan.is_loop[later]
+        self.pairs.append(_MeasuredPair((earlier, later), photos, is_loop, measurement, failure))
+
+    def _require_connected(self, used: Sequence[_MeasuredPair]) -> None:
+        """Raise ValueError, with the photos and the reason, if a chunk cannot be reached."""
+        reached = {0}
+        for _ in self.chunks:
+            reached |= {c for pair in used if reached & set(pair.chunks) for c in pair.chunks}
+        lost = [chunk for chunk in range(len(self.chunks)) if chunk not in reached]
+        if not lost:
+            return
+        photos = sorted({photo for chunk in lost for photo in self.plan.members[chunk]})
+        reasons = [
+            f"chunks {pair.chunks[0]} and {pair.chunks[1]} through "
+            f"{_listed(pair.photos, self.names)}: {pair.failure}"
+            for pair in self.pairs
+            if pair.failure and (pair.chunks[0] in reached) != (pair.chunks[1] in reached)
+        ]
+        raise ValueError(
+            f"The chunks {lost} with {_listed(photos, self.names)} cannot be joined to the others. "
+            f"Tried: {'; '.join(reasons) or 'none, they have no photos in common'}. Expected the "
+            "predictions of shared photos to agree. Use a larger overlap, leave out photos that "
+            "are blurred or show nothing, or take more photos between these places."
+        )
+
+    def _fuse(
+        self, world_from_chunk: Float[Tensor, "chunk 4 4"], scale: Float[Tensor, " chunk"]
+    ) -> tuple[Float[Tensor, "photo 4 4"], Float[Tensor, "photo 3 3"]]:
+        """Weighted mean of every photo's cameras and intrinsics over its chunks."""
+        num_photos = self.plan.num_photos
+        cameras = torch.zeros(num_photos, 4, 4, dtype=torch.float64)
+        intrinsics = torch.zeros(num_photos, 3, 3, dtype=torch.float64)
+        total = torch.zeros(num_photos, dtype=torch.float64)
+        for number, chunk in enumerate(self.chunks):
+            # A chunk of two places may be wrong about one of them without being needed for either.
+            if self.plan.is_loop[number]:
+                continue
+            photos = torch.tensor(self.plan.members[number])
+            weights = torch.tensor(self.plan.centrality[number]).double() * chunk.confidence
+            placed = world_from_chunk[number] @ chunk.world_from_camera
+            placed[:, :3, :3] /= scale[number]
+            cameras.index_add_(0, photos, weights[:, None, None] * placed)
+            intrinsics.index_add_(0, photos, weights[:, None, None] * chunk.intrinsics)
+            total.index_add_(0, photos, weights)
+        cameras, intrinsics = cameras / total[:, None, None], intrinsics / total[:, None, None]
+        cameras[:, :3, :3] = nearest_rotation(cameras[:, :3, :3])
+        return cameras, intrinsics
+
+
+def _solve(pairs: Sequence[_MeasuredPair], num_chunks: int) -> PoseGraphSolution:
+    """Frames of the chunks; the first is the world."""
+    edges = torch.tensor([pair.chunks for pair in pairs], dtype=torch.long).reshape(-1, 2)
+    trust = [LOOP_TRUST if pair.is_loop else SEQUENCE_TRUST for pair in pairs]
+    measured = [pair.measurement for pair in pairs if pair.measurement is not None]
+    poses = [joint.first_from_second for joint in measured]
+    information = [joint.information for joint in measured]
+    empty = torch.zeros(0, dtype=torch.float64)
+    return solve_pose_graph(
+        edges,
+        torch.stack(poses) if poses else empty.reshape(0, 4, 4),
+        torch.stack(information) if information else empty,
+        num_nodes=num_chunks,
+        loss_scale=torch.tensor(trust, dtype=torch.float64),
+    )
+
+
+def _joint(pair: _MeasuredPair, influence: float) -> Joint:
+    if pair.measurement is None:
+        return Joint(pair.chunks, pair.photos, 0.0, float("inf"), 0.0, pair.failure)
+    measured = pair.measurement
+    return Joint(pair.chunks, pair.photos, measured.inlier_share, measured.residual, influence)
+
+
+def _sample(prediction: ChunkPrediction, view: int, count: int) -> SharedView:
+    """The same scattered pixels of a photo in every chunk."""
+    height, width = prediction.depth.shape[-2:]
+    generator = torch.Generator().manual_seed(prediction.view_index[view])
+    chosen = torch.randperm(height * width, generator=generator)[:count]
+    pixels = (torch.stack([chosen % width, chosen // width], dim=-1) + 0.5).double()
+    depth, confidence = (
+        part[view].detach().flatten()[chosen.to(part.device)].double().cpu()
+        for part in (prediction.depth, prediction.confidence)
+    )
+    camera = prediction.world_from_camera[view].detach().double().cpu()
+    intrinsics = prediction.intrinsics[view].detach().double().cpu()
+    points = transform_points(camera, unproject(pixels, depth, intrinsics))
+    return SharedView(points, depth, confidence, camera)
+
+
+def _mean_confidence(confidence: Float[Tensor, "view height width"]) -> Float[Tensor, " view"]:
+    """Mean over the pixels; a view without any keeps a little, to have a place at all."""
+    mean = confidence.detach().double().nan_to_num(0.0).flatten(1).mean(1)
+    return mean.clamp(min=1e-6)
+
+
+def _listed(photos: Iterable[int], names: Sequence[str] | None = None) -> str:
+    """The photos' names, the middle left out where there are many; or their numbers as runs."""
+    rows = list(photos)
+    if names is not None:
+        known = [names[row] for row in rows]
+        if len(known) > MOST_NAMES:
+            known = [
+                *known[: MOST_NAMES - 2],
+                f"... {len(known) - MOST_NAMES + 1} more ...",
+                known[-1],
+            ]
+        return ", ".join(known)
+    runs: list[list[int]] = []
+    for photo in rows:
+        if runs and photo == runs[-1][1] + 1:
+            runs[-1][1] = photo
+        else:
+            runs.append([photo, photo])
+    return "photos " + ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

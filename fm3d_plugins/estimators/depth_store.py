@@ -1,0 +1,67 @@
+"""Depth maps of many views, on disk while they are made where there are many."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fm3d_plugins.scene import ViewDepth
+
+HALF_RANGE = (1e-3, 1e3)
+"""Median depths between which half precision has room on both sides; others are kept in single."""
+
+LARGEST_HALF = 6e4
+
+
+class DepthStore:
+    """Takes depth and confidence of one view after the other, in half precision."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        map_from_photo: Float[Tensor, "view 4"],
+        folder: Path | None = None,
+    ) -> None:
+        """Args:
+        shape: Views, rows and columns.
+        folder: Where the maps lie while they are made; None: in memory. The files may be
+            deleted at any time, what is open stays until it is let go.
+        """
+        self._map_from_photo = map_from_photo
+        self._depth = _half(shape, folder and folder / "depth")
+        self._confidence = _half(shape, folder and folder / "confidence")
+        self._range = torch.ones(shape[0], dtype=torch.float64)
+
+    def put(
+        self,
+        view: int,
+        depth: Float[Tensor, "rows columns"],
+        confidence: Float[Tensor, "rows columns"],
+    ) -> None:
+        """Keep one view's maps; a pixel without confidence or with a senseless depth is unknown."""
+        known = (confidence > 0) & depth.isfinite() & (depth > 0)
+        middle = depth[known].median() if bool(known.any()) else depth.new_ones(())
+        # Each view in units of its own median, so that half precision fits any scene.
+        self._range[view] = float(middle)
+        relative = (depth / middle).clamp(1 / LARGEST_HALF, LARGEST_HALF)
+        self._depth[view] = torch.where(known, relative, 0.0)
+        self._confidence[view] = torch.where(known, confidence.clamp(0, 1), 0.0)
+
+    def finished(self, scale: Float[Tensor, " view"]) -> ViewDepth:
+        """All maps, each view's depth times its scale."""
+        factors = self._range * scale
+        depth = self._depth
+        if not HALF_RANGE[0] < float(factors.min()) <= float(factors.max()) < HALF_RANGE[1]:
+            depth = depth.float()
+        for view, factor in enumerate(factors.tolist()):
+            depth[view] = (depth[view].float() * factor).clamp(max=torch.finfo(depth.dtype).max)
+        return ViewDepth(depth, self._confidence, self._map_from_photo)
+
+
+def _half(shape: tuple[int, int, int], file: Path | None) -> Tensor:
+    if file is None:
+        return torch.zeros(shape, dtype=torch.float16)
+    count = shape[0] * shape[1] * shape[2]
+    mapped = torch.from_file(str(file), shared=True, size=count, dtype=torch.float16)
+    return mapped.view(shape)
