@@ -33,7 +33,7 @@ def test_list_tells_what_is_here_and_what_may_be_done_with_it(placed, capsys):
     assert str(placed) in rows["org/tiny"]
     assert " no " in rows["org/tiny"]
     assert "absent" in rows["facebook/VGGT-1B"]
-    assert "CC BY-NC 4.0" in rows["facebook/VGGT-1B"]
+    assert "non-commercial" in rows["facebook/VGGT-1B"]
     assert " yes " in rows["facebook/VGGT-1B-Commercial"]
 
 

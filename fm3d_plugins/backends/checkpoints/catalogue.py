@@ -27,8 +27,11 @@ UNKNOWN_LICENCE = Licence(
 """Of a file that is not one of the catalogue's."""
 
 VGGT_NON_COMMERCIAL = Licence(
-    name="CC BY-NC 4.0",
-    permits="research and other non-commercial use, with attribution; no commercial use",
+    name="non-commercial",
+    permits=(
+        "research and other non-commercial use; the repository was CC BY-NC 4.0 when these weights "
+        "came out, and its README says that they remain non-commercial"
+    ),
     commercial=False,
     url=f"{HUB}/facebook/VGGT-1B",
 )
