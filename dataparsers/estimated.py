@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras import camera_utils
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import (
@@ -81,8 +81,9 @@ class EstimatedDataParserConfig(DataParserConfig):
 class EstimatedDataParser(DataParser):
     """Runs the estimator once and keeps its result in memory and on disk.
 
-    Held-out photos take part in estimating cameras, so that theirs are known too; no colour of
-    theirs reaches the scene's parameters. `metadata` holds `points3D_xyz` [N, 3] (the frame of
+    Held-out photos take part in estimating cameras, so that theirs are known too; points that only
+    they see are left out. (Points of `sfm` that training photos see as well have the mean colour of
+    all photos that see them.) `metadata` holds `points3D_xyz` [N, 3] (the frame of
     the cameras), `points3D_rgb` [N, 3] uint8 and `points3D_confidence` [N]. An estimator that gives
     depth adds, one per photo of the split, `depth_filenames` (.npy, z-depth over exactly the photo,
     0 where unknown), their `depth_unit_scale_factor` and `depth_confidence_filenames` (.npy in
@@ -135,7 +136,8 @@ class EstimatedDataParser(DataParser):
         rows = torch.from_numpy(self._split_rows(scene.names, split))
         files = photos.plain_files(self._copies_folder(photos), scene.names)
         masks = photos.mask_files(self._copies_folder(photos) / "masks", scene.names)
-        kept = _surest_points(scene, config.max_points)
+        train = torch.from_numpy(self._split_rows(scene.names, "train"))
+        kept = _surest_points(scene, _seen_from(scene, train), config.max_points)
         points = _in_dataparser_frame(scene.points[kept], transform, scale)
         half = config.scene_scale
         return DataparserOutputs(
@@ -202,13 +204,29 @@ def _cameras(
     )
 
 
-def _surest_points(scene: SceneGeometry, limit: int) -> Tensor:
-    """Rows of at most `limit` distinct points, the surest ones, in their order.
+def _seen_from(scene: SceneGeometry, views: Int[Tensor, " some"]) -> Bool[Tensor, " point"]:
+    """Points that one of these views sees; all where the scene does not tell.
+
+    What only held-out photos show must not reach the scene's parameters: a dense estimator makes a
+    point, with its colour, of each pixel.
+    """
+    if scene.tracks is None:
+        return torch.ones(len(scene.points), dtype=torch.bool)
+    seen = torch.zeros(len(scene.points), dtype=torch.bool)
+    seen[scene.tracks.point_index[torch.isin(scene.tracks.view_index, views)]] = True
+    return seen
+
+
+def _surest_points(
+    scene: SceneGeometry, allowed: Bool[Tensor, " point"], limit: int
+) -> Int[Tensor, " kept"]:
+    """Rows of at most `limit` distinct allowed points, the surest ones, in their order.
 
     Splatfacto takes the logarithm of the distance to the nearest points, so none may be doubled.
     """
-    distinct = np.unique(scene.points.numpy(), axis=0, return_index=True)[1]
-    rows = torch.from_numpy(np.sort(distinct))
+    candidates = allowed.nonzero().squeeze(-1)
+    distinct = np.unique(scene.points[candidates].numpy(), axis=0, return_index=True)[1]
+    rows = candidates[torch.from_numpy(np.sort(distinct))]
     if len(rows) > limit:
         rows = rows[scene.point_confidence[rows].topk(limit).indices].sort().values
     return rows

@@ -16,7 +16,7 @@ def available_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     import psutil
 
-    return min(psutil.virtual_memory().available, _left_in_container())
+    return int(min(psutil.virtual_memory().available, _left_in_container()))
 
 
 def _left_in_container() -> float:

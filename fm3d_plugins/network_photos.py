@@ -144,8 +144,8 @@ def paste(image: "Image", placement: Placement, canvas: Canvas) -> np.ndarray:
 
     box, size = placement.box, (placement.width, placement.height)
     if box[0] < 0 or box[1] < 0 or box[2] > image.width or box[3] > image.height:
-        whole = tuple(round(side) for side in box)
-        resized = image.crop(whole).resize(size, Image.Resampling.BICUBIC)
+        left, top, right, bottom = (round(side) for side in box)
+        resized = image.crop((left, top, right, bottom)).resize(size, Image.Resampling.BICUBIC)
     else:
         resized = image.resize(size, Image.Resampling.BICUBIC, box=box)
     target = Image.new(image.mode, (canvas.width, canvas.height), (canvas.margin,) * 3)

@@ -174,7 +174,7 @@ class SceneGeometry:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
-        from safetensors.torch import save
+        from safetensors.torch import save_file
 
         from fm3d_plugins.io.atomic import atomic_write
 
@@ -191,7 +191,7 @@ class SceneGeometry:
             "provenance": dict(self.provenance),
         }
         with atomic_write(path) as temporary:
-            temporary.write_bytes(save(tensors, {"scene": json.dumps(header)}))
+            save_file(tensors, temporary, {"scene": json.dumps(header)})
 
     @classmethod
     def load(cls, path: Path) -> "SceneGeometry":

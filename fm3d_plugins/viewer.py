@@ -1,11 +1,19 @@
 """All that this package asks of nerfstudio's viewer. Written for viser 0.2.7, which it pins."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, UInt8
+from nerfstudio.utils.colormaps import ColormapOptions, apply_colormap
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
-from nerfstudio.viewer.viewer_elements import ViewerCheckbox, ViewerControl
+from nerfstudio.viewer.viewer_elements import (
+    ViewerCheckbox,
+    ViewerControl,
+    ViewerDropdown,
+    ViewerSlider,
+)
 from torch import Tensor
 
 from fm3d_plugins.geometry.poses import quaternion_wxyz_from_rotation
@@ -18,6 +26,16 @@ INITIAL_COLOR = (255, 140, 0)
 
 INITIAL_SCALE = 0.6
 """Their size, over that of nerfstudio's frusta."""
+
+
+CLOUD = "/points"
+"""Name of the point cloud in the viewer's scene."""
+
+MOST_POINTS = 200_000
+"""More make every change of the slider slow; every second, third, ... point is drawn then."""
+
+HIDDEN, BY_PHOTO, BY_CONFIDENCE = "hidden", "photo colours", "confidence"
+"""What the points may look like."""
 
 
 class StartAtPhoto(ViewerControl):
@@ -100,6 +118,82 @@ class CameraFrusta(ViewerControl):
     def _show(self, checkbox: ViewerCheckbox) -> None:
         for handle in self._handles:
             handle.visible = bool(checkbox.value)
+
+
+@dataclass(frozen=True)
+class CloudPoints:
+    """Points to draw, in the frame of the dataparser."""
+
+    positions: Float[Tensor, "point 3"]
+    colors: UInt8[Tensor, "point 3"]
+    confidence: Float[Tensor, " point"]
+    """In [0, 1]."""
+    size: float
+    """Of a drawn point, scene units."""
+
+    def shown(self, threshold: float, style: str) -> "CloudPoints":
+        """At most `MOST_POINTS` of those at least as sure as a threshold, coloured as asked."""
+        rows = (self.confidence >= threshold).nonzero().squeeze(-1)
+        rows = rows[:: max(1, -(-len(rows) // MOST_POINTS))]
+        confidence, colors = self.confidence[rows], self.colors[rows]
+        if style == BY_CONFIDENCE:
+            painted = apply_colormap(confidence.float()[:, None], ColormapOptions(colormap="turbo"))
+            colors = (painted * 255).round().to(torch.uint8)
+        return CloudPoints(self.positions[rows], colors, confidence, self.size)
+
+
+class PointCloudControl(ViewerControl):
+    """Draws a point cloud, which a slider thins by confidence together with the render.
+
+    nerfstudio finds it as an attribute of the pipeline; `dropdown` and `slider` must be attributes
+    of the pipeline themselves.
+    """
+
+    def __init__(
+        self, cloud: Callable[[], CloudPoints], show_from: Callable[[float], None]
+    ) -> None:
+        """Args:
+        cloud: The points as they are when the viewer begins or an element changes.
+        show_from: Is told from which confidence on points are to be rendered.
+        """
+        self._cloud, self._show_from = cloud, show_from
+        self.dropdown = ViewerDropdown(
+            "Points",
+            BY_PHOTO,
+            [BY_PHOTO, BY_CONFIDENCE, HIDDEN],
+            cb_hook=lambda _: self._draw(),
+            hint="Colours of the point cloud; hidden shows the rendered output alone",
+        )
+        self.slider = ViewerSlider(
+            "Least confidence",
+            0.0,
+            0.0,
+            1.0,
+            0.01,
+            cb_hook=self._threshold_changed,
+            hint="Less sure points are neither drawn nor rendered",
+        )
+
+    def _setup(self, viewer: Viewer) -> None:
+        super()._setup(viewer)
+        self._draw()
+
+    def _threshold_changed(self, slider: ViewerSlider) -> None:
+        self._show_from(float(slider.value))
+        self._draw()
+
+    def _draw(self) -> None:
+        """Replace what was drawn before; viser does so for equal names."""
+        points = self._cloud().shown(float(self.slider.value), self.dropdown.value)
+        positions = points.positions.detach().cpu().float() * VISER_NERFSTUDIO_SCALE_RATIO
+        self.viewer.viser_server.scene.add_point_cloud(
+            CLOUD,
+            points=positions.numpy(),
+            colors=points.colors.cpu().numpy(),
+            point_size=points.size * VISER_NERFSTUDIO_SCALE_RATIO,
+            point_shape="circle",
+            visible=self.dropdown.value != HIDDEN and len(positions) > 0,
+        )
 
 
 def _viser_poses(world_from_camera: Float[Tensor, "view 3 4"]) -> tuple[Any, Any]:

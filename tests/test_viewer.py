@@ -7,15 +7,27 @@ import torch
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 from nerfstudio.viewer.viewer_elements import ViewerCheckbox
 
+from fm3d_plugins import viewer as viewer_module
 from fm3d_plugins.geometry.poses import so3_exp
-from fm3d_plugins.viewer import CameraFrusta
+from fm3d_plugins.viewer import (
+    BY_CONFIDENCE,
+    BY_PHOTO,
+    HIDDEN,
+    CameraFrusta,
+    CloudPoints,
+    PointCloudControl,
+)
 
 
 class Scene:
-    """Keeps every frustum that is drawn, by its name."""
+    """Keeps every frustum and cloud that is drawn, by its name."""
 
     def __init__(self):
         self.frusta = {}
+        self.clouds = {}
+
+    def add_point_cloud(self, name, **properties):
+        self.clouds[name] = SimpleNamespace(**properties)
 
     def add_camera_frustum(self, name, **properties):
         self.frusta[name] = SimpleNamespace(**properties)
@@ -68,3 +80,54 @@ def test_photos_move_to_the_current_cameras_when_a_visitor_comes_and_while_train
             torch.testing.assert_close(torch.from_numpy(handle.position), expected)
         current[0] = poses(3, 2)
         viewer.update_camera_poses()  # What nerfstudio calls in every step.
+
+
+def cloud(count=4):
+    return CloudPoints(
+        positions=torch.arange(3.0 * count).reshape(count, 3),
+        colors=torch.arange(3 * count, dtype=torch.uint8).reshape(count, 3),
+        confidence=torch.linspace(0, 1, count).half(),
+        size=0.01,
+    )
+
+
+def drawn_cloud(viewer):
+    (found,) = viewer.viser_server.scene.clouds.values()
+    return found
+
+
+def test_points_are_drawn_in_the_viewers_units_and_colours_as_chosen(viewer):
+    control = PointCloudControl(cloud, lambda _: None)
+    control._setup(viewer)
+    drawn = drawn_cloud(viewer)
+    expected = cloud().positions.numpy() * VISER_NERFSTUDIO_SCALE_RATIO
+    assert (drawn.points == expected).all() and drawn.visible
+    assert drawn.point_size == pytest.approx(0.01 * VISER_NERFSTUDIO_SCALE_RATIO)
+    assert (drawn.colors == cloud().colors.numpy()).all()
+    control.dropdown.default_value = BY_CONFIDENCE
+    control.dropdown.cb_hook(control.dropdown)
+    colors = drawn_cloud(viewer).colors
+    # Turbo: dark blue where unsure, dark red where sure.
+    assert colors[0, 2] > colors[0, 0] and colors[-1, 0] > colors[-1, 2]
+    control.dropdown.default_value = HIDDEN
+    control.dropdown.cb_hook(control.dropdown)
+    assert not drawn_cloud(viewer).visible
+
+
+def test_slider_thins_cloud_and_render_alike(viewer):
+    told = []
+    control = PointCloudControl(cloud, told.append)
+    control._setup(viewer)
+    control.slider.default_value = 0.5
+    control.slider.cb_hook(control.slider)
+    assert told == [0.5]
+    assert len(drawn_cloud(viewer).points) == 2
+    control.slider.default_value = 1.0
+    control.slider.cb_hook(control.slider)
+    assert len(drawn_cloud(viewer).points) == 1
+
+
+def test_large_clouds_are_drawn_in_part(monkeypatch):
+    monkeypatch.setattr(viewer_module, "MOST_POINTS", 30)
+    assert len(cloud(100).shown(0.0, BY_PHOTO).positions) == 25
+    assert len(cloud(30).shown(0.0, BY_PHOTO).positions) == 30

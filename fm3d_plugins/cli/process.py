@@ -19,11 +19,7 @@ def run(arguments: Sequence[str]) -> None:
         OSError: Photos are absent, or the output cannot be written.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            "usage: fm3d process ESTIMATOR --data FOLDER --output-dir FOLDER ...\n\n"
-            f"estimators: {', '.join(estimator_names())}\n"
-            "fm3d process ESTIMATOR --help lists the options of one."
-        )
+        print(_usage())
         return
     name, *rest = arguments
     chosen = estimator_class(name)
@@ -64,6 +60,14 @@ def run(arguments: Sequence[str]) -> None:
         prog=f"fm3d process {name}",
         args=rest,
         config=(tyro.conf.FlagConversionOff,),
+    )
+
+
+def _usage() -> str:
+    return (
+        "usage: fm3d process ESTIMATOR --data FOLDER --output-dir FOLDER ...\n\n"
+        f"estimators: {', '.join(estimator_names())}\n"
+        "fm3d process ESTIMATOR --help lists the options of one."
     )
 
 

@@ -36,11 +36,10 @@ def sky_mask(image: UInt8[np.ndarray, "height width 3"]) -> Bool[np.ndarray, "he
     is_colourless = channels.max(-1) - channels.min(-1) <= GREY_SPREAD
     is_bright = (is_colourless & (grey >= BRIGHT)) | (is_blue & (grey >= BRIGHT_BLUE))
     candidates = (variance <= SMOOTH**2) & is_bright
-    labels, count = ndimage.label(candidates)
-    if count == 0:
-        return candidates
-    areas = np.bincount(labels.ravel(), minlength=count + 1)
-    touching = np.bincount(labels[0], minlength=count + 1)
+    labels = np.zeros(grey.shape, np.int32)
+    ndimage.label(candidates, output=labels)
+    areas = np.bincount(labels.ravel())
+    touching = np.bincount(labels[0], minlength=len(areas))
     is_sky = (areas >= LEAST_AREA * grey.size) & (touching >= LEAST_TOP_SHARE * grey.shape[1])
     is_sky[0] = False
     # Clouds are holes in it, and the window of the variance ends short of the outline.

@@ -25,6 +25,9 @@ _CELL_TOLERANCE = 1.01
 _HIGHEST_CELL = 2.0**40
 """Farther cells count as one: float64 and the hash hold cells up to here exactly."""
 
+_LOWER_BITS = 2**35 - 1
+"""What is left of 64 bits after a shift by 29."""
+
 _HASH_FACTORS = (0x9E3779B97F4A7C15 - 2**64, 0x5851F42D4C957F2D, 0x14057B7EF767814F)
 """Odd 64-bit numbers with irregular bits (the golden ratio; constants of Knuth's MMIX)."""
 
@@ -65,32 +68,21 @@ def consistent_mask(
     Returns:
         Of `depth[judged, ::stride, ::stride]`.
     """
-    if relative_tolerance <= 0 or least_views < 0 or stride < 1:
-        raise ValueError(
-            f"Found relative_tolerance={relative_tolerance}, least_views={least_views}, "
-            f"stride={stride}. Expected a tolerance above 0, views of at least 0 and a stride of "
-            "at least 1. Correct them."
-        )
-    height, width = depth.shape[-2:]
-    grid = pixel_centers(height, width, dtype=torch.float32, device=depth.device)
-    grid = grid[::stride, ::stride]
-    pixels = grid.flatten(0, 1)
+    _require_sensible(relative_tolerance, least_views, stride)
     masks = []
     for view in range(len(depth)) if judged is None else judged:
-        own_depth = depth[view, ::stride, ::stride].flatten().float()
-        known = _is_known(own_depth, confidence[view, ::stride, ::stride].flatten())
-        rows = known.nonzero().squeeze(-1)
+        points, known = _known_points(
+            view, depth, confidence, intrinsics, world_from_camera, stride
+        )
         others = [other for other in neighbours[view].tolist() if other >= 0 and other != view]
-        kept = torch.zeros_like(known)
-        for part in rows.split(PIXELS_AT_ONCE):
-            points = unproject(pixels[part], own_depth[part], intrinsics[view].float())
-            points = transform_points(world_from_camera[view].float(), points)
+        needed = min(least_views, len(others))
+        verdicts = [known.new_zeros(0)]
+        for part in points.split(PIXELS_AT_ONCE):
             support, balance = _votes(
-                points, depth, confidence, intrinsics, world_from_camera, others, relative_tolerance
+                part, depth, confidence, intrinsics, world_from_camera, others, relative_tolerance
             )
-            needed = min(least_views, len(others))
-            kept[part] = (support >= needed) & ((balance > 0) if needed else (balance >= 0))
-        masks.append(kept.unflatten(0, grid.shape[:2]))
+            verdicts.append((support >= needed) & ((balance > 0) if needed else (balance >= 0)))
+        masks.append(known.masked_scatter(known, torch.cat(verdicts)))
     return torch.stack(masks)
 
 
@@ -166,9 +158,35 @@ def thin_to_voxels(
     return order[is_first].sort().values
 
 
+def _require_sensible(relative_tolerance: float | int, least_views: int, stride: int) -> None:
+    if relative_tolerance <= 0 or least_views < 0 or stride < 1:
+        raise ValueError(
+            f"Found relative_tolerance={relative_tolerance}, least_views={least_views}, "
+            f"stride={stride}. Expected a tolerance above 0, views of at least 0 and a stride of "
+            "at least 1. Correct them."
+        )
+
+
+def _known_points(
+    view: int,
+    depth: Float[Tensor, "view height width"],
+    confidence: Float[Tensor, "view height width"],
+    intrinsics: Float[Tensor, "view 3 3"],
+    world_from_camera: Float[Tensor, "view 4 4"],
+    stride: int,
+) -> tuple[Float[Tensor, "point 3"], Bool[Tensor, "rows columns"]]:
+    """World points of every `stride`-th pixel of a view, and which of those pixels have one."""
+    height, width = depth.shape[-2:]
+    pixels = pixel_centers(height, width, device=depth.device)[::stride, ::stride]
+    seen = depth[view, ::stride, ::stride].float()
+    known = _is_known(seen, confidence[view, ::stride, ::stride])
+    points = unproject(pixels[known], seen[known], intrinsics[view].float())
+    return transform_points(world_from_camera[view].float(), points), known
+
+
 def _is_known(
-    depth: Float[Tensor, " pixel"], confidence: Float[Tensor, " pixel"]
-) -> Bool[Tensor, " pixel"]:
+    depth: Float[Tensor, "*shape"], confidence: Float[Tensor, "*shape"]
+) -> Bool[Tensor, "*shape"]:
     return (depth > 0) & depth.isfinite() & (confidence > 0)
 
 
@@ -227,7 +245,8 @@ def _voxel_keys(points: Float[Tensor, "point 3"], side: float) -> Int[Tensor, " 
     key = torch.zeros_like(cells[:, 0])
     for axis, factor in enumerate(_HASH_FACTORS):
         key = (key + cells[:, axis]) * factor
-        key = key ^ (key >> 29)
+        # Without the sign, which a shift would copy downwards: then key and ~key became one.
+        key = key ^ ((key >> 29) & _LOWER_BITS)
     return key
 
 

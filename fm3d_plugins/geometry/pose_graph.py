@@ -25,10 +25,13 @@ CONVEXITY_FACTOR = 2.0
 STEPS_PER_STAGE = 4
 """Most steps at a loss that is only a stage on the way: the next one moves its minimum anyway."""
 
+STAGE_TOLERANCE = 1e-2
+"""Relative fall of the cost below which such a stage is left."""
+
 MAX_STEPS = 100
 """Most steps at the final loss; a consistent graph needs about ten."""
 
-_TOLERANCE = 1e-12
+FINAL_TOLERANCE = 1e-12
 """Relative fall of the cost below which nothing more is gained."""
 
 _MOST_DAMPING = 1e12
@@ -98,11 +101,9 @@ def solve_pose_graph(
     chained = _chain(pairs, measured, scale, num_nodes)
     nodes = chained if start is None else start.detach().double().cpu()
     matrices = _matrices(information, measured)
-    graph = _Edges(*pairs.unbind(1), torch.linalg.inv(measured), matrices, loss, scale)
-    for convexity in _stages(graph, nodes):
-        steps = MAX_STEPS if convexity == 1 else STEPS_PER_STAGE
-        stage = replace(graph, loss_scale=scale * convexity**0.5)
-        nodes = _minimise(stage, nodes, steps)
+    inverse = torch.linalg.inv(measured)
+    graph = _Edges(pairs[:, 0], pairs[:, 1], inverse, matrices, loss, scale)
+    nodes = _minimise_in_stages(graph, nodes)
     squared = _squared_distances(graph, nodes)
     return PoseGraphSolution(
         nodes.to(first_from_second),
@@ -206,8 +207,24 @@ def _stages(graph: _Edges, nodes: Float[Tensor, "node 4 4"]) -> list[float]:
     return [*factors, 1.0]
 
 
+def _minimise_in_stages(
+    graph: _Edges, nodes: Float[Tensor, "node 4 4"]
+) -> Float[Tensor, "node 4 4"]:
+    """Follow the minimum from the convex stage to the loss itself."""
+    for convexity in _stages(graph, nodes):
+        stage = replace(graph, loss_scale=graph.loss_scale * convexity**0.5)
+        is_last = convexity == 1
+        nodes = _minimise(
+            stage,
+            nodes,
+            MAX_STEPS if is_last else STEPS_PER_STAGE,
+            FINAL_TOLERANCE if is_last else STAGE_TOLERANCE,
+        )
+    return nodes
+
+
 def _minimise(
-    graph: _Edges, nodes: Float[Tensor, "node 4 4"], max_steps: int
+    graph: _Edges, nodes: Float[Tensor, "node 4 4"], max_steps: int, tolerance: float
 ) -> Float[Tensor, "node 4 4"]:
     """Levenberg-Marquardt with the edges' influence refreshed at every step."""
     if len(nodes) == 1:
@@ -227,7 +244,7 @@ def _minimise(
                 damping = max(damping / 10, 1e-12)
                 break
             damping *= 10
-        if previous - cost <= _TOLERANCE * previous:
+        if previous - cost <= tolerance * previous:
             break
     return nodes
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from fm3d_plugins.nn.positions import RotaryTables, rotate
 
@@ -183,3 +184,30 @@ class TransformerBlock(nn.Module):
         for part, part_attended in zip(parts, attended.split(sequences_per_pass), strict=True):
             part.addcmul_(self.attn.proj(part_attended), self.ls1.gamma)
             part.addcmul_(self.mlp(self.norm2(part)), self.ls2.gamma)
+
+
+def step(
+    block: nn.Module,
+    tokens: Float[Tensor, "sequence token channel"],
+    positions: RotaryTables | None = None,
+    group: int = 1,
+    sequences_per_pass: int | None = None,
+) -> Float[Tensor, "sequence token channel"]:
+    """Tokens after a `TransformerBlock`, at the least cost in memory.
+
+    Without gradients the tokens themselves are updated and returned. With gradients and in
+    training mode, what is inside of the block is computed again in the backward pass.
+
+    Args:
+        sequences_per_pass: As in `update_`; by default all. With gradients it is not used.
+    """
+    assert isinstance(block, TransformerBlock)
+    if not torch.is_grad_enabled():
+        per_pass = sequences_per_pass or len(tokens)
+        block.update_(tokens, positions, group, sequences_per_pass=per_pass)
+        return tokens
+    if not block.training:
+        return block(tokens, positions, group)
+    result = checkpoint(block, tokens, positions, group, use_reentrant=False)
+    assert isinstance(result, Tensor)
+    return result

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fm3d_plugins.nn.attention import TransformerBlock
+from fm3d_plugins.nn.attention import TransformerBlock, step
 from fm3d_plugins.nn.patches import PatchEmbedding
 
 EPS = 1e-6
@@ -83,11 +83,7 @@ class DinoV2(nn.Module):
         """
         tokens = self._embed(images)
         for block in self.blocks:
-            assert isinstance(block, TransformerBlock)
-            if torch.is_grad_enabled():
-                tokens = block(tokens)
-            else:
-                block.update_(tokens, sequences_per_pass=len(tokens))
+            tokens = step(block, tokens)
         num_extra = 1 + self.config.num_registers
         return self.norm(tokens[:, num_extra:])
 

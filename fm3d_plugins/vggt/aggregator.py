@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from fm3d_plugins.nn.attention import TransformerBlock, joined
+from fm3d_plugins.nn.attention import TransformerBlock, joined, step
 from fm3d_plugins.nn.dinov2 import VARIANTS, DinoV2
 from fm3d_plugins.nn.patches import PatchEmbedding
 from fm3d_plugins.nn.positions import RotaryTables, grid_positions, rotary_tables
@@ -86,12 +85,10 @@ class Aggregator(nn.Module):
         positions = self._positions(images.shape[-2], images.shape[-1], tokens)
         kept = {}
         for index in range(max(layers) + 1):
-            tokens = self._step(self.frame_blocks[index], tokens, positions, 1, frames_per_pass)
+            tokens = step(self.frame_blocks[index], tokens, positions, 1, frames_per_pass)
             # Copied, because the next block may work in place.
             within = tokens.clone() if index in layers else None
-            tokens = self._step(
-                self.global_blocks[index], tokens, positions, views, frames_per_pass
-            )
+            tokens = step(self.global_blocks[index], tokens, positions, views, frames_per_pass)
             if within is not None:
                 both = torch.cat([within, tokens], dim=-1)
                 kept[index] = both.unflatten(0, (batch, views))
@@ -123,25 +120,6 @@ class Aggregator(nn.Module):
         return rotary_tables(
             torch.cat([special, patches]), head_width, self.config.rotary_base, tokens.dtype
         )
-
-    def _step(
-        self,
-        block: nn.Module,
-        tokens: Float[Tensor, "image token channel"],
-        positions: RotaryTables,
-        group: int,
-        frames_per_pass: int,
-    ) -> Float[Tensor, "image token channel"]:
-        """Tokens after one block; in place where no gradient is asked for."""
-        assert isinstance(block, TransformerBlock)
-        if not torch.is_grad_enabled():
-            block.update_(tokens, positions, group, sequences_per_pass=frames_per_pass)
-            return tokens
-        if self.training:
-            result = checkpoint(block, tokens, positions, group, use_reentrant=False)
-            assert isinstance(result, Tensor)
-            return result
-        return block(tokens, positions, group)
 
 
 def _block(config: AggregatorConfig) -> TransformerBlock:

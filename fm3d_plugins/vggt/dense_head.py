@@ -63,6 +63,7 @@ class DenseHead(nn.Module):
         positions: bool = True,
     ) -> None:
         super().__init__()
+        self.config = config
         self.patch_size, self.stride, self.positions = patch_size, stride, positions
         first, second, third, fourth = config.channels
         self.norm = nn.LayerNorm(token_width)

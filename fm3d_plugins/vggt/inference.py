@@ -79,7 +79,8 @@ def predict(
     assert outputs.pose_encodings is not None
     assert outputs.depth is not None and outputs.depth_confidence is not None
     encoding = outputs.pose_encodings[-1].double().cpu()
-    camera_from_world, intrinsics = decode(encoding, tuple(images.shape[-2:]))
+    height, width = images.shape[-2:]
+    camera_from_world, intrinsics = decode(encoding, (height, width))
     return Geometry(
         world_from_camera=invert(camera_from_world),
         intrinsics=intrinsics,

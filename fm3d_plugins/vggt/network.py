@@ -73,21 +73,31 @@ class VGGT(nn.Module):
         self.point_head = points and DenseHead(points, width, 4, patch_size=patch_size)
         self.depth_head = depth and DenseHead(depth, width, 2, patch_size=patch_size)
         self.track_head = tracks and TrackHead(tracks, width, patch_size)
-        last = aggregator.depth - 1
-        self.layers = {
-            "camera": (last,),
-            "depth": depth.layers if depth else (),
-            "points": points.layers if points else (),
-            "tracks": tracks.maps.layers if tracks else (),
-        }
         unknown = {layer for layers in self.layers.values() for layer in layers} - set(
             range(aggregator.depth)
         )
         if unknown:
             raise ValueError(
                 f"The heads read the layers {sorted(unknown)}, but the backbone has layers 0 to "
-                f"{last}. Make the backbone deeper or change the heads' `layers`."
+                f"{aggregator.depth - 1}. Make the backbone deeper or change the heads' `layers`."
             )
+
+    @property
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """Of every head that exists, the backbone's layers that it reads, from 0.
+
+        A head may be taken away by setting its attribute to none.
+        """
+        layers = {}
+        if self.camera_head is not None:
+            layers["camera"] = (self.aggregator.config.depth - 1,)
+        if self.depth_head is not None:
+            layers["depth"] = self.depth_head.config.layers
+        if self.point_head is not None:
+            layers["points"] = self.point_head.config.layers
+        if self.track_head is not None:
+            layers["tracks"] = self.track_head.config.maps.layers
+        return layers
 
     def matrix_names(self) -> set[str]:
         """State dict names of what `store` converts: the backbone's linear layers and patches."""
@@ -135,49 +145,54 @@ class VGGT(nn.Module):
         """
         if frames_per_pass is None:
             frames_per_pass = FRAMES_PER_PASS_CUDA if images.is_cuda else FRAMES_PER_PASS_CPU
-        self._check(images, query_points, heads, frames_per_pass)
         if query_points is None:
-            heads = [head for head in heads if head != "tracks"]
+            # The default asks for all heads, and tracks need points to follow.
+            heads = [head for head in heads if head != "tracks" or self.track_head is None]
+        self._check_heads(heads, query_points)
+        self._check_sizes(images, query_points, frames_per_pass)
         batch = images.shape[:-4]
         scenes = images.reshape(-1, *images.shape[-4:])
         layers = {layer for head in heads for layer in self.layers[head]}
-        kept = self.aggregator(scenes, layers, frames_per_pass=frames_per_pass) if layers else {}
         size = self.aggregator.config.patch_size
         tokens = Tokens(
-            kept,
+            self.aggregator(scenes, layers, frames_per_pass=frames_per_pass),
             grid=(images.shape[-2] // size, images.shape[-1] // size),
             num_special=self.aggregator.num_special,
             frames_per_pass=frames_per_pass,
         )
+        if query_points is not None:
+            query_points = query_points.reshape(-1, *query_points.shape[-2:])
         results: dict[str, Any] = {}
-        if "camera" in heads and self.camera_head is not None:
-            camera_tokens = kept[self.layers["camera"][0]][:, :, 0]
-            results["pose_encodings"] = self.camera_head(camera_tokens)
-        if "depth" in heads and self.depth_head is not None:
-            maps = tokens.per_photo(self.layers["depth"], self.depth_head, depth_and_confidence)
-            results["depth"], results["depth_confidence"] = maps
-        if "points" in heads and self.point_head is not None:
-            maps = tokens.per_photo(self.layers["points"], self.point_head, points_and_confidence)
-            results["points"], results["points_confidence"] = maps
-        if "tracks" in heads and self.track_head is not None and query_points is not None:
-            extractor = self.track_head.feature_extractor
-            (maps,) = tokens.per_photo(self.layers["tracks"], extractor, lambda raw: (raw,))
-            queries = query_points.reshape(-1, *query_points.shape[-2:])
-            tracks, visibility, confidence = self.track_head.tracker(queries, maps)
-            results |= {"tracks": tracks, "visibility": visibility, "track_confidence": confidence}
+        for head in heads:
+            results |= self._outputs(head, tokens, query_points)
         return VGGTOutputs(**{name: _with_batch(value, batch) for name, value in results.items()})
 
-    def _check(
-        self,
-        images: Float[Tensor, "*batch view 3 height width"],
-        query_points: Float[Tensor, "*batch point 2"] | None,
-        heads: Sequence[str],
-        frames_per_pass: int,
+    def _outputs(
+        self, head: str, tokens: "Tokens", query_points: Float[Tensor, "batch point 2"] | None
+    ) -> dict[str, Any]:
+        """What one head says, by the names of `VGGTOutputs`, with one batch axis."""
+        layers = self.layers[head]
+        if head == "camera" and self.camera_head is not None:
+            return {"pose_encodings": self.camera_head(tokens.layers[layers[0]][:, :, 0])}
+        if head == "depth" and self.depth_head is not None:
+            maps = tokens.per_photo(layers, self.depth_head, depth_and_confidence)
+            return dict(zip(("depth", "depth_confidence"), maps, strict=True))
+        if head == "points" and self.point_head is not None:
+            maps = tokens.per_photo(layers, self.point_head, points_and_confidence)
+            return dict(zip(("points", "points_confidence"), maps, strict=True))
+        assert self.track_head is not None
+        extractor = self.track_head.feature_extractor
+        (features,) = tokens.per_photo(layers, extractor, lambda raw: (raw,))
+        names = ("tracks", "visibility", "track_confidence")
+        return dict(zip(names, self.track_head.tracker(query_points, features), strict=True))
+
+    def _check_heads(
+        self, heads: Sequence[str], query_points: Float[Tensor, "*batch point 2"] | None
     ) -> None:
-        """Refuse what would fail deep inside, or silently do nothing."""
-        absent = [head for head in heads if not self.layers.get(head)]
+        """Refuse heads that do not exist and options that would do nothing."""
+        present = self.layers
+        absent = [head for head in heads if head not in present]
         if absent:
-            present = [head for head in HEADS if self.layers[head]]
             raise ValueError(
                 f"This network has no head {', '.join(map(repr, absent))}; it has "
                 f"{', '.join(present)}. Ask for those in `heads`."
@@ -187,6 +202,19 @@ class VGGT(nn.Module):
                 "There are query points, but `tracks` is not among the heads "
                 f"({', '.join(heads)}). Add it, or leave the query points out."
             )
+        if not heads:
+            raise ValueError(
+                "No head is asked for that could say something; tracks need query points. "
+                f"Name some of {', '.join(present)} in `heads`, or give `query_points`."
+            )
+
+    def _check_sizes(
+        self,
+        images: Float[Tensor, "*batch view 3 height width"],
+        query_points: Float[Tensor, "*batch point 2"] | None,
+        frames_per_pass: int,
+    ) -> None:
+        """Refuse sizes that would fail deep inside."""
         if frames_per_pass < 1 or images.shape[-4] < 1:
             raise ValueError(
                 f"Found {images.shape[-4]} photos and frames_per_pass={frames_per_pass}; "

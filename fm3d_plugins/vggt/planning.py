@@ -15,7 +15,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 RESERVE = 0.9
 """Of the available memory that is planned with."""
 
-FIXED_BYTES = 300 << 20
+FIXED_BYTES = 100 << 20
 """Of the libraries' own buffers."""
 
 HEAD_BYTES_PER_PIXEL = 2000
@@ -79,7 +79,7 @@ def workload(
     rows, columns = height // config.patch_size, width // config.patch_size
     tokens = rows * columns + 1 + config.num_registers
     size = torch.empty((), dtype=precision).element_size()
-    kept = len(set(network.layers["camera"]) | set(network.layers["depth"]))
+    kept = len({layer for head in ("camera", "depth") for layer in network.layers.get(head, ())})
     stream = 4 * tokens * config.width
     of_photo = stream * (1 + 2 * kept) + 5 * size * tokens * config.width + 24 * height * width
     heads = [network.camera_head, network.depth_head]
@@ -178,4 +178,6 @@ def _gib(count: int) -> str:
 
 
 def _time(seconds: float) -> str:
+    if seconds < 1:
+        return "less than a second"
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

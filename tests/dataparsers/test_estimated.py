@@ -1,7 +1,7 @@
 """Estimated cameras reach nerfstudio in its own conventions, once per set of photos."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from fm3d_plugins.estimators.cache import cache_key, estimate_cached
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, se3_exp, transform_points
 from fm3d_plugins.photos import find_photos
-from fm3d_plugins.scene import SceneGeometry
+from fm3d_plugins.scene import SceneGeometry, Tracks
 
 NUM_PHOTOS, WIDTH, HEIGHT = 10, 64, 48
 
@@ -214,3 +214,26 @@ def test_single_camera_has_finite_outputs(tmp_path):
     outputs = outputs_for(folder, tmp_path)
     assert outputs.cameras.camera_to_worlds.isfinite().all()
     assert len(outputs.image_filenames) == 1
+
+
+def test_points_that_only_held_out_photos_see_start_no_scene(photos, tmp_path, monkeypatch):
+    """Point 0 is seen by a training photo, 1 by a held-out one, 2 by both, 3 by none."""
+
+    def estimate(self, photos):
+        scene = known_scene(tuple(photo.name for photo in photos))
+        held_out = [row for row, name in enumerate(scene.names) if name in ("0.png", "8.png")]
+        trained = 3
+        assert held_out and trained not in held_out
+        tracks = Tracks(
+            point_index=torch.tensor([0, 1, 2, 2]),
+            view_index=torch.tensor([trained, held_out[0], held_out[1], trained]),
+            pixels=torch.rand(4, 2),
+        )
+        return replace(scene, tracks=tracks)
+
+    monkeypatch.setattr(Known, "estimate", estimate)
+    parser = config_for(photos, tmp_path, eval_mode="interval", eval_interval=8).setup()
+    for split in ("train", "val"):
+        colors = parser.get_dataparser_outputs(split).metadata["points3D_rgb"]
+        names = tuple(f"{row}.png" for row in range(NUM_PHOTOS))
+        assert torch.equal(colors, known_scene(names).point_colors[[0, 2]])

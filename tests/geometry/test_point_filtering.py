@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from fm3d_plugins.geometry import point_filtering
 from fm3d_plugins.geometry.point_filtering import (
     consistent_mask,
     overlapping_views,
@@ -128,12 +129,14 @@ def test_neighbour_without_depth_or_confidence_has_no_say():
     assert bool(mask[0].all()) and not bool(mask[1:].any())
 
 
-def test_stride_is_every_so_many_pixels_of_the_whole_mask(monkeypatch):
+def test_stride_and_judged_select_from_the_whole_mask(monkeypatch):
     depth, confidence, intrinsics, poses = two_planes()
     depth[2, 9:15, 39:45] = 1.0
     whole = consistent_mask(depth, confidence, intrinsics, poses, all_others(5))
     part = consistent_mask(depth, confidence, intrinsics, poses, all_others(5), stride=3)
     assert torch.equal(part, whole[:, ::3, ::3])
+    some = consistent_mask(depth, confidence, intrinsics, poses, all_others(5), judged=[3, 2])
+    assert torch.equal(some, whole[[3, 2]])
     monkeypatch.setattr("fm3d_plugins.geometry.point_filtering.PIXELS_AT_ONCE", 100)
     again = consistent_mask(depth, confidence, intrinsics, poses, all_others(5))
     assert torch.equal(again, whole)
@@ -244,3 +247,34 @@ def test_cap_below_one_and_infinite_points_are_refused():
         thin_to_voxels(torch.zeros(2, 3), torch.zeros(2), 0)
     with pytest.raises(ValueError, match="1 of 2 points"):
         thin_to_voxels(torch.tensor([[0.0, 0, 0], [torch.inf, 0, 0]]), torch.zeros(2), 1)
+
+
+def test_a_flat_surface_fills_one_layer_of_voxels():
+    """Truth: rounding moves points of a plane to both sides of it, but not into two layers."""
+    x, y = torch.meshgrid(torch.arange(60.0), torch.arange(60.0), indexing="xy")
+    noise = 1e-6 * torch.randn(60, 60, generator=torch.Generator().manual_seed(0))
+    points = torch.stack([x, y, 5.0 + noise], dim=-1).flatten(0, 1)
+    kept = points[thin_to_voxels(points, torch.ones(3600), 400)]
+    distances = torch.cdist(kept, kept).fill_diagonal_(torch.inf).amin(1)
+    # Cells of three pixels: no two of what is kept are next to each other.
+    assert float(distances.min()) > 1.5
+
+
+def test_only_the_views_asked_for_are_judged():
+    depth = torch.full((3, 4, 5), 2.0)
+    depth[1, 0, 0] = 0
+    cameras = torch.eye(4).repeat(3, 1, 1)
+    intrinsics = torch.tensor([[4.0, 0, 2.5], [0, 4, 2], [0, 0, 1]]).repeat(3, 1, 1)
+    neighbours = torch.tensor([[1, 2], [0, 2], [0, 1]])
+    arguments = depth, torch.ones(3, 4, 5), intrinsics, cameras, neighbours
+    everything = consistent_mask(*arguments, least_views=1)
+    assert torch.equal(consistent_mask(*arguments, least_views=1, judged=[1]), everything[1:2])
+
+
+def test_mirrored_voxels_are_different_ones():
+    """Truth: a symmetric cloud, one point per unit cell, thinned at a cap just below its size."""
+    grid = torch.arange(-10.0, 11.0)
+    points = torch.cartesian_prod(grid, grid, grid)
+    keys = point_filtering._voxel_keys(points.double(), 1.0)
+    assert len(keys.unique()) == len(points)
+    assert len(thin_to_voxels(points, torch.ones(len(points)), 9000)) > 0.1 * 9000

@@ -195,21 +195,21 @@ def test_one_node_needs_no_edge():
     assert torch.equal(found.world_from_node, torch.eye(4)[None])
 
 
-def test_thousands_of_edges_are_solved_with_a_few_wrong_ones(generator):
-    """1000 nodes in a ring, each also tied to the fifth on: 2000 edges of 1 % noise, 40 wrong."""
-    chords = [(node, (node + 5) % 1000) for node in range(1000)]
-    steps = 0.02 * randn(1000, 7, generator=generator)
+def test_hundreds_of_edges_are_solved_with_a_few_wrong_ones(generator):
+    """300 nodes in a ring, each also tied to the fifth on: 600 edges of 1 % noise, 12 wrong."""
+    chords = [(node, (node + 5) % 300) for node in range(300)]
+    steps = 0.02 * randn(300, 7, generator=generator)
     nodes = [torch.eye(4, dtype=torch.float64)]
     for step in steps[1:]:
         nodes.append(nodes[-1] @ sim3_exp(step))
     nodes = torch.stack(nodes)
-    edges = torch.tensor([*[(n, (n + 1) % 1000) for n in range(1000)], *chords])
+    edges = torch.tensor([*[(n, (n + 1) % 300) for n in range(300)], *chords])
     measured = torch.linalg.solve(nodes[edges[:, 0]], nodes[edges[:, 1]])
-    measured = measured @ sim3_exp(1e-4 * randn(2000, 7, generator=generator))
-    wrong = 1000 + torch.arange(0, 1000, 25)
-    measured[wrong] = measured[wrong] @ sim3_exp(randn(40, 7, generator=generator))
-    found = solve_pose_graph(edges, measured, num_nodes=1000, loss_scale=0.01)
+    measured = measured @ sim3_exp(1e-4 * randn(600, 7, generator=generator))
+    wrong = 300 + torch.arange(0, 300, 25)
+    measured[wrong] = measured[wrong] @ sim3_exp(randn(12, 7, generator=generator))
+    found = solve_pose_graph(edges, measured, num_nodes=300, loss_scale=0.01)
     error = sim3_log(torch.linalg.solve(nodes, found.world_from_node)).abs().max()
-    # A walk of 1e-4 steps over half of the ring is off by about 2e-3 before the loop is closed.
-    assert float(error) < 5e-3
+    # A walk of 1e-4 steps over half of the ring is off by about 1e-3 before the loop is closed.
+    assert float(error) < 3e-3
     assert float(found.influence[wrong].max()) < 0.01

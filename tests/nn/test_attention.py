@@ -19,7 +19,7 @@ def block():
     made = TransformerBlock(16, 2, layer_scale=0.5, normalize_heads=True).double()
     with torch.no_grad():
         for parameter in made.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return made
 
 

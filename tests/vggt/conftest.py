@@ -1,7 +1,9 @@
 """Small networks: one with random weights, and those of the golden files."""
 
 import ast
+import functools
 import importlib.util
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -12,6 +14,7 @@ from fm3d_plugins.vggt.camera_head import CameraHeadConfig
 from fm3d_plugins.vggt.dense_head import DenseHeadConfig
 from fm3d_plugins.vggt.network import VGGT
 from fm3d_plugins.vggt.track_head import TrackHeadConfig
+from fm3d_plugins.vggt.weights import load_official
 
 
 @pytest.fixture(autouse=True)
@@ -123,18 +126,37 @@ class GoldenCase:
             torch.testing.assert_close(getattr(outputs, ours), published, atol=5e-5, rtol=1e-4)
 
 
-@pytest.fixture
-def golden(shared, golden_weights):
-    """A function from `tiny` or `vits` to a `GoldenCase`."""
+@pytest.fixture(scope="session")
+def golden_files(shared, golden_weights):
+    """A function from `tiny` or `vits` to sizes, weights, tensors and layers, each read once."""
     from safetensors import safe_open
     from safetensors.torch import load_file
 
+    @functools.cache
     def load(name):
         path = shared / "golden" / f"vggt_{name}.safetensors"
         with safe_open(path, "pt") as file:
             config = ast.literal_eval(file.metadata()["config"])
-        network = VGGT(**sizes_from_golden(config)).eval()
-        golden_weights.fill_(network.state_dict())
-        return GoldenCase(network, load_file(path), config["agg"]["cached_layer_indices"])
+        manifest = json.loads((shared / "golden" / f"vggt_{name}_manifest.json").read_text())
+        weights = {
+            key: torch.from_numpy(golden_weights.golden_array(key, shape))
+            for key, shape in manifest.items()
+        }
+        layers = config["agg"]["cached_layer_indices"]
+        return sizes_from_golden(config), weights, load_file(path), layers
+
+    return load
+
+
+@pytest.fixture
+def golden(golden_files):
+    """A function from `tiny` or `vits` to a `GoldenCase` of its own."""
+
+    def load(name):
+        sizes, weights, tensors, layers = golden_files(name)
+        with torch.device("meta"):
+            network = VGGT(**sizes).eval()
+        load_official(network, {key: value.clone() for key, value in weights.items()})
+        return GoldenCase(network, tensors, layers)
 
     return load

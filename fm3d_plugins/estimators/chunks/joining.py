@@ -82,7 +82,8 @@ class JoinedViews:
         intrinsics: In pixels of the depth maps, float64.
         depth_scale: Multiplies the depth that the sink was given for a photo.
         depth_chunk: The chunk that this depth is from.
-        world_from_chunk: Similarities [[s R, t], [0, 1]].
+        world_from_chunk: Similarities [[s R, t], [0, 1]]; nan for a chunk of two places that
+            fits neither.
         joints: Every pair of chunks with common photos.
     """
 
@@ -197,16 +198,18 @@ class _Joiner:
                 "Expected one for each. Hand over the missing ones."
             )
         used = [pair for pair in self.pairs if pair.measurement is not None]
-        self._require_connected(used)
-        solution = _solve(used, len(self.chunks))
-        scale = torch.linalg.det(solution.world_from_node[:, :3, :3]).pow(1 / 3)
-        cameras, intrinsics = self._fuse(solution.world_from_node, scale)
+        placed = self._reached(used)
+        used = [pair for pair in used if pair.chunks[0] in placed]
+        solution = _solve(used, placed)
+        # A loop's chunk that fits nowhere has no place; no photo depends on it.
+        world_from_chunk = torch.full((len(self.chunks), 4, 4), torch.nan, dtype=torch.float64)
+        world_from_chunk[placed] = solution.world_from_node
+        scale = torch.linalg.det(world_from_chunk[:, :3, :3]).pow(1 / 3)
+        cameras, intrinsics = self._fuse(world_from_chunk, scale)
         homes = torch.tensor(self.homes)
         influence = dict(zip((p.chunks for p in used), solution.influence.tolist(), strict=True))
         joints = tuple(_joint(pair, influence.get(pair.chunks, 0.0)) for pair in self.pairs)
-        return JoinedViews(
-            cameras, intrinsics, scale[homes], homes, solution.world_from_node, joints
-        )
+        return JoinedViews(cameras, intrinsics, scale[homes], homes, world_from_chunk, joints)
 
     def _require_planned(self, number: int, prediction: ChunkPrediction) -> None:
         planned = self.plan.members[number] if number < len(self.plan.members) else ()
@@ -243,14 +246,19 @@ class _Joiner:
         is_loop = self.plan.is_loop[later]
         self.pairs.append(_MeasuredPair((earlier, later), photos, is_loop, measurement, failure))
 
-    def _require_connected(self, used: Sequence[_MeasuredPair]) -> None:
-        """Raise ValueError, with the photos and the reason, if a chunk cannot be reached."""
+    def _reached(self, used: Sequence[_MeasuredPair]) -> list[int]:
+        """Chunks that are joined to the first one.
+
+        Raises:
+            ValueError: One that photos depend on is not; with the photos and the reason.
+        """
         reached = {0}
         for _ in self.chunks:
             reached |= {c for pair in used if reached & set(pair.chunks) for c in pair.chunks}
-        lost = [chunk for chunk in range(len(self.chunks)) if chunk not in reached]
+        numbers = range(len(self.chunks))
+        lost = [chunk for chunk in numbers if chunk not in reached and not self.plan.is_loop[chunk]]
         if not lost:
-            return
+            return sorted(reached)
         photos = sorted({photo for chunk in lost for photo in self.plan.members[chunk]})
         reasons = [
             f"chunks {pair.chunks[0]} and {pair.chunks[1]} through "
@@ -289,19 +297,20 @@ class _Joiner:
         return cameras, intrinsics
 
 
-def _solve(pairs: Sequence[_MeasuredPair], num_chunks: int) -> PoseGraphSolution:
-    """Frames of the chunks; the first is the world."""
-    edges = torch.tensor([pair.chunks for pair in pairs], dtype=torch.long).reshape(-1, 2)
+def _solve(pairs: Sequence[_MeasuredPair], chunks: Sequence[int]) -> PoseGraphSolution:
+    """Frames of the given chunks, in their order; the first is the world."""
+    node = {chunk: row for row, chunk in enumerate(chunks)}
+    edges = [[node[chunk] for chunk in pair.chunks] for pair in pairs]
     trust = [LOOP_TRUST if pair.is_loop else SEQUENCE_TRUST for pair in pairs]
     measured = [pair.measurement for pair in pairs if pair.measurement is not None]
-    poses = [joint.first_from_second for joint in measured]
-    information = [joint.information for joint in measured]
     empty = torch.zeros(0, dtype=torch.float64)
     return solve_pose_graph(
-        edges,
-        torch.stack(poses) if poses else empty.reshape(0, 4, 4),
-        torch.stack(information) if information else empty,
-        num_nodes=num_chunks,
+        torch.tensor(edges, dtype=torch.long).reshape(-1, 2),
+        torch.cat([empty, *(joint.first_from_second.flatten() for joint in measured)]).reshape(
+            -1, 4, 4
+        ),
+        torch.cat([empty, *(joint.information.flatten() for joint in measured)]).reshape(-1, 7, 7),
+        num_nodes=len(chunks),
         loss_scale=torch.tensor(trust, dtype=torch.float64),
     )
 

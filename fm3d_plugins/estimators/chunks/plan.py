@@ -61,27 +61,28 @@ def plan_chunks(
         order: The photos as they were taken. None is 0, 1, 2, ... without a similarity, and no
             order at all with one.
         similarity: How alike two photos look, larger is more; symmetric. See `similarity`.
-        most_loops: Most extra chunks; none allows one for two chunks.
+        most_loops: Most extra chunks; none allows one for two chunks. Needs a similarity.
 
     Raises:
         ValueError: The numbers do not allow a plan, or order and similarity do not fit them.
     """
-    _require_plannable(num_photos, chunk_size, overlap, order, similarity)
-    if order is None and similarity is not None:
+    _require_plannable(num_photos, chunk_size, overlap, order, similarity, most_loops)
+    if order is None and similarity is not None and num_photos > chunk_size:
         members = _grow_groups(similarity, chunk_size, overlap)
         centrality = [_closeness(similarity, photos) for photos in members]
     else:
         sequence = list(range(num_photos) if order is None else order)
         members = _cut_sequence(sequence, chunk_size, overlap)
         centrality = [_distance_from_ends(len(photos)) for photos in members]
-    loops = []
+    loops: list[list[int]] = []
     if similarity is not None:
         most = max(1, len(members) // 2) if most_loops is None else most_loops
         side = max(1, min(overlap, chunk_size // 2))
         loops = _find_loops(similarity, members, side, most)
+        centrality = [*centrality, *(_closeness(similarity, photos) for photos in loops)]
     return Chunks(
         tuple(map(tuple, [*members, *loops])),
-        tuple(map(tuple, [*centrality, *(_closeness(similarity, photos) for photos in loops)])),
+        tuple(map(tuple, centrality)),
         (False,) * len(members) + (True,) * len(loops),
     )
 
@@ -92,6 +93,7 @@ def _require_plannable(
     overlap: int,
     order: Sequence[int] | None,
     similarity: Float[Tensor, "photo photo"] | None,
+    most_loops: int | None,
 ) -> None:
     if num_photos < 1 or not 1 <= overlap < chunk_size:
         raise ValueError(
@@ -103,6 +105,11 @@ def _require_plannable(
         raise ValueError(
             f"The order names {len(order)} photos. Expected every number from 0 to "
             f"{num_photos - 1} once. Correct it, or leave it out."
+        )
+    if similarity is None and most_loops is not None:
+        raise ValueError(
+            f"most_loops is {most_loops}, but no similarity was given. Expected one, because loops "
+            "are found by it. Give `similarity`, or leave `most_loops` out."
         )
     if similarity is None:
         return
@@ -133,9 +140,8 @@ def _distance_from_ends(length: int) -> list[float]:
     return [min(place + 1, length - place) / half for place in range(length)]
 
 
-def _closeness(similarity: Tensor | None, photos: Sequence[int]) -> list[float]:
+def _closeness(similarity: Float[Tensor, "photo photo"], photos: Sequence[int]) -> list[float]:
     """Rank of each photo's mean similarity to the others of its chunk: 1 is the most alike."""
-    assert similarity is not None
     rows = list(photos)
     means = similarity[rows][:, rows].sum(1)
     ranks = means.argsort(stable=True).argsort(stable=True)

@@ -24,7 +24,9 @@ COLOR_SHARE = 0.5
 def photo_descriptor(
     photo: Float[Tensor, "height width 3"] | UInt8[Tensor, "height width 3"],
 ) -> Float[Tensor, " length"]:
-    """Unit vector of a photo: a grey thumbnail without its mean, and a histogram of colours.
+    """What a photo looks like: a grey thumbnail without its mean, and a histogram of colours.
+
+    A unit vector, shorter for a photo of one colour, which has no shape to compare.
 
     Args:
         photo: RGB; numbers in [0, 1], or bytes.
@@ -32,7 +34,8 @@ def photo_descriptor(
     rgb = photo.float() / 255 if photo.dtype == torch.uint8 else photo.float()
     grey = rgb @ rgb.new_tensor([0.299, 0.587, 0.114])
     thumbnail = adaptive_avg_pool2d(grey[None], THUMBNAIL_SIDE).flatten()
-    shape = normalize(thumbnail - thumbnail.mean(), dim=0)
+    # What varies by less than a grey level is rounding, which must not become a shape.
+    shape = normalize(thumbnail - thumbnail.mean(), dim=0, eps=THUMBNAIL_SIDE / 255)
     # The root of a histogram: its inner product is Bhattacharyya's coefficient.
     stride = max(1, math.isqrt(grey.numel() // COLOR_PIXELS))
     colors = _color_histogram(rgb[::stride, ::stride].flatten(0, 1)).sqrt()

@@ -1,0 +1,59 @@
+"""`fm3d export`: points, cameras and depth of a feed-forward run, as files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse the options and write the files.
+
+    Raises:
+        FileNotFoundError: There is no such config.yml.
+        FileExistsError: The output folder holds something.
+        ValueError: It is no feed-forward run, or holds no such points.
+    """
+    config = (tyro.conf.FlagConversionOff,)
+    tyro.cli(command, prog="fm3d export", args=arguments, config=config)
+
+
+def command(
+    load_config: Path,
+    output_dir: Path,
+    min_confidence: float = 0.0,
+    overwrite: bool = False,
+) -> None:
+    """Write what a feed-forward run (vggt) found, in the frame and unit of its input.
+
+    points.ply (with confidence), transforms.json (nerfstudio), colmap/sparse/0 (COLMAP, binary),
+    depth/ (z-depth, thousandths of a scene unit) and depth_confidence/ (0 to 1), both .npy and
+    one per photo. The folder is a posed scene: ns-train 3dgs --data FOLDER.
+
+    Args:
+        load_config: config.yml of a finished run.
+        output_dir: Folder to write; must not exist, or be empty.
+        min_confidence: Leave out points less sure than this, 0 to 1. Depth maps stay whole.
+        overwrite: Replace the output folder if it exists.
+    """
+    from nerfstudio.utils.rich_utils import CONSOLE
+
+    from fm3d_plugins.cli.runs import load_run
+    from fm3d_plugins.feedforward.export import write_run
+    from fm3d_plugins.feedforward.pipeline import GeometryPipeline
+    from fm3d_plugins.io.atomic import atomic_directory
+
+    with atomic_directory(output_dir, overwrite) as folder:
+        config, pipeline = load_run(load_config)
+        if not isinstance(pipeline, GeometryPipeline):
+            raise ValueError(
+                f"{load_config} is a run of {config.method_name}, which has no points of its own. "
+                "Expected a feed-forward run, such as vggt. Use fm3d export-cameras, or ns-export."
+            )
+        provenance = {"source": f"{config.method_name} run"}
+        scene = write_run(pipeline, folder, provenance, min_confidence)
+    CONSOLE.print(
+        f"{len(scene.points)} points, {len(scene)} cameras and their depth are in {output_dir}",
+        markup=False,
+        highlight=False,
+    )

@@ -1,0 +1,1 @@
+"""What feed-forward methods share of nerfstudio's seams: their result is made once, not trained."""

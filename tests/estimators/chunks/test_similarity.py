@@ -1,0 +1,101 @@
+"""Photos of the same place are near each other as descriptors."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fm3d_plugins.estimators.chunks.plan import plan_chunks
+from fm3d_plugins.estimators.chunks.similarity import (
+    COLOR_LEVELS,
+    looks_like_a_sequence,
+    photo_descriptor,
+    photo_descriptors,
+    similarity_matrix,
+    token_descriptors,
+)
+
+
+def load(folder):
+    for path in sorted((folder / "images").iterdir()):
+        yield torch.from_numpy(np.array(Image.open(path).convert("RGB")))
+
+
+def test_descriptor_is_a_unit_vector_that_brightness_bytes_and_size_hardly_change():
+    generator = torch.Generator().manual_seed(0)
+    blocks = torch.rand(3, 4, 6, generator=generator)
+    photo = blocks.repeat_interleave(32, 1).repeat_interleave(32, 2).permute(1, 2, 0)
+    descriptor = photo_descriptor(photo)
+    torch.testing.assert_close(descriptor.norm(), torch.tensor(1.0))
+    as_bytes = photo_descriptor((photo * 255).round().to(torch.uint8))
+    assert float(descriptor @ as_bytes) > 0.999
+    # Half the size: the same blocks, so the same cells and the same colours.
+    assert float(descriptor @ photo_descriptor(photo[::2, ::2])) > 0.999
+    assert float(descriptor @ photo_descriptor(0.9 * photo)) > 0.9
+
+
+def test_black_and_white_share_no_colour_and_grey_lies_between():
+    """Truth: flat photos have no shape; a level between two bins is split between them."""
+    black, white = (torch.full((8, 8, 3), value) for value in (0.0, 1.0))
+    between = torch.full((8, 8, 3), 0.5 / (COLOR_LEVELS - 1))
+    similarity = similarity_matrix(photo_descriptors([black, white, between]))
+    assert float(similarity[0, 1]) == 0
+    # Each channel is half in the first bin: an eighth of the histogram, of which the root counts.
+    assert float(similarity[0, 2]) == pytest.approx(0.125**0.5, abs=1e-5)
+
+
+def test_similarity_is_symmetric_and_one_with_itself():
+    generator = torch.Generator().manual_seed(0)
+    similarity = similarity_matrix(torch.randn(7, 5, generator=generator))
+    torch.testing.assert_close(similarity, similarity.T)
+    torch.testing.assert_close(similarity.diagonal(), torch.ones(7))
+    assert float(similarity.abs().max()) <= 1
+
+
+def test_token_descriptors_ignore_what_all_photos_share():
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(6, 10, 4, generator=generator)
+    shifted = tokens + 50 * torch.randn(4, generator=generator)
+    found = similarity_matrix(token_descriptors(shifted))
+    torch.testing.assert_close(
+        found, similarity_matrix(token_descriptors(tokens)), atol=1e-3, rtol=0
+    )
+    assert float(found.fill_diagonal_(0).sum()) < 0
+
+
+@pytest.mark.parametrize("scene", ["fox", "sceaux"])
+def test_photos_that_look_alike_are_near_in_pose(shared, scene):
+    """The photo that looks most alike is nearer in place and direction than nine in ten others."""
+    folder = shared / "scenes" / scene
+    similarity = similarity_matrix(photo_descriptors(load(folder)))
+    frames = json.loads((folder / "transforms.json").read_text())["frames"]
+    poses = {frame["file_path"].split("/")[-1]: frame["transform_matrix"] for frame in frames}
+    names = [path.name for path in sorted((folder / "images").iterdir())]
+    known = [row for row, name in enumerate(names) if name in poses]
+    poses = torch.tensor([poses[names[row]] for row in known])
+    similarity = similarity[known][:, known].fill_diagonal_(-torch.inf)
+    centers, axes = poses[:, :3, 3], poses[:, :3, 2]
+    places = torch.cdist(centers, centers)
+    apart = places / places.median() + (1 - axes @ axes.T)
+    rank = (apart < apart.gather(1, similarity.argmax(1, keepdim=True))).float().mean(1)
+    assert float(rank.median()) < 0.1 + 1 / len(known)
+
+
+@pytest.mark.parametrize("scene", ["fox", "sceaux", "lund"])
+def test_photos_of_a_walk_are_told_from_shuffled_ones(shared, scene):
+    similarity = similarity_matrix(photo_descriptors(load(shared / "scenes" / scene)))
+    assert looks_like_a_sequence(similarity)
+    order = torch.randperm(len(similarity), generator=torch.Generator().manual_seed(1))
+    assert not looks_like_a_sequence(similarity[order][:, order])
+
+
+def test_walk_that_returns_to_its_start_is_closed(room):
+    """The photos of a loop around a room, ends together again after 90 of them."""
+    photos = (room.colors(pose, 48, 64) for pose in room.walk(90))
+    similarity = similarity_matrix(photo_descriptors(photos))
+    assert looks_like_a_sequence(similarity)
+    plan = plan_chunks(90, chunk_size=16, overlap=6, order=range(90), similarity=similarity)
+    first = next(set(m) for m, loop in zip(plan.members, plan.is_loop, strict=True) if loop)
+    assert first & set(range(8)) and first & set(range(82, 90))
