@@ -27,6 +27,8 @@ HEADS = ("camera", "depth", "points", "tracks")
 FRAMES_PER_PASS_CUDA = 8
 FRAMES_PER_PASS_CPU = 2
 """More saves no time on a CPU, and the dense heads need some 300 MB a frame."""
+BACKBONE_FRAMES_PER_FRAME = 4
+"""The backbone's wide layers need about a sixth of the dense heads' memory per frame."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ class VGGT(nn.Module):
         layers = {layer for head in heads for layer in self.layers[head]}
         size = self.aggregator.config.patch_size
         tokens = Tokens(
-            self.aggregator(scenes, layers, frames_per_pass=frames_per_pass),
+            self.aggregator(
+                scenes, layers, frames_per_pass=BACKBONE_FRAMES_PER_FRAME * frames_per_pass
+            ),
             grid=(images.shape[-2] // size, images.shape[-1] // size),
             num_special=self.aggregator.num_special,
             frames_per_pass=frames_per_pass,

@@ -7,13 +7,16 @@ from torch import Tensor, nn
 
 from fm3d_plugins.vggt.network import VGGT
 
+SMALL = 1 << 20
+"""Numbers up to which a tensor is copied even where its type is right."""
+
 
 def load_official(
     network: VGGT, state_dict: Mapping[str, Tensor], *, dtype: torch.dtype | None = None
 ) -> None:
     """Give the network the weights of a published checkpoint.
 
-    A network on the meta device takes the tensors themselves where their type is right, so that
+    A network on the meta device takes large tensors themselves where their type is right, so that
     weights are never held twice: it then shares them with `state_dict`. Otherwise values are
     copied. One tensor is converted at a time.
 
@@ -62,5 +65,7 @@ def _assign(
         parameter.data.copy_(value)
         return
     module_name, _, attribute = name.rpartition(".")
-    replacement = nn.Parameter(value.to(dtype), requires_grad=parameter.requires_grad)
+    # A small tensor of a mapped file would keep all that was read through the same map.
+    own = value.to(dtype, copy=value.numel() <= SMALL)
+    replacement = nn.Parameter(own, requires_grad=parameter.requires_grad)
     setattr(network.get_submodule(module_name), attribute, replacement)

@@ -31,11 +31,13 @@ def test_small_golden_networks_load_strictly(name, golden):
     assert not any(value.is_meta for value in golden(name).network.parameters())
 
 
-def test_network_on_meta_takes_the_tensors_themselves(on_meta, small_network):
+def test_network_on_meta_takes_large_tensors_themselves(on_meta, small_network, monkeypatch):
+    monkeypatch.setattr("fm3d_plugins.vggt.weights.SMALL", 100)
     weights = {name: value.clone() for name, value in small_network.state_dict().items()}
     load_official(on_meta, weights)
     for name, parameter in on_meta.named_parameters():
-        assert parameter.data_ptr() == weights[name].data_ptr(), name
+        is_shared = parameter.data_ptr() == weights[name].data_ptr()
+        assert is_shared == (parameter.numel() > 100), name
     images = torch.rand(2, 3, 28, 28)
     with torch.no_grad():
         assert on_meta(images).depth.equal(small_network(images).depth)

@@ -4,8 +4,9 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ _EXPECTED = "Expected a .safetensors file, or a .pt/.pth file that holds a dicti
 _FETCH = "Fetch it again (`fm3d weights fetch`), or give another file."
 _LONGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
+_BYTES_PER_MAP = 1 << 28
+"""Bytes of tensors after which a file is mapped anew."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Verification:
     num_parameters: int
 
 
-def load(file: CheckpointFile | Path) -> dict[str, Tensor]:
+def load(file: CheckpointFile | Path) -> Mapping[str, Tensor]:
     """All tensors of a file by name, on the CPU; their bytes are read from disk when used.
 
     The format is told by the content, not by the name. Where the tensors are wrapped with other
@@ -108,13 +111,43 @@ def _start(path: Path) -> bytes:
     return start
 
 
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
+class _MappedTensors(Mapping[str, Tensor]):
+    """Tensors of a safetensors file, mapped into memory when they are asked for.
+
+    The file is mapped anew from time to time: what was read through an earlier map, converted and
+    let go then leaves memory. One map of the whole file would keep all of it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
+        self._open = partial(safe_open, path, framework="pt", device="cpu")
+        self._file = self._open()
+        self._names = dict.fromkeys(self._file.keys())
+        self._handed_out = 0
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        if self._handed_out > _BYTES_PER_MAP:
+            self._file, self._handed_out = self._open(), 0
+        tensor = self._file.get_tensor(name)
+        self._handed_out += tensor.numel() * tensor.element_size()
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _load_safetensors(path: Path) -> Mapping[str, Tensor]:
+    from safetensors import SafetensorError
 
     _require_whole_safetensors(path)
     try:
-        with safe_open(path, framework="pt", device="cpu") as stream:
-            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        return _MappedTensors(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is a damaged safetensors file: {error}. {_FETCH}") from error
 

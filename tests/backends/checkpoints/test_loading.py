@@ -165,3 +165,17 @@ def test_verify_refuses_another_network_under_a_published_name(tmp_path, tiny):
     path.write_bytes(save({"a": torch.ones(3)}))
     with pytest.raises(ValueError, match="1 tensors with 3 numbers; fm3d-test/tiny has 2 with 7"):
         verify(FoundFile(path, "file", tiny))
+
+
+def test_a_mapped_file_gives_every_tensor_however_often_it_is_mapped_anew(tmp_path, monkeypatch):
+    from fm3d_plugins.backends.checkpoints import loading
+
+    tensors = {f"t{i}": torch.full((5, i + 1), float(i)) for i in range(20)}
+    save_file(tensors, tmp_path / "weights.safetensors")
+    monkeypatch.setattr(loading, "_BYTES_PER_MAP", 100)
+    found = load(tmp_path / "weights.safetensors")
+    assert len(found) == 20 and set(found) == set(tensors)
+    for name in [*tensors, *reversed(tensors)]:
+        assert torch.equal(found[name], tensors[name])
+    with pytest.raises(KeyError):
+        found["t20"]
