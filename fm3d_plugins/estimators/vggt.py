@@ -190,7 +190,13 @@ class Vggt(Estimator):
         from fm3d_plugins.backends.checkpoints import locate
         from fm3d_plugins.memory import available_memory
         from fm3d_plugins.vggt.inference import architecture, load_network
-        from fm3d_plugins.vggt.planning import DTYPES, choose_precision, make_plan, workload
+        from fm3d_plugins.vggt.planning import (
+            DTYPES,
+            choose_precision,
+            frames_per_pass,
+            make_plan,
+            workload,
+        )
 
         file = locate(self.weights, commercial_only=self.commercial_only)
         device = self._device()
@@ -199,13 +205,13 @@ class Vggt(Estimator):
         canvas = plan_canvas(sizes, longest=self.resolution, patch=patch, framing=self.framing)
         precision = choose_precision(self.precision, device)
         budget = int(self.memory_gib * 2**30) if self.memory_gib else available_memory(device)
+        shape, in_pass = (canvas.height, canvas.width), frames_per_pass(device)
         plan = make_plan(
-            workload(sketch, len(sizes), canvas.height, canvas.width, DTYPES[precision]),
+            workload(sketch, len(sizes), *shape, DTYPES[precision], in_pass),
             precision=precision,
             device=device,
             available=budget,
             chunk_size=self.chunk_size,
-            frames_per_pass=8 if device.type == "cuda" else 1,
         )
         return load_network(file, DTYPES[precision], device), plan, canvas
 
@@ -234,7 +240,7 @@ class Vggt(Estimator):
         total = sum(len(members) for members in chunks.members)
         with stages.stage("Seeing photos", total=total) as report:
             seen = predictions(
-                partial(predict, network, frames_per_pass=plan.frames_per_pass),
+                partial(predict, network),
                 chunks,
                 photos,
                 canvas,

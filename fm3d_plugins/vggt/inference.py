@@ -65,17 +65,14 @@ def load_network(file: CheckpointFile, precision: torch.dtype, device: torch.dev
 
 
 @torch.inference_mode()
-def predict(
-    network: VGGT, images: Float[Tensor, "view 3 height width"], *, frames_per_pass: int
-) -> Geometry:
+def predict(network: VGGT, images: Float[Tensor, "view 3 height width"]) -> Geometry:
     """Cameras and depth of photos that are seen together, on the CPU.
 
     Args:
         images: RGB in [0, 1]; sides are multiples of the network's patch. The first is the world.
-        frames_per_pass: Photos that the heads work on at once.
     """
     device = next(network.parameters()).device
-    outputs = network(images.to(device), heads=HEADS, frames_per_pass=frames_per_pass)
+    outputs = network(images.to(device), heads=HEADS)
     assert outputs.pose_encodings is not None
     assert outputs.depth is not None and outputs.depth_confidence is not None
     encoding = outputs.pose_encodings[-1].double().cpu()

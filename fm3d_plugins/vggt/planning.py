@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from fm3d_plugins.vggt.network import VGGT
+from fm3d_plugins.vggt.network import FRAMES_PER_PASS_CPU, FRAMES_PER_PASS_CUDA, VGGT
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -58,7 +58,6 @@ class Plan:
 
     precision: str
     photos_at_once: int
-    frames_per_pass: int
     bytes: int
     """Expected peak."""
     seconds: float
@@ -67,13 +66,26 @@ class Plan:
     """Tells the user."""
 
 
+def frames_per_pass(device: torch.device) -> int:
+    """Photos that the heads work on at once; more gain little time on a CPU."""
+    return FRAMES_PER_PASS_CUDA if device.type == "cuda" else FRAMES_PER_PASS_CPU
+
+
 def workload(
-    network: VGGT, num_photos: int, height: int, width: int, precision: torch.dtype
+    network: VGGT,
+    num_photos: int,
+    height: int,
+    width: int,
+    precision: torch.dtype,
+    in_pass: int,
 ) -> Workload:
     """Memory and operations of a network; it may be on the meta device.
 
     The stream of tokens and the layers that the depth head reads are float32; queries, keys,
     values and what is attended exist for all photos at once, in the matrices' precision.
+
+    Args:
+        in_pass: Photos that the heads work on at once, see `frames_per_pass`.
     """
     config = network.aggregator.config
     rows, columns = height // config.patch_size, width // config.patch_size
@@ -87,14 +99,14 @@ def workload(
     matrices = network.matrix_names()
     backbone = list(network.aggregator.named_parameters())
     body = sum(p.numel() * (size if f"aggregator.{n}" in matrices else 4) for n, p in backbone)
-    in_pass = HEAD_BYTES_PER_PIXEL * height * width + 12 * stream
+    of_pass = in_pass * (HEAD_BYTES_PER_PIXEL * height * width + 12 * stream)
     layers = 2 * sum(p.numel() for n, p in backbone if p.ndim >= 2)
     within = 4 * tokens**2 * config.width * (2 * config.depth)  # Of DINOv2 too.
     return Workload(
         num_photos=num_photos,
         height=height,
         width=width,
-        fixed_bytes=int(body + head_bytes + in_pass + FIXED_BYTES),
+        fixed_bytes=int(body + head_bytes + of_pass + FIXED_BYTES),
         bytes_per_photo=int(of_photo),
         flops_per_photo=float(tokens * layers + within),
         flops_per_pair=float(4 * tokens**2 * config.width * config.depth),
@@ -118,7 +130,6 @@ def make_plan(
     device: torch.device,
     available: int,
     chunk_size: int | None,
-    frames_per_pass: int,
 ) -> Plan:
     """As many photos at once as memory holds, or as asked for, in equal chunks.
 
@@ -146,7 +157,7 @@ def make_plan(
         f"vggt on {device.type} in {precision}: {work.num_photos} photos of {work.width} x "
         f"{work.height}, {parts}; about {_gib(work.bytes(at_once))} of memory and {_time(seconds)}."
     )
-    return Plan(precision, at_once, frames_per_pass, work.bytes(at_once), seconds, sentence)
+    return Plan(precision, at_once, work.bytes(at_once), seconds, sentence)
 
 
 def _speed(precision: str, device: torch.device) -> float:

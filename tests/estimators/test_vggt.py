@@ -71,7 +71,7 @@ def capture(tmp_path, vggt_weights, monkeypatch):
         photos = find_photos(folder)
         calls = []
 
-        def predict(network, images, *, frames_per_pass):
+        def predict(network, images):
             height, width = images.shape[-2:]
             middle = images[:, 0, height // 2, width // 2]
             rows = (middle * 255).round().int().tolist()
@@ -227,8 +227,8 @@ def test_a_floater_that_other_views_look_through_becomes_no_point(
     photos, poses, _ = capture(sizes)
     right = inference.predict
 
-    def wrong(network, images, *, frames_per_pass):
-        seen = right(network, images, frames_per_pass=frames_per_pass)
+    def wrong(network, images):
+        seen = right(network, images)
         seen.depth[2, 30:50, 40:70] *= 0.5
         return seen
 
@@ -316,8 +316,8 @@ def test_a_photo_of_which_nothing_is_sure_is_named(capture, vggt_weights, capsys
     photos, _, _ = capture([(160, 120)] * 3)
     right = inference.predict
 
-    def unsure(network, images, *, frames_per_pass):
-        seen = right(network, images, frames_per_pass=frames_per_pass)
+    def unsure(network, images):
+        seen = right(network, images)
         seen.confidence[1] = 0.02
         return seen
 

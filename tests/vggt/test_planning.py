@@ -29,15 +29,14 @@ def plan(work, available, chunk_size=None, precision="bfloat16"):
         device=CPU,
         available=available,
         chunk_size=chunk_size,
-        frames_per_pass=1,
     )
 
 
 def test_weights_of_the_published_network_are_counted_in_their_precision(published):
     """909 112 320 numbers of the backbone, 216 174 610 and 32 654 562 of the heads (manifest)."""
     heads = 4 * (216_174_610 + 32_654_562)
-    single = workload(published, 1, 392, 518, torch.float32)
-    half = workload(published, 1, 392, 518, torch.bfloat16)
+    single = workload(published, 1, 392, 518, torch.float32, 1)
+    half = workload(published, 1, 392, 518, torch.bfloat16, 1)
     saved = single.fixed_bytes - half.fixed_bytes
     # Norms and layer scales, 0.2 % of the backbone with positions, stay in single precision.
     assert saved == pytest.approx(2 * 909_112_320, rel=3e-3)
@@ -50,7 +49,7 @@ def test_operations_are_those_of_the_matrix_products():
     small = AggregatorConfig(width=32, depth=1, num_heads=2, patch_embedding="conv")
     with torch.device("meta"):
         network = VGGT(aggregator=small, camera=None, depth=None, points=None, tracks=None)
-    work = workload(network, 4, 28, 42, torch.float32)
+    work = workload(network, 4, 28, 42, torch.float32, 1)
     tokens = 6 + 1 + 4
     block = 32 * (3 * 32) + 32 * 32 + 2 * 32 * 128
     # Attention: q k and its product with v, each 2 operations per pair of tokens and channel.
