@@ -1,10 +1,13 @@
 """What a run of VGGT will need, and how it is cut so that the memory suffices."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
+from torch.nn import functional
 
 from fm3d_plugins.vggt.network import FRAMES_PER_PASS_CPU, FRAMES_PER_PASS_CUDA, VGGT
 
@@ -25,6 +28,10 @@ FEWEST_AT_ONCE = 2
 """Photos: with fewer a network of views has nothing to compare."""
 
 PROBE_SECONDS = 0.15
+PROBE_TOKENS, PROBE_HEADS, HEAD_WIDTH = 1024, 16, 64
+
+REST = 1.3
+"""All of the time over that of matrix products and attention (two cores, 2 and 4 photos)."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +46,29 @@ class Workload:
     """Weights and what is needed whatever the number of photos."""
     bytes_per_photo: int
     """Of each photo seen at once."""
-    flops_per_photo: float
-    flops_per_pair: float
-    """Of each pair of photos seen at once, counted both ways: attention among photos."""
+    product_flops: float
+    """Of each photo in products with weights."""
+    attention_flops: float
+    """Of each photo in attention within it."""
+    pair_flops: float
+    """Of each pair of photos seen at once, counted both ways, in attention among them."""
 
     def bytes(self, photos: int) -> int:
         """Peak memory with so many photos at once."""
         return self.fixed_bytes + photos * self.bytes_per_photo
 
-    def flops(self, photos: int) -> float:
-        """Operations for so many photos at once."""
-        return photos * self.flops_per_photo + photos**2 * self.flops_per_pair
+    def seconds(self, photos: int, speed: "Speed") -> float:
+        """Time for so many photos at once."""
+        attention = photos * self.attention_flops + photos**2 * self.pair_flops
+        return REST * (photos * self.product_flops / speed.products + attention / speed.attention)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Operations per second of a device."""
+
+    products: float
+    attention: float
 
 
 @dataclass(frozen=True)
@@ -108,8 +127,9 @@ def workload(
         width=width,
         fixed_bytes=int(body + head_bytes + of_pass + FIXED_BYTES),
         bytes_per_photo=int(of_photo),
-        flops_per_photo=float(tokens * layers + within),
-        flops_per_pair=float(4 * tokens**2 * config.width * config.depth),
+        product_flops=float(tokens * layers),
+        attention_flops=float(within),
+        pair_flops=float(4 * tokens**2 * config.width * config.depth),
     )
 
 
@@ -151,7 +171,7 @@ def make_plan(
             f"used. Expected at least that. {_advice(chunk_size, precision)}"
         )
     at_once = min(work.num_photos, fitting if chunk_size is None else wanted)
-    seconds = work.flops(at_once) / _speed(precision, device) * (work.num_photos / at_once)
+    seconds = work.seconds(at_once, _speed(precision, device)) * work.num_photos / at_once
     parts = "all at once" if at_once == work.num_photos else f"at most {at_once} at once"
     sentence = (
         f"vggt on {device.type} in {precision}: {work.num_photos} photos of {work.width} x "
@@ -160,19 +180,31 @@ def make_plan(
     return Plan(precision, at_once, work.bytes(at_once), seconds, sentence)
 
 
-def _speed(precision: str, device: torch.device) -> float:
-    """Operations per second of a matrix product of the size of one photo's MLP, just measured."""
+def _speed(precision: str, device: torch.device) -> Speed:
+    """Just measured on products and attention of the size of one photo."""
     dtype = DTYPES[precision]
-    left = torch.zeros(1024, 1024, dtype=dtype, device=device)
-    right = torch.zeros(1024, 4096, dtype=dtype, device=device)
-    torch.matmul(left, right)
+    wide = HEAD_WIDTH * PROBE_HEADS
+    tokens = torch.zeros(PROBE_TOKENS, wide, dtype=dtype, device=device)
+    weight = torch.zeros(4 * wide, wide, dtype=dtype, device=device)
+    heads = tokens.reshape(1, PROBE_TOKENS, PROBE_HEADS, HEAD_WIDTH).transpose(1, 2)
+    product = partial(functional.linear, tokens, weight)
+    attention = partial(functional.scaled_dot_product_attention, heads, heads, heads)
+    return Speed(
+        products=2 * PROBE_TOKENS * weight.numel() * _rate(product, device),
+        attention=4 * PROBE_TOKENS**2 * wide * _rate(attention, device),
+    )
+
+
+def _rate(step: Callable[[], object], device: torch.device) -> float:
+    """Calls per second."""
+    step()
     count, start = 0, time.perf_counter()
     while count == 0 or time.perf_counter() - start < PROBE_SECONDS:
-        torch.matmul(left, right)
+        step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         count += 1
-    return count * 2 * left.numel() * right.shape[1] / (time.perf_counter() - start)
+    return count / (time.perf_counter() - start)
 
 
 def _advice(chunk_size: int | None, precision: str) -> str:

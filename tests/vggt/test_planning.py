@@ -6,14 +6,14 @@ import torch
 from fm3d_plugins.vggt import planning
 from fm3d_plugins.vggt.aggregator import AggregatorConfig
 from fm3d_plugins.vggt.network import VGGT
-from fm3d_plugins.vggt.planning import Workload, choose_precision, make_plan, workload
+from fm3d_plugins.vggt.planning import REST, Speed, Workload, choose_precision, make_plan, workload
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
 def known_speed(monkeypatch):
-    monkeypatch.setattr(planning, "_speed", lambda precision, device: 1e12)
+    monkeypatch.setattr(planning, "_speed", lambda precision, device: Speed(1e12, 1e11))
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +53,25 @@ def test_operations_are_those_of_the_matrix_products():
     tokens = 6 + 1 + 4
     block = 32 * (3 * 32) + 32 * 32 + 2 * 32 * 128
     # Attention: q k and its product with v, each 2 operations per pair of tokens and channel.
-    assert work.flops_per_pair == 2 * 2 * tokens**2 * 32
+    assert work.pair_flops == 2 * 2 * tokens**2 * 32
     of_matrices = 2 * tokens * (2 * block + 3 * 14 * 14 * 32)
-    assert work.flops_per_photo == pytest.approx(of_matrices, rel=0.15)
+    # Special tokens are no patches, and count all the same.
+    assert work.product_flops == pytest.approx(of_matrices, rel=0.05)
 
 
 def test_all_photos_are_seen_at_once_where_they_fit():
-    work = Workload(10, 392, 518, 2**30, 2**26, 1e12, 1e11)
+    work = Workload(10, 392, 518, 2**30, 2**26, 1e12, 0.0, 1e10)
     found = plan(work, 4 * 2**30)
     assert found.photos_at_once == 10
     assert found.bytes == 2**30 + 10 * 2**26
-    assert found.seconds == pytest.approx(10 * 1.0 + 100 * 0.1)
-    assert (
-        "all at once" in found.sentence and "1.6 GiB" in found.sentence and "20 s" in found.sentence
-    )
+    # 10 x 1 s of products, 100 pairs x 0.1 s of attention.
+    assert found.seconds == pytest.approx(REST * (10 + 10))
+    for said in ("all at once", "1.6 GiB", f"{REST * 20:.0f} s"):
+        assert said in found.sentence
 
 
 def test_what_does_not_fit_is_cut_so_that_it_does():
-    work = Workload(200, 392, 518, 2**30, 2**26, 1e12, 1e11)
+    work = Workload(200, 392, 518, 2**30, 2**26, 1e12, 0.0, 1e10)
     available = 3 * 2**30
     found = plan(work, available)
     # 0.9 of 3 GiB without 1 GiB: 1.7 GiB, 27 photos of 64 MiB.
@@ -81,7 +82,7 @@ def test_what_does_not_fit_is_cut_so_that_it_does():
 
 
 def test_too_little_memory_is_an_error_before_anything_is_loaded():
-    work = Workload(200, 392, 518, 2**30, 2**26, 1e12, 1e11)
+    work = Workload(200, 392, 518, 2**30, 2**26, 1e12, 0.0, 1e10)
     with pytest.raises(ValueError, match="1.1 GiB for 2 photos .* 0.9 GiB of memory may be used"):
         plan(work, 2**30)
     with pytest.raises(ValueError, match="smaller --chunk-size"):
@@ -89,7 +90,7 @@ def test_too_little_memory_is_an_error_before_anything_is_loaded():
     with pytest.raises(ValueError, match="--precision bfloat16"):
         plan(work, 2**30, precision="float32")
     # One photo alone needs room for one only.
-    assert plan(Workload(1, 392, 518, 2**29, 2**28, 1e12, 0.0), 2**30).photos_at_once == 1
+    assert plan(Workload(1, 392, 518, 2**29, 2**28, 1e12, 0.0, 0.0), 2**30).photos_at_once == 1
 
 
 def test_a_chosen_precision_is_kept_and_auto_follows_the_device(monkeypatch):
@@ -104,4 +105,6 @@ def test_a_chosen_precision_is_kept_and_auto_follows_the_device(monkeypatch):
 
 def test_the_measured_speed_is_a_possible_one(monkeypatch):
     monkeypatch.undo()
-    assert 1e8 < planning._speed("float32", CPU) < 1e15
+    speed = planning._speed("float32", CPU)
+    assert 1e8 < speed.products < 1e15
+    assert 1e8 < speed.attention < 1e15
