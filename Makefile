@@ -4,7 +4,7 @@ BIN := .venv/bin
 PHOTOS ?=
 OUTPUT := outputs/demo/3dgs/latest
 
-.PHONY: setup demo test lint bench bench-poses clean
+.PHONY: setup demo test lint bench bench-vggt bench-poses test-slow clean
 
 setup: .venv/installed
 
@@ -29,6 +29,10 @@ endif
 test: setup
 	$(BIN)/python -m pytest -q
 
+# Full-size networks: minutes, and 6 GiB of memory.
+test-slow: setup
+	$(BIN)/python -m pytest -q -m slow
+
 lint: setup
 	$(BIN)/python -m pip install --quiet --editable ".[lint]"
 	$(BIN)/ruff format --check .
@@ -37,9 +41,13 @@ lint: setup
 
 bench: setup
 	$(BIN)/python tests/benchmarks/bench_kernels.py
+	$(BIN)/python tests/benchmarks/bench_chunks.py
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/bench_sfm.py
 	$(BIN)/python tests/benchmarks/bench_nerf.py
+
+bench-vggt: setup
+	$(BIN)/python tests/benchmarks/bench_vggt.py
 
 bench-poses: setup
 	$(BIN)/python tests/benchmarks/bench_poses.py
