@@ -53,3 +53,30 @@ def vggt_weights(tmp_path_factory) -> Path:
     metadata = {configuration.METADATA_KEY: configuration.to_text(parts)}
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path, metadata)
     return path
+
+
+@pytest.fixture(scope="session")
+def train_run():
+    """Trains what a config describes, through nerfstudio's trainer, and returns the trainer.
+
+    The loss of every step (or one of its terms) is appended to `losses`.
+    """
+    import torch
+
+    def train(config, losses=None, term=None):
+        torch.manual_seed(0)
+        trainer = config.setup(local_rank=0, world_size=1)
+        trainer.setup()
+        step = trainer.train_iteration
+
+        def recorded(number):
+            result = step(number)
+            if losses is not None:
+                losses.append(float(result[1][term] if term else result[0]))
+            return result
+
+        trainer.train_iteration = recorded
+        trainer.train()
+        return trainer
+
+    return train

@@ -46,40 +46,25 @@ def run_config(capture, output, mode="SO3xR3", steps=STEPS):
     return config
 
 
-def train(config, losses=None):
-    torch.manual_seed(0)
-    trainer = config.setup(local_rank=0, world_size=1)
-    trainer.setup()
-    step = trainer.train_iteration
-
-    def recorded(number):
-        result = step(number)
-        if losses is not None:
-            losses.append(float(result[0]))
-        return result
-
-    trainer.train_iteration = recorded
-    trainer.train()
-    return trainer
-
-
 @pytest.fixture(scope="module")
-def whole(capture, tmp_path_factory):
+def whole(capture, tmp_path_factory, train_run):
     losses = []
-    return train(run_config(capture, tmp_path_factory.mktemp("whole")), losses), losses
+    return train_run(run_config(capture, tmp_path_factory.mktemp("whole")), losses), losses
 
 
-def test_run_in_two_parts_has_the_losses_and_cameras_of_the_whole_run(whole, capture, tmp_path):
+def test_run_in_two_parts_has_the_losses_and_cameras_of_the_whole_run(
+    whole, capture, tmp_path, train_run
+):
     """Same photos, random numbers, moments, rates and poses: equal to the last bit."""
     trainer, expected = whole
     losses = []
     first = run_config(capture, tmp_path / "first")
     first.max_num_iterations = STEPS // 2  # After the schedules were made for the whole run.
-    saved = train(first, losses).checkpoint_dir
+    saved = train_run(first, losses).checkpoint_dir
     second = run_config(capture, tmp_path / "second")
     second.max_num_iterations = STEPS // 2
     second.load_dir = saved
-    resumed = train(second, losses)
+    resumed = train_run(second, losses)
     assert losses == expected
     poses = [run.pipeline.model.camera_optimizer.pose_adjustment for run in (trainer, resumed)]
     assert poses[0][1:].abs().min() > 0
@@ -96,8 +81,8 @@ def test_cameras_move_and_the_checkpoint_brings_them_back(whole):
     assert optimizer.focal_factors()[0] != 1.0
 
 
-def test_mode_off_leaves_checkpoints_and_optimizers_as_they_were(capture, tmp_path):
-    trainer = train(run_config(capture, tmp_path, mode="off", steps=2))
+def test_mode_off_leaves_checkpoints_and_optimizers_as_they_were(capture, tmp_path, train_run):
+    trainer = train_run(run_config(capture, tmp_path, mode="off", steps=2))
     assert "camera_opt" not in trainer.optimizers.optimizers
     assert not any("camera_optimizer" in key for key in trainer.pipeline.state_dict())
 
@@ -169,9 +154,9 @@ def test_command_evaluate_writes_one_row_per_protocol(whole, tmp_path):
     assert all(5 < row["psnr"] < 60 for row in rows)
 
 
-def test_cameras_of_an_unmoved_run_are_those_of_its_input(capture, tmp_path):
+def test_cameras_of_an_unmoved_run_are_those_of_its_input(capture, tmp_path, train_run):
     """In the input's frame, photo size and order, to float32 rounding of the dataparser."""
-    trainer = train(run_config(capture, tmp_path / "run", mode="off", steps=1))
+    trainer = train_run(run_config(capture, tmp_path / "run", mode="off", steps=1))
     folder = tmp_path / "cameras"
     main(["export-cameras", "--load-config", str(trainer.base_dir / "config.yml"),
           "--output-dir", str(folder)])  # fmt: skip

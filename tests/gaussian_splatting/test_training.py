@@ -39,27 +39,12 @@ def run_config(capture, output, steps=STEPS, **model):
     return config
 
 
-def train(config, losses=None):
-    torch.manual_seed(0)
-    trainer = config.setup(local_rank=0, world_size=1)
-    trainer.setup()
-    step = trainer.train_iteration
-
-    def recorded(number):
-        result = step(number)
-        if losses is not None:
-            losses.append(float(result[1]["main_loss"]))
-        return result
-
-    trainer.train_iteration = recorded
-    trainer.train()
-    return trainer
-
-
 @pytest.fixture(scope="module")
-def trained(capture, tmp_path_factory):
+def trained(capture, tmp_path_factory, train_run):
     losses = []
-    trainer = train(run_config(capture, tmp_path_factory.mktemp("runs")), losses)
+    trainer = train_run(
+        run_config(capture, tmp_path_factory.mktemp("runs")), losses, term="main_loss"
+    )
     return trainer, losses
 
 
@@ -97,38 +82,38 @@ def test_loaded_checkpoint_renders_the_same_picture(trained):
     assert isinstance(pipeline.model, SplatfactoModel)  # ns-export asks.
 
 
-def test_run_resumes_with_its_gaussians_and_moments(trained, capture, tmp_path):
+def test_run_resumes_with_its_gaussians_and_moments(trained, capture, tmp_path, train_run):
     config = run_config(capture, tmp_path, steps=2)
     config.load_dir = trained[0].checkpoint_dir
-    resumed = train(config)
+    resumed = train_run(config)
     assert resumed.step == STEPS + 1
     assert len(resumed.pipeline.model.means) == len(trained[0].pipeline.model.means)
     means = resumed.pipeline.model.means
     assert resumed.optimizers.optimizers["means"].state[means]["step"] == STEPS + 2
 
 
-def test_resuming_from_a_folder_without_checkpoints_is_refused(capture, tmp_path):
+def test_resuming_from_a_folder_without_checkpoints_is_refused(capture, tmp_path, train_run):
     config = run_config(capture, tmp_path, steps=2)
     config.load_dir = tmp_path
     with pytest.raises(SystemExit, match="holds no checkpoint"):
-        train(config)
+        train_run(config)
 
 
 @pytest.mark.parametrize("control", ["default", "off"])
-def test_other_density_controls_train(capture, tmp_path, control):
+def test_other_density_controls_train(capture, tmp_path, control, train_run):
     losses = []
     config = run_config(
         capture, tmp_path, steps=30, density_control=control, densify_grad_thresh=1e-5
     )
-    count = len(train(config, losses).pipeline.model.means)
+    count = len(train_run(config, losses, term="main_loss").pipeline.model.means)
     assert sum(losses[-5:]) < sum(losses[:5])
     assert count == 2000 if control == "off" else count > 2000
 
 
-def test_seed_points_of_the_scene_are_used(capture, tmp_path):
+def test_seed_points_of_the_scene_are_used(capture, tmp_path, train_run):
     config = run_config(capture, tmp_path, steps=1, density_control="off")
     config.pipeline.datamanager.random_points = False
-    trainer = train(config)
+    trainer = train_run(config)
     seeds = trainer.pipeline.datamanager.train_dataparser_outputs.metadata["points3D_xyz"]
     assert len(trainer.pipeline.model.means) == len(seeds) > 40_000
 

@@ -31,28 +31,11 @@ def run_config(capture, output, steps=STEPS, **model):
     return config
 
 
-def train(config, losses=None):
-    torch.manual_seed(0)
-    trainer = config.setup(local_rank=0, world_size=1)
-    trainer.setup()
-    step = trainer.train_iteration
-
-    def recorded(number):
-        result = step(number)
-        if losses is not None:
-            losses.append(float(result[1]["rgb_loss"]))
-        return result
-
-    trainer.train_iteration = recorded
-    trainer.train()
-    return trainer
-
-
 @pytest.fixture(scope="module")
-def trained(capture, tmp_path_factory):
+def trained(capture, tmp_path_factory, train_run):
     losses = []
     config = run_config(capture, tmp_path_factory.mktemp("runs"), background_color="black")
-    trainer = train(config, losses)
+    trainer = train_run(config, losses, term="rgb_loss")
     trainer.pipeline.eval()
     return trainer, losses
 
@@ -103,17 +86,17 @@ def test_metrics_name_the_test_pose_protocol(trained):
     trained[0].pipeline.eval()
 
 
-def test_resumed_run_repeats_the_unbroken_one(trained, capture, tmp_path):
+def test_resumed_run_repeats_the_unbroken_one(trained, capture, tmp_path, train_run):
     """Pixels, places along rays, moments and learning rates all follow the step."""
     losses = trained[1]
     half, rest = [], []
     config = run_config(capture, tmp_path / "a", background_color="black")
     config.max_num_iterations = STEPS // 2
-    first = train(config, half)
+    first = train_run(config, half, term="rgb_loss")
     config = run_config(capture, tmp_path / "b", background_color="black")
     config.max_num_iterations = STEPS // 2
     config.load_dir = first.checkpoint_dir
-    train(config, rest)
+    train_run(config, rest, term="rgb_loss")
     assert half == losses[: STEPS // 2]
     assert rest == losses[STEPS // 2 :]
 
@@ -174,18 +157,18 @@ def test_rays_without_cameras_or_planes_are_rendered(trained):
     "options",
     [{"loss": "charbonnier", "exposure": False}, {"distortion_weight": 0.0, "calm_distance": 0.5}],
 )
-def test_other_options_train(capture, tmp_path, options):
+def test_other_options_train(capture, tmp_path, options, train_run):
     losses = []
-    train(run_config(capture, tmp_path, steps=40, **options), losses)
+    train_run(run_config(capture, tmp_path, steps=40, **options), losses, term="rgb_loss")
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-def test_gradients_reach_the_cameras(capture, tmp_path):
+def test_gradients_reach_the_cameras(capture, tmp_path, train_run):
     config = run_config(capture, tmp_path, steps=30)
     config.pipeline.model.camera_optimizer.mode = "SO3xR3"
     for name in ("camera_opt", "camera_focal"):
         config.optimizers[name]["scheduler"].delay = 0.0
-    model = train(config).pipeline.model
+    model = train_run(config).pipeline.model
     assert model.camera_optimizer.pose_adjustment[1:].abs().amin(dim=0).gt(0).all()
     assert model.camera_optimizer.focal_adjustment.abs().gt(0).all()
 
