@@ -1,4 +1,4 @@
-"""Photos as a network takes them: one canvas for all, and the way back to each photo's pixels.
+"""Photos as a network takes them: on canvases, and the way back to each photo's pixels.
 
 A canvas pixel is `photo pixel * scale + offset` on each axis, with (0, 0) the corner of the first
 pixel on both sides, so that no half-pixel term appears anywhere.
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from fm3d_plugins.photo_pixels import open_upright, rgb_pixels
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Framing = Literal["fit", "crop", "pad", "square"]
+OwnFraming = Literal["long", "no-squares", "short"]
+Resampling = Literal["bicubic", "lanczos"]
 
 WHITE, BLACK = 255, 0
 
@@ -55,11 +57,36 @@ class Canvas:
     placements: tuple[Placement, ...]
     margin: int = WHITE
     """Grey value around photos that do not fill the canvas."""
+    resampling: Resampling = "bicubic"
+    """How photos are resized; both average where they shrink."""
 
     def map_from_photo(self) -> Float[Tensor, "view 4"]:
         """scale_x, scale_y, offset_x, offset_y of every photo."""
         rows = [placement.map_from_photo for placement in self.placements]
         return torch.tensor(rows, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class OwnFrames:
+    """A canvas for each photo, for networks whose photos may differ in size. Photos fill them."""
+
+    canvases: tuple[Canvas, ...]
+    """One per photo, each with one placement."""
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of each photo as the network sees it."""
+        return tuple((canvas.height, canvas.width) for canvas in self.canvases)
+
+    @property
+    def common_shape(self) -> tuple[int, int]:
+        """Rows and columns that hold every photo: what maps are padded to (`padded`)."""
+        rows, columns = zip(*self.shapes, strict=True)
+        return max(rows), max(columns)
+
+    def map_from_photo(self) -> Float[Tensor, "view 4"]:
+        """scale_x, scale_y, offset_x, offset_y of every photo; padding does not change them."""
+        return torch.cat([canvas.map_from_photo() for canvas in self.canvases])
 
 
 @dataclass(frozen=True)
@@ -91,14 +118,7 @@ def plan_canvas(
     Raises:
         ValueError: `longest` is no positive multiple of `patch`, or there is no photo.
     """
-    if not sizes:
-        raise ValueError("No photo was given. Expected at least one.")
-    if longest < patch or longest % patch:
-        lower = max(patch, longest // patch * patch)
-        raise ValueError(
-            f"The resolution is {longest} pixels. Expected a positive multiple of {patch}, the "
-            f"side of the network's patches. Set it to {lower} or {lower + patch}."
-        )
+    _require_plannable(sizes, longest, patch)
     place = {"fit": _fit, "crop": _crop, "pad": _pad, "square": _square}[framing]
     placed = [place(width, height, longest, patch) for width, height in sizes]
     margin = BLACK if framing == "square" else WHITE
@@ -108,6 +128,64 @@ def plan_canvas(
     width, height = (max(sides) for sides in zip(*shown, strict=True))
     centred = [_centred(one, *show, width, height) for one, show in zip(placed, shown, strict=True)]
     return Canvas(width, height, tuple(centred), margin)
+
+
+def plan_own_frames(
+    sizes: Sequence[tuple[int, int]],
+    *,
+    resolution: int,
+    patch: int = 16,
+    framing: OwnFraming = "long",
+) -> OwnFrames:
+    """Choose a canvas for each photo as DUSt3R's own loader does (`load_images`).
+
+    Photos are resized with square pixels, rounded to whole ones, and cut equally on opposite sides:
+    Lanczos where they shrink, bicubic where they grow.
+
+    Args:
+        sizes: Width and height of each upright photo.
+        resolution: Of one side of the frames, pixels; a multiple of `patch`.
+        patch: Both sides of a frame are multiples of it.
+        framing: long: the longer side becomes `resolution`, and of the other at most
+            `patch` pixels are cut off. no-squares: the same, but square photos lose a quarter of
+            their height, as by the authors' default, whose networks for 512 pixels saw no squares
+            in training. short: the shorter side becomes `resolution`, and the other is cut to
+            the same (the authors' way with the network for 224 pixels).
+
+    Raises:
+        ValueError: `resolution` is no positive multiple of `patch`, there is no photo, or one is
+            so long and narrow that its frame would be empty.
+    """
+    _require_plannable(sizes, resolution, patch)
+    canvases = []
+    for row, (width, height) in enumerate(sizes):
+        canvas = _own_frame(width, height, resolution, patch, framing)
+        if not (canvas.width and canvas.height):
+            raise ValueError(
+                f"Photo {row + 1} of {len(sizes)} has {width} x {height} pixels, too long and "
+                f"narrow for a network with patches of {patch} pixels at a resolution of "
+                f"{resolution}. Expected sides of at most {resolution // patch} to 1. Crop the "
+                "photo or raise the resolution."
+            )
+        canvases.append(canvas)
+    return OwnFrames(tuple(canvases))
+
+
+def padded(
+    values: Shaped[Tensor, "rows columns *channels"], shape: tuple[int, int]
+) -> Shaped[Tensor, "_rows _columns *channels"]:
+    """A map, or colours, with zeros to its right and below it: for depth, nothing known there.
+
+    Pixels keep their coordinates, so `map_from_photo` holds for the padded map too.
+
+    Args:
+        shape: Rows and columns wanted, no less than there are.
+    """
+    rows, columns = values.shape[:2]
+    assert rows <= shape[0] and columns <= shape[1]
+    larger = values.new_zeros(*shape, *values.shape[2:])
+    larger[:rows, :columns] = values
+    return larger
 
 
 def load_photos(
@@ -139,15 +217,16 @@ def on_white(image: "Image") -> "Image":
 
 
 def paste(image: "Image", placement: Placement, canvas: Canvas) -> np.ndarray:
-    """A picture resized (bicubic, antialiased) and put on a canvas, uint8, rows x columns x 3."""
+    """A picture resized (antialiased) and put on a canvas, uint8, rows x columns x 3."""
     from PIL import Image
 
+    how = Image.Resampling[canvas.resampling.upper()]
     box, size = placement.box, (placement.width, placement.height)
     if box[0] < 0 or box[1] < 0 or box[2] > image.width or box[3] > image.height:
         left, top, right, bottom = (round(side) for side in box)
-        resized = image.crop((left, top, right, bottom)).resize(size, Image.Resampling.BICUBIC)
+        resized = image.crop((left, top, right, bottom)).resize(size, how)
     else:
-        resized = image.resize(size, Image.Resampling.BICUBIC, box=box)
+        resized = image.resize(size, how, box=box)
     target = Image.new(image.mode, (canvas.width, canvas.height), (canvas.margin,) * 3)
     target.paste(resized, (placement.left, placement.top))
     return np.asarray(target)
@@ -176,6 +255,17 @@ def _covered(placement: Placement, canvas: Canvas, size: tuple[int, int]) -> np.
     x = (np.arange(canvas.width) + 0.5 - offset_x) / scale_x
     y = (np.arange(canvas.height) + 0.5 - offset_y) / scale_y
     return ((y > 0) & (y < size[1]))[:, None] & ((x > 0) & (x < size[0]))[None]
+
+
+def _require_plannable(sizes: Sequence[tuple[int, int]], resolution: int, patch: int) -> None:
+    if not sizes:
+        raise ValueError("No photo was given. Expected at least one.")
+    if resolution < patch or resolution % patch:
+        lower = max(patch, resolution // patch * patch)
+        raise ValueError(
+            f"The resolution is {resolution} pixels. Expected a positive multiple of {patch}, the "
+            f"side of the network's patches. Set it to {lower} or {lower + patch}."
+        )
 
 
 def _fit(width: int, height: int, longest: int, patch: int) -> Placement:
@@ -218,3 +308,22 @@ def _centred(
     cut_x, cut_y = (placement.width - shown_width) // 2, (placement.height - shown_height) // 2
     left, top = (width - shown_width) // 2 - cut_x, (height - shown_height) // 2 - cut_y
     return Placement(placement.box, placement.width, placement.height, left, top)
+
+
+def _own_frame(width: int, height: int, resolution: int, patch: int, framing: OwnFraming) -> Canvas:
+    longer = resolution
+    if framing == "short":
+        longer = round(resolution * max(width / height, height / width))
+    # The order of operations and Python's round, halves to even, are part of the official result.
+    new_width, new_height = (round(side * longer / max(width, height)) for side in (width, height))
+    # Whole patches around the middle, whose column or row is rounded down.
+    patches_x, patches_y = (2 * (side // 2) // patch for side in (new_width, new_height))
+    if framing == "short":
+        patches_x = patches_y = min(patches_x, patches_y)
+    elif framing == "no-squares" and new_width == new_height:
+        patches_y = 3 * patches_x // 4
+    left, top = patches_x * patch // 2 - new_width // 2, patches_y * patch // 2 - new_height // 2
+    box = (0.0, 0.0, float(width), float(height))
+    placement = Placement(box, new_width, new_height, left, top)
+    how = "lanczos" if max(width, height) > longer else "bicubic"
+    return Canvas(patches_x * patch, patches_y * patch, (placement,), resampling=how)

@@ -20,12 +20,12 @@ LAYERS = [
         "training",
         "viewer",
     },
-    {"gaussian_splatting", "nerf", "vggt"},
+    {"dust3r", "gaussian_splatting", "nerf", "vggt"},
     {"estimators"},
     {"dataparsers", "cli"},
     {"method_configs"},
 ]
-METHODS = {"gaussian_splatting", "nerf", "vggt"}
+METHODS = {"dust3r", "gaussian_splatting", "nerf", "vggt"}
 """A method never imports another method."""
 
 

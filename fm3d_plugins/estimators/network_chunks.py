@@ -41,7 +41,7 @@ def predictions(
         seen = network(loaded.images)
         usable = loaded.usable
         if drop_sky:
-            usable = usable & ~_sky(loaded)
+            usable = usable & ~sky_of(loaded)
         intrinsics, fine = mended_focals(seen.intrinsics, max(canvas.width, canvas.height))
         if not bool(fine.all()):
             lost = [photos.photos[members[row]].name for row in (~fine).nonzero().flatten()]
@@ -74,7 +74,8 @@ def colors_on_canvas(photos: PhotoSet, canvas: Canvas, row: int) -> UInt8[Tensor
     return (image * 255).round().to(torch.uint8).permute(1, 2, 0)
 
 
-def _sky(loaded: NetworkPhotos) -> Bool[Tensor, "view height width"]:
+def sky_of(loaded: NetworkPhotos) -> Bool[Tensor, "view height width"]:
+    """Pixels of photos on their canvas that show the sky, by looks (`sky_mask`)."""
     images = (loaded.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     # White margins above a photo are no sky, and must not stand between it and the border.
     masks = []
