@@ -33,6 +33,7 @@ from torch import Tensor
 from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
 from fm3d_plugins.estimators.cache import estimate_cached
+from fm3d_plugins.estimators.dust3r import Dust3r
 from fm3d_plugins.estimators.sfm import Sfm
 from fm3d_plugins.estimators.vggt import Vggt
 from fm3d_plugins.geometry.cameras import opengl_from_opencv
@@ -248,6 +249,7 @@ def _specification(estimator: Estimator) -> DataParserSpecification:
 
 sfm = _specification(Sfm())
 vggt = _specification(Vggt())
+dust3r = _specification(Dust3r())
 
 
 def _register_foreign_estimators() -> None:

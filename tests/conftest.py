@@ -56,6 +56,42 @@ def vggt_weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def dust3r_weights(tmp_path_factory) -> Path:
+    """A small DUSt3R with random weights, that sees a bumpy wall through a possible camera.
+
+    For tests of what happens around the network: what it says of photos means nothing. The head's
+    bias gives each patch the rays of a focal length of 400 pixels.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from fm3d_plugins.dust3r import configuration
+    from fm3d_plugins.dust3r.network import DUSt3R
+
+    sizes = {
+        "encoder_width": 32,
+        "encoder_depth": 2,
+        "encoder_heads": 2,
+        "decoder_width": 16,
+        "decoder_depth": 4,
+        "decoder_heads": 2,
+        "head": "linear",
+    }
+    torch.manual_seed(0)
+    network = DUSt3R(**sizes)
+    offset = (torch.arange(16) - 7.5) / 400
+    rays = torch.stack([offset.expand(16, 16), offset[:, None].expand(16, 16), torch.ones(16, 16)])
+    with torch.no_grad():
+        for head in (network.downstream_head1, network.downstream_head2):
+            head.proj.weight *= 0.02
+            head.proj.bias.copy_(torch.cat([rays, torch.ones(1, 16, 16)]).flatten())
+    path = tmp_path_factory.mktemp("weights") / "small_random_dust3r.safetensors"
+    metadata = {configuration.METADATA_KEY: configuration.to_text(sizes)}
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path, metadata)
+    return path
+
+
+@pytest.fixture(scope="session")
 def train_run():
     """Trains what a config describes, through nerfstudio's trainer, and returns the trainer.
 

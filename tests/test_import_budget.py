@@ -24,6 +24,7 @@ before = set(sys.modules)
 import fm3d_plugins.method_configs.gaussian_splatting
 import fm3d_plugins.method_configs.nerf
 import fm3d_plugins.method_configs.vggt
+import fm3d_plugins.method_configs.dust3r
 import fm3d_plugins.dataparsers.estimated
 import torch
 print(sorted(set(sys.modules) - before))

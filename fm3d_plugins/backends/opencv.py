@@ -43,15 +43,7 @@ def absolute_pose(
     Raises:
         ValueError: Fewer than four points, some not finite, or no pose fits four of them.
     """
-    if len(points_world) < LEAST_POINTS or not bool(
-        points_world.isfinite().all() and pixels.isfinite().all()
-    ):
-        raise ValueError(
-            f"A camera pose needs at least {LEAST_POINTS} finite points with finite pixels; found "
-            f"{len(points_world)}, or some that are not finite. Lower the confidence that points "
-            "must have, or drop the broken ones."
-        )
-    cv2 = require("cv2", purpose="A camera pose from points", install="opencv-python-headless")
+    _require_usable(points_world, pixels)
     order = np.arange(len(points_world))
     if seed is not None:
         np.random.default_rng(seed).shuffle(order)
@@ -59,6 +51,7 @@ def absolute_pose(
         np.ascontiguousarray(each.detach().cpu().double().numpy())
         for each in (points_world, pixels, intrinsics)
     )
+    cv2 = require("cv2", purpose="A camera pose from points", install="opencv-python-headless")
     is_found, rotation_vector, translation, inliers = cv2.solvePnPRansac(
         points[order],
         seen[order],
@@ -76,10 +69,21 @@ def absolute_pose(
             f"about right ({calibration[0, 0]:.1f} px was given). Check both, or raise the "
             "threshold."
         )
-    rotation = torch.from_numpy(cv2.Rodrigues(rotation_vector)[0])
-    camera_from_world = pose_from_rotation_translation(
-        rotation, torch.from_numpy(translation).flatten()
-    )
+    rotation, place = torch.from_numpy(cv2.Rodrigues(rotation_vector)[0]), translation.flatten()
+    camera_from_world = pose_from_rotation_translation(rotation, torch.from_numpy(place))
     agrees = torch.zeros(len(points), dtype=torch.bool)
     agrees[torch.from_numpy(order[inliers.flatten()])] = True
     return camera_from_world.to(points_world), agrees.to(points_world.device)
+
+
+def _require_usable(
+    points_world: Float[Tensor, "point 3"], pixels: Float[Tensor, "point 2"]
+) -> None:
+    if len(points_world) < LEAST_POINTS or not bool(
+        points_world.isfinite().all() and pixels.isfinite().all()
+    ):
+        raise ValueError(
+            f"A camera pose needs at least {LEAST_POINTS} finite points with finite pixels; found "
+            f"{len(points_world)}, or some that are not finite. Lower the confidence that points "
+            "must have, or drop the broken ones."
+        )

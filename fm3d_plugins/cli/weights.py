@@ -59,8 +59,7 @@ def list_weights() -> None:
         )
     console = Console()
     console.print(table)
-    for published in CATALOGUE.values():
-        licence = published.licence
+    for licence in dict.fromkeys(published.licence for published in CATALOGUE.values()):
         text = f"{licence.name}: {licence.permits}. {licence.url}"
         console.print(text, markup=False, highlight=False)
 

@@ -18,6 +18,8 @@ FILE_LIMIT = 1e4
 class PairPointmaps:
     """Two photos as one ordered pair shows them. Every pair has a unit of its own.
 
+    Any device and precision.
+
     Attributes:
         first: Number of the photo whose camera the points refer to (OpenCV axes).
         second: Number of the other photo.
@@ -33,6 +35,14 @@ class PairPointmaps:
     confidence_first: Float[Tensor, "rows columns"]
     points_second_in_first: Float[Tensor, "rows2 columns2 3"]
     confidence_second: Float[Tensor, "rows2 columns2"]
+
+    @property
+    def sides(self) -> tuple[tuple[int, Tensor, Tensor], tuple[int, Tensor, Tensor]]:
+        """Photo, points and confidence of the first photo, then of the second."""
+        return (
+            (self.first, self.points_first, self.confidence_first),
+            (self.second, self.points_second_in_first, self.confidence_second),
+        )
 
 
 class PairStore:

@@ -19,6 +19,7 @@ ENTRY_POINT_GROUP = "fm3d_plugins.estimators"
 _BUILT_IN = {
     "sfm": "fm3d_plugins.estimators.sfm:Sfm",
     "vggt": "fm3d_plugins.estimators.vggt:Vggt",
+    "dust3r": "fm3d_plugins.estimators.dust3r:Dust3r",
 }
 
 

@@ -69,7 +69,7 @@ class DenseEstimator(Estimator):
         for name in ("device", "memory_gib", "commercial_only"):
             del options[name]
         if self.known_cameras is not None:
-            options["known_cameras"] = _digest(self.known_cameras)
+            options["known_cameras"] = digest_of_scene(self.known_cameras)
         return identity | {"weights_sha256": weights_sha256(self.weights)}
 
     def expect_ranges(self, more: Mapping[str, tuple[float | int, float | int]]) -> None:
@@ -226,8 +226,8 @@ def _shared_cameras(groups: Sequence[int], cameras: "DenseCameras") -> Int[Tenso
     return numbers.unique(dim=0, return_inverse=True)[1]
 
 
-def _digest(path: Path) -> str:
-    """Of the files that `read_posed_scene` may read there."""
+def digest_of_scene(path: Path) -> str:
+    """A hash of the files that tell of cameras in a file or folder."""
     total = hashlib.blake2b(digest_size=16)
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     for file in files:

@@ -1,4 +1,4 @@
-"""Self-attention with one fused projection, and the transformer block around it.
+"""Attention within and between sequences, and the transformer block around the former.
 
 Weights may be stored in a smaller type than the stream of tokens (bfloat16 under float32): every
 matrix product then runs in the weights' type, while norms, layer scales and the stream keep their
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from fm3d_plugins.nn.linear import Linear
 from fm3d_plugins.nn.positions import RotaryTables, rotate
 
 
@@ -27,8 +28,8 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden_width: int, output_width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden_width)
-        self.fc2 = nn.Linear(hidden_width, output_width)
+        self.fc1 = Linear(width, hidden_width)
+        self.fc2 = Linear(hidden_width, output_width)
 
     def forward(
         self, features: Float[Tensor, "*batch channel"]
@@ -42,8 +43,8 @@ class HeadFeatures:
     """Queries, keys and values of all heads."""
 
     queries: Float[Tensor, "sequence token head feature"]
-    keys: Float[Tensor, "sequence token head feature"]
-    values: Float[Tensor, "sequence token head feature"]
+    keys: Float[Tensor, "sequence key_token head feature"]
+    values: Float[Tensor, "sequence key_token head feature"]
 
     @staticmethod
     def joined(parts: "Sequence[HeadFeatures]") -> "HeadFeatures":
@@ -64,16 +65,12 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, num_heads: int, *, normalize_heads: bool = False) -> None:
         super().__init__()
-        if width % num_heads:
-            raise ValueError(
-                f"{num_heads} heads cannot share {width} channels evenly. Choose a width that is "
-                "a multiple of the number of heads."
-            )
+        _require_even_heads(width, num_heads)
         self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         self.q_norm = nn.LayerNorm(width // num_heads) if normalize_heads else nn.Identity()
         self.k_norm = nn.LayerNorm(width // num_heads) if normalize_heads else nn.Identity()
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def project(
         self,
@@ -100,6 +97,53 @@ class SelfAttention(nn.Module):
         return self.proj(attend(self.project(tokens, positions), group))
 
 
+class CrossAttention(nn.Module):
+    """Multi-head attention of one sequence to another (Vaswani et al. 2017)."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        _require_even_heads(width, num_heads)
+        self.num_heads = num_heads
+        self.projq = Linear(width, width)
+        self.projk = Linear(width, width)
+        self.projv = Linear(width, width)
+        self.proj = Linear(width, width)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "sequence token channel"],
+        memory: Float[Tensor, "sequence memory_token channel"],
+        positions: RotaryTables | None = None,
+        memory_positions: RotaryTables | None = None,
+    ) -> Float[Tensor, "sequence token channel"]:
+        """What each token gathers from the memory, in the weights' type."""
+        memory_in_type = memory.to(self.projk.weight.dtype)
+        queries = self._heads(self.projq(tokens.to(self.projq.weight.dtype)), tokens, positions)
+        keys = self._heads(self.projk(memory_in_type), memory, memory_positions)
+        values = self.projv(memory_in_type).unflatten(-1, (self.num_heads, -1))
+        return self.proj(attend(HeadFeatures(queries, keys, values)))
+
+    def _heads(
+        self,
+        features: Float[Tensor, "sequence token channel"],
+        stream: Float[Tensor, "sequence token channel"],
+        positions: RotaryTables | None,
+    ) -> Float[Tensor, "sequence token head feature"]:
+        """Split into heads and turned by their positions, in the stream's type."""
+        heads = features.unflatten(-1, (self.num_heads, -1))
+        if positions is None:
+            return heads
+        return rotate(heads.to(stream.dtype), positions).to(features.dtype)
+
+
+def _require_even_heads(width: int, num_heads: int) -> None:
+    if width % num_heads:
+        raise ValueError(
+            f"{num_heads} heads cannot share {width} channels evenly. Choose a width that is "
+            "a multiple of the number of heads."
+        )
+
+
 def attend(features: HeadFeatures, group: int = 1) -> Float[Tensor, "sequence token channel"]:
     """Softmax attention, heads concatenated.
 
@@ -108,7 +152,7 @@ def attend(features: HeadFeatures, group: int = 1) -> Float[Tensor, "sequence to
     """
     num_sequences, length = features.queries.shape[:2]
     queries, keys, values = (
-        each.reshape(num_sequences // group, group * length, *each.shape[2:]).transpose(1, 2)
+        each.reshape(num_sequences // group, group * each.shape[1], *each.shape[2:]).transpose(1, 2)
         for each in (features.queries, features.keys, features.values)
     )
     attended = functional.scaled_dot_product_attention(queries, keys, values)
@@ -128,7 +172,7 @@ class TransformerBlock(nn.Module):
 
     Args:
         eps: Of the two LayerNorms over channels (those of q and k have torch's own, 1e-5).
-        layer_scale: Initial factor of both branches.
+        layer_scale: Initial factor of both branches; none: they have no factor.
     """
 
     def __init__(
@@ -138,16 +182,16 @@ class TransformerBlock(nn.Module):
         *,
         mlp_ratio: float | int = 4,
         eps: float = 1e-5,
-        layer_scale: float = 0.01,
+        layer_scale: float | None = 0.01,
         normalize_heads: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = SelfAttention(width, num_heads, normalize_heads=normalize_heads)
-        self.ls1 = LayerScale(width, layer_scale)
+        self.ls1 = None if layer_scale is None else LayerScale(width, layer_scale)
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, int(width * mlp_ratio), width)
-        self.ls2 = LayerScale(width, layer_scale)
+        self.ls2 = None if layer_scale is None else LayerScale(width, layer_scale)
 
     def forward(
         self,
@@ -157,8 +201,8 @@ class TransformerBlock(nn.Module):
     ) -> Float[Tensor, "sequence token channel"]:
         """Tokens after the block; `group` as in `attend`. Differentiable."""
         attended = self.attn(self.norm1(tokens), positions, group)
-        tokens = torch.addcmul(tokens, attended, self.ls1.gamma)
-        return torch.addcmul(tokens, self.mlp(self.norm2(tokens)), self.ls2.gamma)
+        tokens = _plus(tokens, attended, self.ls1)
+        return _plus(tokens, self.mlp(self.norm2(tokens)), self.ls2)
 
     def update_(
         self,
@@ -182,8 +226,26 @@ class TransformerBlock(nn.Module):
         attended = attend(HeadFeatures.joined(projected), group)
         del projected
         for part, part_attended in zip(parts, attended.split(sequences_per_pass), strict=True):
-            part.addcmul_(self.attn.proj(part_attended), self.ls1.gamma)
-            part.addcmul_(self.mlp(self.norm2(part)), self.ls2.gamma)
+            _add_(part, self.attn.proj(part_attended), self.ls1)
+            _add_(part, self.mlp(self.norm2(part)), self.ls2)
+
+
+def _plus(
+    tokens: Float[Tensor, "sequence token channel"],
+    branch: Float[Tensor, "sequence token channel"],
+    scale: LayerScale | None,
+) -> Float[Tensor, "sequence token channel"]:
+    """The stream after a residual branch."""
+    return tokens + branch if scale is None else torch.addcmul(tokens, branch, scale.gamma)
+
+
+def _add_(
+    tokens: Float[Tensor, "sequence token channel"],
+    branch: Float[Tensor, "sequence token channel"],
+    scale: LayerScale | None,
+) -> None:
+    """The same in place."""
+    tokens.add_(branch) if scale is None else tokens.addcmul_(branch, scale.gamma)
 
 
 def step(
@@ -208,6 +270,11 @@ def step(
         return tokens
     if not block.training:
         return block(tokens, positions, group)
-    result = checkpoint(block, tokens, positions, group, use_reentrant=False)
+    return recomputed(block, tokens, positions, group)
+
+
+def recomputed(block: nn.Module, *arguments: object) -> Tensor:
+    """What a block says of the arguments; its inside is computed again in the backward pass."""
+    result = checkpoint(block, *arguments, use_reentrant=False)
     assert isinstance(result, Tensor)
     return result

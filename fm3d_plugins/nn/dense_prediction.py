@@ -107,12 +107,21 @@ class FusionPyramid(nn.Module):
     Args:
         level_channels: Of the four inputs.
         channels: Of the fused map.
+        doubling: A coarse map is doubled and what exceeds the next level is cut off at the
+            right and the bottom, instead of resized to that level; they differ where the
+            finer level has an odd side.
     """
 
     def __init__(
-        self, level_channels: Sequence[int], channels: int, *, rectified_skip: bool
+        self,
+        level_channels: Sequence[int],
+        channels: int,
+        *,
+        rectified_skip: bool,
+        doubling: bool = False,
     ) -> None:
         super().__init__()
+        self.doubling = doubling
         for number, inputs in enumerate(level_channels, 1):
             convolution = nn.Conv2d(inputs, channels, kernel_size=3, padding=1, bias=False)
             self.add_module(f"layer{number}_rn", convolution)
@@ -135,7 +144,9 @@ class FusionPyramid(nn.Module):
         for number in range(self.num_levels, 0, -1):
             level = self.get_submodule(f"layer{number}_rn")(levels[number - 1])
             block = self.get_submodule(f"refinenet{number}")
-            size = sizes[number - 1]
+            rows, columns = sizes[number - 1]
+            size = (2 * level.shape[-2], 2 * level.shape[-1]) if self.doubling else (rows, columns)
             fused = block(level, size) if fused is None else block(fused, size, level)
+            fused = fused[..., :rows, :columns]
         assert fused is not None
         return fused

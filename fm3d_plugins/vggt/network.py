@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fm3d_plugins.nn.attention import joined
+from fm3d_plugins.nn.weights import convert, matrix_names
 from fm3d_plugins.vggt.aggregator import Aggregator, AggregatorConfig
 from fm3d_plugins.vggt.camera_head import CameraHead, CameraHeadConfig
 from fm3d_plugins.vggt.dense_head import (
@@ -105,12 +106,7 @@ class VGGT(nn.Module):
 
     def matrix_names(self) -> set[str]:
         """State dict names of what `store` converts: the backbone's linear layers and patches."""
-        return {
-            f"aggregator.{name}.{parameter}"
-            for name, module in self.aggregator.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d)
-            for parameter, _ in module.named_parameters(recurse=False)
-        }
+        return matrix_names(self, ["aggregator"])
 
     def store(self, dtype: torch.dtype) -> "VGGT":
         """Keep the backbone's matrices in this type and return self.
@@ -118,9 +114,7 @@ class VGGT(nn.Module):
         With bfloat16 they need half of the memory and their products less time. Norms, layer
         scales, the stream of tokens and the heads stay as they are.
         """
-        for name in self.matrix_names():
-            parameter = self.get_parameter(name)
-            parameter.data = parameter.data.to(dtype)
+        convert(self, self.matrix_names(), dtype)
         return self
 
     def forward(

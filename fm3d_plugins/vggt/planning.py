@@ -1,34 +1,38 @@
 """What a run of VGGT will need, and how it is cut so that the memory suffices."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
 
 import torch
-from torch.nn import functional
 
+from fm3d_plugins.nn.planning import (
+    DTYPES,
+    FIXED_BYTES,
+    RESERVE,
+    Precision,
+    Speed,
+    choose_precision,
+    duration,
+    gib,
+    measured_speed,
+)
 from fm3d_plugins.vggt.network import FRAMES_PER_PASS_CPU, FRAMES_PER_PASS_CUDA, VGGT
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-RESERVE = 0.9
-"""Of the available memory that is planned with."""
-
-FIXED_BYTES = 100 << 20
-"""Of the libraries' own buffers."""
+__all__ = [
+    "DTYPES",
+    "Plan",
+    "Precision",
+    "Workload",
+    "choose_precision",
+    "frames_per_pass",
+    "make_plan",
+    "workload",
+]
 
 HEAD_BYTES_PER_PIXEL = 2000
 """Of the depth head for one photo of its pass: the fused maps at two resolutions, and copies."""
 
 FEWEST_AT_ONCE = 2
 """Photos: with fewer a network of views has nothing to compare."""
-
-PROBE_SECONDS = 0.15
-PROBE_TOKENS, PROBE_HEADS, HEAD_WIDTH = 1024, 16, 64
 
 REST = 1.3
 """All of the time over that of matrix products and attention (two cores, 2 and 4 photos)."""
@@ -57,18 +61,10 @@ class Workload:
         """Peak memory with so many photos at once."""
         return self.fixed_bytes + photos * self.bytes_per_photo
 
-    def seconds(self, photos: int, speed: "Speed") -> float:
+    def seconds(self, photos: int, speed: Speed) -> float:
         """Time for so many photos at once."""
         attention = photos * self.attention_flops + photos**2 * self.pair_flops
         return REST * (photos * self.product_flops / speed.products + attention / speed.attention)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Operations per second of a device."""
-
-    products: float
-    attention: float
 
 
 @dataclass(frozen=True)
@@ -133,16 +129,6 @@ def workload(
     )
 
 
-def choose_precision(precision: Precision, device: torch.device) -> str:
-    """bfloat16 where the device multiplies it fast, on older GPUs float16, else float32."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float16"
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bfloat16" if device.type == "cpu" and supported() else "float32"
-
-
 def make_plan(
     work: Workload,
     *,
@@ -166,45 +152,19 @@ def make_plan(
     wanted = least if chunk_size is None else min(chunk_size, work.num_photos)
     if fitting < wanted:
         raise ValueError(
-            f"vggt needs {_gib(work.bytes(wanted))} for {wanted} photos of {work.width} x "
-            f"{work.height} pixels at once in {precision}, but {_gib(usable)} of memory may be "
+            f"vggt needs {gib(work.bytes(wanted))} for {wanted} photos of {work.width} x "
+            f"{work.height} pixels at once in {precision}, but {gib(usable)} of memory may be "
             f"used. Expected at least that. {_advice(chunk_size, precision)}"
         )
     at_once = min(work.num_photos, fitting if chunk_size is None else wanted)
-    seconds = work.seconds(at_once, _speed(precision, device)) * work.num_photos / at_once
+    seconds = work.seconds(at_once, measured_speed(precision, device)) * work.num_photos / at_once
     parts = "all at once" if at_once == work.num_photos else f"at most {at_once} at once"
     sentence = (
         f"vggt on {device.type} in {precision}: {work.num_photos} photos of {work.width} x "
-        f"{work.height}, {parts}; about {_gib(work.bytes(at_once))} of memory and {_time(seconds)}."
+        f"{work.height}, {parts}; about {gib(work.bytes(at_once))} of memory and "
+        f"{duration(seconds)}."
     )
     return Plan(precision, at_once, work.bytes(at_once), seconds, sentence)
-
-
-def _speed(precision: str, device: torch.device) -> Speed:
-    """Just measured on products and attention of the size of one photo."""
-    dtype = DTYPES[precision]
-    wide = HEAD_WIDTH * PROBE_HEADS
-    tokens = torch.zeros(PROBE_TOKENS, wide, dtype=dtype, device=device)
-    weight = torch.zeros(4 * wide, wide, dtype=dtype, device=device)
-    heads = tokens.reshape(1, PROBE_TOKENS, PROBE_HEADS, HEAD_WIDTH).transpose(1, 2)
-    product = partial(functional.linear, tokens, weight)
-    attention = partial(functional.scaled_dot_product_attention, heads, heads, heads)
-    return Speed(
-        products=2 * PROBE_TOKENS * weight.numel() * _rate(product, device),
-        attention=4 * PROBE_TOKENS**2 * wide * _rate(attention, device),
-    )
-
-
-def _rate(step: Callable[[], object], device: torch.device) -> float:
-    """Calls per second."""
-    step()
-    count, start = 0, time.perf_counter()
-    while count == 0 or time.perf_counter() - start < PROBE_SECONDS:
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        count += 1
-    return count / (time.perf_counter() - start)
 
 
 def _advice(chunk_size: int | None, precision: str) -> str:
@@ -214,13 +174,3 @@ def _advice(chunk_size: int | None, precision: str) -> str:
     if precision == "float32":
         ideas.insert(0, "--precision bfloat16")
     return f"Try {', '.join(ideas)}, or the estimator sfm."
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 1:
-        return "less than a second"
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

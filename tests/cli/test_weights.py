@@ -37,6 +37,11 @@ def test_list_tells_what_is_here_and_what_may_be_done_with_it(placed, capsys):
     assert " yes " in rows["facebook/VGGT-1B-Commercial"]
 
 
+def test_licence_of_several_weights_is_told_once(capsys):
+    run("list")
+    assert " ".join(capsys.readouterr().out.split()).count("CC BY-NC-SA 4.0:") == 1
+
+
 def test_path_prints_the_path_alone(placed, capsys):
     run("path", "org/tiny")
     assert capsys.readouterr().out == f"{placed}\n"

@@ -3,7 +3,6 @@
 Where truth is needed, the network is replaced by one that is right: it sees a sphere from inside.
 """
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,9 @@ from fm3d_plugins.estimators.vggt import Vggt
 from fm3d_plugins.geometry.alignment import Similarity, align_cameras
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, so3_exp, transform_points
-from fm3d_plugins.geometry.rays import camera_rays, pixel_centers
 from fm3d_plugins.io.transforms import write_transforms
 from fm3d_plugins.photos import find_photos
 from fm3d_plugins.vggt import inference
-
-RADIUS = 5.0
-FOCAL = 0.8
-"""Of the longer side."""
 
 
 @pytest.fixture(autouse=True)
@@ -32,40 +26,15 @@ def one_thread(tmp_path, monkeypatch):
     monkeypatch.setenv("FM3D_CACHE_DIR", str(tmp_path / "cache"))
 
 
-def walk(count):
-    """Cameras on a circle of radius 2 in a sphere of radius 5, looking ahead and outwards."""
-    poses = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
-    for row in range(count):
-        angle = 2 * math.pi * row / count
-        turn = so3_exp(torch.tensor([0.0, angle, 0.0], dtype=torch.float64))
-        poses[row, :3, :3] = turn @ so3_exp(torch.tensor([0.1, 0.6, 0.05], dtype=torch.float64))
-        poses[row, :3, 3] = 2.0 * turn[:, 2]
-    return poses
-
-
-def sphere_depth(pose, intrinsics, height, width):
-    """z-depth of the sphere around the origin, seen from inside."""
-    pixels = pixel_centers(height, width, dtype=torch.float64).flatten(0, 1)
-    origins, rays = camera_rays(pixels, intrinsics, pose)
-    along = (origins * rays).sum(-1)
-    distance = -along + (along**2 - (origins**2).sum(-1) + RADIUS**2).sqrt()
-    return (distance * (rays @ pose[:3, 2])).reshape(height, width)
-
-
-def photo_intrinsics(width, height):
-    focal = FOCAL * max(width, height)
-    return torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]]).double()
-
-
 @pytest.fixture
-def capture(tmp_path, vggt_weights, monkeypatch):
+def capture(tmp_path, vggt_weights, monkeypatch, sphere):
     """Makes photos whose colour tells their number, and a network that knows the truth of each."""
 
     def make(sizes, *, frames=None, confidence=0.9):
         """`frames` turns the network's world, per call, as real ones have one for each call."""
         folder = tmp_path / "photos"
         folder.mkdir()
-        poses = walk(len(sizes))
+        poses = sphere.walk(len(sizes))
         for row, size in enumerate(sizes):
             Image.new("RGB", size, (row, 40, 90)).save(folder / f"{row:03d}.png")
         photos = find_photos(folder)
@@ -83,10 +52,12 @@ def capture(tmp_path, vggt_weights, monkeypatch):
             for row in rows:
                 sx, sy, ox, oy = canvas.map_from_photo()[row].tolist()
                 scaling = torch.tensor([[sx, 0, ox], [0, sy, oy], [0, 0, 1]]).double()
-                intrinsics.append(scaling @ photo_intrinsics(*sizes[row]))
+                intrinsics.append(scaling @ sphere.photo_intrinsics(*sizes[row]))
             intrinsics = torch.stack(intrinsics)
             cameras = zip(poses[rows], intrinsics, strict=True)
-            depth = torch.stack([sphere_depth(pose, k, height, width) for pose, k in cameras])
+            depth = torch.stack(
+                [sphere.sphere_depth(pose, k, height, width) for pose, k in cameras]
+            )
             frame = Similarity(
                 torch.tensor(0.3 * len(calls), dtype=torch.float64),
                 so3_exp(torch.tensor([0.2, 0.1, 0.5], dtype=torch.float64) * len(calls)),
@@ -110,24 +81,13 @@ def estimator(vggt_weights, **options):
     return Vggt(**chosen)
 
 
-def expect_truth(scene, poses, sizes, tolerance=2e-3):
-    """Cameras and points are the true ones but for one similarity."""
-    similarity = align_cameras(scene.world_from_camera, poses)
-    moved = similarity.apply_to_pose(scene.world_from_camera)
-    torch.testing.assert_close(moved, poses, atol=10 * tolerance, rtol=0)
-    for row, size in enumerate(sizes):
-        torch.testing.assert_close(
-            scene.intrinsics[row], photo_intrinsics(*size), rtol=tolerance, atol=tolerance
-        )
-    radius = similarity.apply(scene.points.double()).norm(dim=-1)
-    assert float((radius / RADIUS - 1).abs().max()) < 5 * tolerance
-
-
 @pytest.mark.parametrize("sizes", [[(160, 120)] * 5, [(120, 160)] * 3, [(200, 95)] * 3])
-def test_a_network_that_is_right_gives_the_truth_in_photo_pixels(capture, vggt_weights, sizes):
+def test_a_network_that_is_right_gives_the_truth_in_photo_pixels(
+    capture, vggt_weights, sizes, sphere
+):
     photos, poses, _ = capture(sizes)
     scene = estimator(vggt_weights).estimate(photos)
-    expect_truth(scene, poses, sizes)
+    sphere.expect_truth(scene, poses, sizes)
     assert scene.names == tuple(photo.name for photo in photos)
     assert scene.camera_index.unique().tolist() == [0]
     # Each point is where its own pixel sees it, and has that photo's colour.
@@ -141,24 +101,26 @@ def test_a_network_that_is_right_gives_the_truth_in_photo_pixels(capture, vggt_w
         assert (scene.point_colors[tracks.point_index[mine], 0] == view).all()
 
 
-def test_photos_of_several_shapes_share_a_canvas_and_keep_their_own_cameras(capture, vggt_weights):
+def test_photos_of_several_shapes_share_a_canvas_and_keep_their_own_cameras(
+    capture, vggt_weights, sphere
+):
     sizes = [(160, 120), (120, 160), (320, 240), (90, 90)]
     photos, poses, _ = capture(sizes)
     scene = estimator(vggt_weights).estimate(photos)
-    expect_truth(scene, poses, sizes)
+    sphere.expect_truth(scene, poses, sizes)
     # Nothing comes from the margins: all points lie inside their photos.
     limits = torch.tensor(sizes)[scene.tracks.view_index]
     assert ((scene.tracks.pixels > 0) & (scene.tracks.pixels < limits)).all()
 
 
-def test_depth_maps_cover_the_photos(capture, vggt_weights):
+def test_depth_maps_cover_the_photos(capture, vggt_weights, sphere):
     sizes = [(160, 120)] * 3
     photos, poses, _ = capture(sizes)
     scene = estimator(vggt_weights).estimate(photos)
     scale = float(align_cameras(scene.world_from_camera, poses).scale)
     for view in range(3):
         depth, confidence = scene.depth.in_photo_frame(view, (160, 120))
-        truth = sphere_depth(poses[view], photo_intrinsics(160, 120), 120, 160)
+        truth = sphere.sphere_depth(poses[view], sphere.photo_intrinsics(160, 120), 120, 160)
         known = depth > 0
         assert known.float().mean() > 0.95
         # The map has 0.7 pixels per photo pixel, and depth slopes.
@@ -167,29 +129,33 @@ def test_depth_maps_cover_the_photos(capture, vggt_weights):
         assert (confidence[known].float() - 0.9).abs().max() < 1e-3
 
 
-def test_chunks_are_joined_into_one_true_world(capture, vggt_weights):
+def test_chunks_are_joined_into_one_true_world(capture, vggt_weights, sphere):
     """Every call's frame and unit differ; six photos at once see twenty."""
     sizes = [(160, 120)] * 20
     photos, poses, calls = capture(sizes)
     options = {"chunk_size": 6, "overlap": 2, "order": "sequence", "max_points": 5000}
     scene = estimator(vggt_weights, **options).estimate(photos)
     assert max(map(len, calls)) <= 6 and len(calls) >= 5
-    expect_truth(scene, poses, sizes, tolerance=3e-3)
+    sphere.expect_truth(scene, poses, sizes, tolerance=3e-3)
     assert len(scene.points) <= 5000
 
 
 @pytest.mark.parametrize("reference", ["first", "002.png", "central"])
-def test_the_reference_is_the_first_photo_that_the_network_sees(capture, vggt_weights, reference):
+def test_the_reference_is_the_first_photo_that_the_network_sees(
+    capture, vggt_weights, reference, sphere
+):
     sizes = [(160, 120)] * 4
     photos, poses, calls = capture(sizes)
     scene = estimator(vggt_weights, reference=reference).estimate(photos)
     assert sorted(calls[0]) == [0, 1, 2, 3]
     if reference != "central":
         assert calls[0][0] == (0 if reference == "first" else 2)
-    expect_truth(scene, poses, sizes)
+    sphere.expect_truth(scene, poses, sizes)
 
 
-def test_known_cameras_are_kept_and_the_scene_takes_their_frame(capture, vggt_weights, tmp_path):
+def test_known_cameras_are_kept_and_the_scene_takes_their_frame(
+    capture, vggt_weights, tmp_path, sphere
+):
     sizes = [(160, 120)] * 5
     photos, poses, _ = capture(sizes)
     first = estimator(vggt_weights).estimate(photos)
@@ -200,7 +166,7 @@ def test_known_cameras_are_kept_and_the_scene_takes_their_frame(capture, vggt_we
         names=first.names[:3],
         image_sizes=first.image_sizes[:3],
         world_from_camera=poses[:3],
-        intrinsics=torch.stack([photo_intrinsics(160, 120)] * 3),
+        intrinsics=torch.stack([sphere.photo_intrinsics(160, 120)] * 3),
         distortion=first.distortion[:3],
         camera_index=first.camera_index[:3],
         tracks=None,
@@ -216,11 +182,11 @@ def test_known_cameras_are_kept_and_the_scene_takes_their_frame(capture, vggt_we
     scene = estimator(vggt_weights, known_cameras=tmp_path / "known.json").estimate(photos)
     torch.testing.assert_close(scene.world_from_camera, poses, atol=1e-4, rtol=0)
     radius = scene.points.double().norm(dim=-1)
-    assert float((radius / RADIUS - 1).abs().max()) < 1e-2
+    assert float((radius / sphere.RADIUS - 1).abs().max()) < 1e-2
 
 
 def test_a_floater_that_other_views_look_through_becomes_no_point(
-    capture, vggt_weights, monkeypatch
+    capture, vggt_weights, monkeypatch, sphere
 ):
     """One photo's middle is said to be at half its depth; all others see the wall behind."""
     sizes = [(160, 120)] * 12
@@ -235,11 +201,11 @@ def test_a_floater_that_other_views_look_through_becomes_no_point(
     monkeypatch.setattr(inference, "predict", wrong)
     scene = estimator(vggt_weights).estimate(photos)
     radius = align_cameras(scene.world_from_camera, poses).apply(scene.points.double()).norm(dim=-1)
-    assert float((radius / RADIUS - 1).abs().max()) < 1e-2
+    assert float((radius / sphere.RADIUS - 1).abs().max()) < 1e-2
     trusting = estimator(vggt_weights, consistent_views=0).estimate(photos)
     similarity = align_cameras(trusting.world_from_camera, poses)
     radius = similarity.apply(trusting.points.double()).norm(dim=-1)
-    assert float((radius / RADIUS - 1).abs().max()) > 0.1
+    assert float((radius / sphere.RADIUS - 1).abs().max()) > 0.1
 
 
 def test_masked_pixels_have_no_depth_and_no_points(capture, vggt_weights, tmp_path):

@@ -68,6 +68,24 @@ def test_update_in_place_equals_forward(group, sequences_per_pass, block, positi
     torch.testing.assert_close(tokens, expected)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_block_without_layer_scale_is_one_whose_scale_is_one(in_place, positions):
+    torch.manual_seed(0)
+    scaled = TransformerBlock(16, 2, layer_scale=1.0).double()
+    plain = TransformerBlock(16, 2, layer_scale=None).double()
+    names = [name for name in scaled.state_dict() if not name.endswith("gamma")]
+    assert list(plain.state_dict()) == names
+    plain.load_state_dict({name: scaled.state_dict()[name] for name in names})
+    tokens = torch.randn(4, 6, 16, dtype=torch.float64)
+    with torch.no_grad():
+        expected = scaled(tokens, positions)
+        if in_place:
+            plain.update_(tokens, positions, sequences_per_pass=3)
+        else:
+            tokens = plain(tokens, positions)
+    torch.testing.assert_close(tokens, expected)
+
+
 def test_forward_leaves_its_tokens_alone_and_has_right_gradients(block, positions):
     tokens = torch.randn(2, 6, 16, dtype=torch.float64, requires_grad=True)
     before = tokens.detach().clone()

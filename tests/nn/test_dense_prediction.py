@@ -90,3 +90,28 @@ def test_pyramid_doubles_its_finest_level_and_takes_odd_sizes():
         changed = [each.clone() for each in levels]
         changed[level] += 1
         assert not torch.allclose(pyramid(changed), fused), f"level {level} is not read"
+
+
+@pytest.mark.parametrize(
+    ("sides", "is_even"),
+    [
+        (((8, 16), (4, 8), (2, 4), (1, 2)), True),
+        (((20, 28), (10, 14), (5, 7), (3, 4)), False),
+    ],
+)
+def test_pyramid_that_doubles_cuts_what_exceeds_the_next_level(sides, is_even):
+    """Oracle: double, cut, go on. Only an odd side makes a difference to resizing."""
+    torch.manual_seed(0)
+    pyramid = FusionPyramid((3, 4, 5, 6), 8, rectified_skip=False, doubling=True).double()
+    levels = [torch.randn(2, 3 + i, *size, dtype=torch.float64) for i, size in enumerate(sides)]
+    narrow = [getattr(pyramid, f"layer{i + 1}_rn")(level) for i, level in enumerate(levels)]
+    fused = None
+    for i in (3, 2, 1, 0):
+        block = getattr(pyramid, f"refinenet{i + 1}")
+        inputs = narrow[i] if fused is None else fused + block.resConfUnit1(narrow[i])
+        rows, columns = narrow[i].shape[-2:]
+        doubled = resize(block.out_conv(block.resConfUnit2(inputs)), (2 * rows, 2 * columns))
+        fused = doubled if i == 0 else doubled[..., : sides[i - 1][0], : sides[i - 1][1]]
+    torch.testing.assert_close(pyramid(levels), fused)
+    pyramid.doubling = False
+    assert torch.allclose(pyramid(levels), fused) == is_even

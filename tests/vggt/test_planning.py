@@ -3,17 +3,18 @@
 import pytest
 import torch
 
+from fm3d_plugins.nn.planning import Speed
 from fm3d_plugins.vggt import planning
 from fm3d_plugins.vggt.aggregator import AggregatorConfig
 from fm3d_plugins.vggt.network import VGGT
-from fm3d_plugins.vggt.planning import REST, Speed, Workload, choose_precision, make_plan, workload
+from fm3d_plugins.vggt.planning import REST, Workload, make_plan, workload
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
 def known_speed(monkeypatch):
-    monkeypatch.setattr(planning, "_speed", lambda precision, device: Speed(1e12, 1e11))
+    monkeypatch.setattr(planning, "measured_speed", lambda precision, device: Speed(1e12, 1e11))
 
 
 @pytest.fixture(scope="module")
@@ -91,20 +92,3 @@ def test_too_little_memory_is_an_error_before_anything_is_loaded():
         plan(work, 2**30, precision="float32")
     # One photo alone needs room for one only.
     assert plan(Workload(1, 392, 518, 2**29, 2**28, 1e12, 0.0, 0.0), 2**30).photos_at_once == 1
-
-
-def test_a_chosen_precision_is_kept_and_auto_follows_the_device(monkeypatch):
-    for precision in ("float32", "bfloat16", "float16"):
-        assert choose_precision(precision, CPU) == precision
-    for supported, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(
-            torch.cpu, "_is_avx512_bf16_supported", lambda found=supported: found, raising=False
-        )
-        assert choose_precision("auto", CPU) == expected
-
-
-def test_the_measured_speed_is_a_possible_one(monkeypatch):
-    monkeypatch.undo()
-    speed = planning._speed("float32", CPU)
-    assert 1e8 < speed.products < 1e15
-    assert 1e8 < speed.attention < 1e15

@@ -32,7 +32,7 @@ def test_small_golden_networks_load_strictly(name, golden):
 
 
 def test_network_on_meta_takes_large_tensors_themselves(on_meta, small_network, monkeypatch):
-    monkeypatch.setattr("fm3d_plugins.vggt.weights.SMALL", 100)
+    monkeypatch.setattr("fm3d_plugins.nn.weights.SMALL", 100)
     weights = {name: value.clone() for name, value in small_network.state_dict().items()}
     load_official(on_meta, weights)
     for name, parameter in on_meta.named_parameters():

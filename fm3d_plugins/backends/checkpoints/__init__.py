@@ -9,7 +9,12 @@ from fm3d_plugins.backends.checkpoints.catalogue import (
     Licence,
     PublishedCheckpoint,
 )
-from fm3d_plugins.backends.checkpoints.loading import Verification, load, verify
+from fm3d_plugins.backends.checkpoints.loading import (
+    Verification,
+    load,
+    training_arguments,
+    verify,
+)
 from fm3d_plugins.backends.checkpoints.locating import (
     CheckpointFile,
     FoundFile,
@@ -30,5 +35,6 @@ __all__ = [
     "is_offline",
     "load",
     "locate",
+    "training_arguments",
     "verify",
 ]

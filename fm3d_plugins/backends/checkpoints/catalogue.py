@@ -44,6 +44,16 @@ VGGT_LICENCE_1 = Licence(
     commercial=True,
     url="https://github.com/facebookresearch/vggt/blob/main/LICENSE.txt",
 )
+DUST3R_NON_COMMERCIAL = Licence(
+    name="CC BY-NC-SA 4.0",
+    permits=(
+        "non-commercial use, shared alike and with attribution; the terms of the data sets that "
+        "they were trained on (Habitat, MegaDepth, ARKitScenes, CO3D, ScanNet++ and others) bind "
+        "too"
+    ),
+    commercial=False,
+    url="https://github.com/naver/dust3r/blob/main/LICENSE",
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,18 @@ class PublishedCheckpoint:
         return f"{HUB}/{self.name}/resolve/main/{file}"
 
 
+def _dust3r(variant: str, num_tensors: int, num_parameters: int) -> PublishedCheckpoint:
+    return PublishedCheckpoint(
+        name=f"naver/DUSt3R_ViTLarge_BaseDecoder_{variant}",
+        files=("model.safetensors",),
+        licence=DUST3R_NON_COMMERCIAL,
+        is_gated=False,
+        num_tensors=num_tensors,
+        num_parameters=num_parameters,
+        estimator="dust3r",
+    )
+
+
 CATALOGUE: dict[str, PublishedCheckpoint] = {
     checkpoint.name: checkpoint
     for checkpoint in (
@@ -88,6 +110,9 @@ CATALOGUE: dict[str, PublishedCheckpoint] = {
             num_parameters=1_256_537_516,
             estimator="vggt",
         ),
+        _dust3r("512_dpt", num_tensors=1001, num_parameters=571_171_208),
+        _dust3r("512_linear", num_tensors=877, num_parameters=532_342_784),
+        _dust3r("224_linear", num_tensors=877, num_parameters=532_342_784),
     )
 }
 """By name. No hashes stand here: the hub tells each file's when it is fetched."""

@@ -1,5 +1,7 @@
 """Tensors out of a file of weights, without running anything that is in it."""
 
+import argparse
+import contextlib
 import json
 import pickle
 import re
@@ -8,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -52,9 +55,43 @@ def load(file: CheckpointFile | Path) -> Mapping[str, Tensor]:
     """
     path = file.path if isinstance(file, CheckpointFile) else file
     start = _start(path)
-    if start.startswith(b"PK\x03\x04") or start[:1] == b"\x80":
-        return _load_torch(path)
+    if _is_torch(start):
+        return _tensors_only(path, _open_torch(path))
     return _load_safetensors(path)
+
+
+def _is_torch(start: bytes) -> bool:
+    """Whether a file begins as torch files do: with an archive's or a pickle's mark."""
+    return start.startswith(b"PK\x03\x04") or start[:1] == b"\x80"
+
+
+def training_arguments(file: CheckpointFile | Path) -> dict[str, Any]:
+    """What a torch file says of the options that its network was trained with, under `args`.
+
+    Only numbers, texts and containers of them; whatever else there is, is left out. They are the
+    file's own words: not to be run. Empty for files that say nothing, such as safetensors.
+
+    Raises:
+        ValueError, OSError: As `load`.
+    """
+    path = file.path if isinstance(file, CheckpointFile) else file
+    if not _is_torch(_start(path)):
+        return {}
+    content = _open_torch(path)
+    arguments = content.get("args") if isinstance(content, Mapping) else None
+    if isinstance(arguments, argparse.Namespace):
+        arguments = vars(arguments)
+    if not isinstance(arguments, Mapping):
+        return {}
+    return {str(name): value for name, value in arguments.items() if _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(key) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(each) for each in value)
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def verify(found: FoundFile) -> Verification:
@@ -185,7 +222,8 @@ def _require_whole_safetensors(path: Path) -> None:
         )
 
 
-def _load_torch(path: Path) -> dict[str, Tensor]:
+def _open_torch(path: Path) -> object:
+    """All that a torch file holds, if it holds tensors, plain containers and options alone."""
     is_archive = zipfile.is_zipfile(path)
     with path.open("rb") as stream:
         if not is_archive and stream.read(2) == b"PK":
@@ -193,9 +231,13 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
                 f"{path} is truncated: a torch file that lacks its end, at {path.stat().st_size} "
                 f"bytes. {_EXPECTED} {_FETCH}"
             )
+    # Older versions of torch have no list of what is harmless, and refuse.
+    allow = getattr(torch.serialization, "safe_globals", contextlib.nullcontext)
     try:
-        # Files of torch before 1.6 are plain pickles, which cannot be mapped into memory.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+        # A Namespace of options is attributes alone, and stands in many published files. Files of
+        # torch before 1.6 are plain pickles, which cannot be mapped into memory.
+        with allow([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds Python objects beside tensors, or is damaged, and was not opened: "
@@ -207,7 +249,6 @@ def _load_torch(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be opened as a torch file: {str(error).splitlines()[0]}. "
             f"{_EXPECTED} {_FETCH}"
         ) from error
-    return _tensors_only(path, content)
 
 
 def _first_refusal(error: Exception) -> str:

@@ -34,3 +34,18 @@ def test_manifest_of_the_published_network_has_the_catalogues_counts(shared):
         row = CATALOGUE[name]
         assert row.num_tensors == len(shapes)
         assert row.num_parameters == sum(prod(shape) for shape in shapes.values())
+
+
+@pytest.mark.parametrize("variant", ["512_dpt", "512_linear", "224_linear"])
+def test_counts_of_dust3r_are_those_of_tensors_with_one_name(variant, shared):
+    """The manifest is of .pth files; safetensors files hold each tensor once."""
+    import json
+    from math import prod
+
+    shapes = json.loads((shared / f"golden/dust3r_{variant}_manifest.json").read_text())
+    once = {name: shape for name, shape in shapes.items() if ".layer_rn." not in name}
+    row = CATALOGUE[f"naver/DUSt3R_ViTLarge_BaseDecoder_{variant}"]
+    assert row.num_tensors == len(once)
+    assert row.num_parameters == sum(prod(shape) for shape in once.values())
+    with pytest.raises(ValueError, match="forbids commercial use"):
+        require_commercial(row.licence, row.name, row)

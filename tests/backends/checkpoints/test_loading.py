@@ -4,13 +4,14 @@ import pickle
 import re
 import zipfile
 from argparse import Namespace
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from fm3d_plugins.backends.checkpoints.loading import load, verify
+from fm3d_plugins.backends.checkpoints.loading import load, training_arguments, verify
 from fm3d_plugins.backends.checkpoints.locating import FoundFile
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1.5])}
@@ -83,9 +84,39 @@ def test_command_in_a_pickle_is_refused_and_not_run(tmp_path, format_):
 
 def test_objects_that_are_no_tensors_are_refused(tmp_path):
     path = tmp_path / "weights.pt"
-    torch.save({"model": TENSORS, "args": Namespace(lr=1)}, path)
-    with pytest.raises(ValueError, match="Namespace"):
-        load(path)
+    torch.save({"model": TENSORS, "args": Namespace(folder=PurePosixPath("x"))}, path)
+    for read in (load, training_arguments):
+        with pytest.raises(ValueError, match="PurePosixPath"):
+            read(path)
+
+
+@pytest.mark.parametrize("is_archive", [True, False])
+def test_options_of_the_training_stand_beside_the_tensors_as_plain_values(tmp_path, is_archive):
+    path = tmp_path / "weights.pth"
+    options = {"model": "Net(inf)", "lr": 0.1, "sizes": (1, [2]), "nested": {"a": None}}
+    arguments = Namespace(**options, tensor=torch.ones(1), inner=Namespace(a=1))
+    torch.save(
+        {"model": TENSORS, "args": arguments}, path, _use_new_zipfile_serialization=is_archive
+    )
+    assert_are_the_tensors(load(path))
+    assert training_arguments(path) == options
+
+
+def test_files_without_options_have_none(tmp_path):
+    for content in (TENSORS, {"model": TENSORS, "args": 3}):
+        torch.save(content, tmp_path / "weights.pth")
+        assert training_arguments(tmp_path / "weights.pth") == {}
+    save_file(TENSORS, tmp_path / "weights.safetensors")
+    assert training_arguments(tmp_path / "weights.safetensors") == {}
+
+
+def test_command_hidden_in_the_options_is_refused_and_not_run(tmp_path):
+    path, trace = tmp_path / "weights.pth", tmp_path / "trace"
+    torch.save({"model": TENSORS, "args": Namespace(model=Payload(f"touch {trace}"))}, path)
+    for read in (load, training_arguments):
+        with pytest.raises(ValueError, match="Python objects"):
+            read(path)
+    assert not trace.exists()
 
 
 def test_entries_that_are_no_tensors_are_listed(tmp_path):

@@ -1,0 +1,106 @@
+"""The result of an alignment: cameras and depth of all photos in one world."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """How well the pairs agree with the result.
+
+    Attributes:
+        steps: Accepted steps of the solver.
+        is_converged: Whether it stopped because nothing more was gained.
+        residual: Median distance of the pairs' points from the result, as a share of their depth.
+        pair_influence: Mean factor in [0, 1] that the robust loss leaves each pair: near 0, the
+            pair contradicts the others.
+    """
+
+    steps: int
+    is_converged: bool
+    residual: float
+    pair_influence: Float[Tensor, " pair"]
+
+
+@dataclass(frozen=True)
+class AlignedViews:
+    """Cameras and depth of all photos.
+
+    Attributes:
+        world_from_camera: OpenCV axes. The world is the first photo's camera, unless poses were
+            known.
+        intrinsics: In pixels of the pointmaps, corner of the first pixel at (0, 0).
+        depth: z-depth of every photo; 0 where unknown, as where the pairs put a pixel behind
+            its camera.
+        confidence: Of every photo, the largest of its pairs', in (1, inf).
+        pairs: Rows (first photo, second photo) in the order of the pairs.
+        pair_scales: World units per unit of each pair.
+        report: How well it fits; none where nothing was fitted.
+    """
+
+    world_from_camera: Float[Tensor, "view 4 4"]
+    intrinsics: Float[Tensor, "view 3 3"]
+    depth: list[Float[Tensor, "_ _"]]
+    confidence: list[Float[Tensor, "_ _"]]
+    pairs: Int[Tensor, "pair 2"]
+    pair_scales: Float[Tensor, " pair"]
+    report: AlignmentReport | None
+
+    @property
+    def focals(self) -> Float[Tensor, " view"]:
+        """Horizontal focal lengths, in pixels of the pointmaps."""
+        return self.intrinsics[:, 0, 0]
+
+    @property
+    def principal_points(self) -> Float[Tensor, "view 2"]:
+        """In pixels of the pointmaps, corner of the first pixel at (0, 0)."""
+        return self.intrinsics[:, :2, 2]
+
+
+@dataclass(frozen=True)
+class KnownCameras:
+    """What is known of the cameras beforehand, by number of the photo. It is kept exactly.
+
+    Attributes:
+        world_from_camera: OpenCV axes. Two with different centres also fix the unit.
+        intrinsics: In pixels of the pointmaps, corner of the first pixel at (0, 0).
+        principal_points: Of photos whose focal length is not known; others have the photo's middle.
+        focal_groups: One number per photo; equal numbers mean one focal length in pixels of the
+            pointmaps. None: each its own. A known one in a group is that of all its photos.
+    """
+
+    world_from_camera: Mapping[int, Float[Tensor, "4 4"]] = field(default_factory=dict)
+    intrinsics: Mapping[int, Float[Tensor, "3 3"]] = field(default_factory=dict)
+    principal_points: Mapping[int, Float[Tensor, " 2"]] = field(default_factory=dict)
+    focal_groups: tuple[int, ...] | None = None
+
+    def require_usable(self, num_photos: int) -> None:
+        """Raise ValueError where something known is of no photo, senseless or twice."""
+        named = {*self.world_from_camera, *self.intrinsics, *self.principal_points}
+        wrong = sorted(number for number in named if not 0 <= number < num_photos)
+        twice = sorted(set(self.intrinsics) & set(self.principal_points))
+        if wrong or twice:
+            raise ValueError(
+                f"Cameras are known of the photos {wrong or twice}, "
+                + ("which do not exist" if wrong else "whose principal points are given twice")
+                + f". Expected numbers from 0 to {num_photos - 1}, each with either intrinsics or "
+                "a principal point. Correct the numbers, or leave one of the two out."
+            )
+        if self.focal_groups is not None and len(self.focal_groups) != num_photos:
+            raise ValueError(
+                f"focal_groups has {len(self.focal_groups)} numbers; expected one for each of the "
+                f"{num_photos} photos. Give one number per photo, or None."
+            )
+        for number, pose in self.world_from_camera.items():
+            product = pose[:3, :3].double() @ pose[:3, :3].double().T
+            if not bool(pose.isfinite().all()) or not torch.allclose(
+                product, torch.eye(3, dtype=torch.float64), atol=1e-3
+            ):
+                raise ValueError(
+                    f"The known pose of photo {number} is not rigid: {pose.tolist()}. Expected a "
+                    "rotation and a translation, world from camera. Correct it or leave it out."
+                )

@@ -1,0 +1,13 @@
+"""The method `dust3r`."""
+
+from fm3d_plugins.dust3r.pipeline import Dust3rPipelineConfig
+from fm3d_plugins.estimators.dust3r import Dust3r
+from fm3d_plugins.method_configs.feedforward import (  # pyright: ignore[reportMissingImports]
+    geometry_method,
+)
+
+method = geometry_method(
+    Dust3r(),
+    Dust3rPipelineConfig(),
+    "DUSt3R: cameras, depth and points of photos from pairs, aligned.",
+)
