@@ -4,7 +4,7 @@ BIN := .venv/bin
 PHOTOS ?=
 OUTPUT := outputs/demo/3dgs/latest
 
-.PHONY: setup demo test lint bench bench-vggt bench-poses test-slow clean
+.PHONY: setup demo test lint bench bench-vggt bench-dust3r bench-poses test-slow clean
 
 setup: .venv/installed
 
@@ -45,6 +45,10 @@ bench: setup
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/bench_sfm.py
 	$(BIN)/python tests/benchmarks/bench_nerf.py
+
+bench-dust3r: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_dust3r.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_alignment.py
 
 bench-vggt: setup
 	$(BIN)/python tests/benchmarks/bench_vggt.py
