@@ -18,6 +18,9 @@ LEAST_TOP_SHARE = 0.15
 LEAST_AREA = 0.02
 """Of the photo that a patch of sky covers."""
 
+MOST_AREA = 0.9
+"""Of the photo: what covers more is the photo's subject, a wall or nothing at all, and is kept."""
+
 
 def sky_mask(image: UInt8[np.ndarray, "height width 3"]) -> Bool[np.ndarray, "height width"]:
     """True on smooth, bright, blue or colourless patches that hang from the upper border.
@@ -42,6 +45,8 @@ def sky_mask(image: UInt8[np.ndarray, "height width 3"]) -> Bool[np.ndarray, "he
     touching = np.bincount(labels[0], minlength=len(areas))
     is_sky = (areas >= LEAST_AREA * grey.size) & (touching >= LEAST_TOP_SHARE * grey.shape[1])
     is_sky[0] = False
+    if areas[is_sky].sum() > MOST_AREA * grey.size:
+        return np.zeros(grey.shape, bool)
     # Clouds are holes in it, and the window of the variance ends short of the outline.
     filled = ndimage.binary_fill_holes(is_sky[labels])
     return ndimage.binary_dilation(filled, iterations=2) & (filled | is_bright)

@@ -42,6 +42,10 @@ def test_blue_that_does_not_reach_the_upper_border_is_kept():
     assert not sky_mask(image).any()
 
 
+def test_a_photo_of_nothing_but_one_colour_is_kept():
+    assert not sky_mask(np.full((120, 160, 3), 180, np.uint8)).any()
+
+
 @pytest.mark.parametrize(
     ("scene", "least", "most"),
     [
