@@ -1,6 +1,7 @@
 """Closed-form alignment: rotations, similarities (plain and robust), depth scale and shift."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +14,9 @@ MIN_SPREAD_RATIO = 1e-3
 
 ROBUST_SCORED_POINTS = 2000
 """How many points judge one hypothesis of `robust_umeyama`; more only cost time."""
+
+SCALE_ROUNDS = 10
+"""Of `align_scale` by Weiszfeld's algorithm."""
 
 ROBUST_REFINEMENTS = 10
 """Most rounds of fit and inlier selection; it is usually stable after three."""
@@ -162,6 +166,43 @@ def align_scale_shift(
         )
     scale = (share * deviation * target).sum(-1) / variance
     return scale, target_mean - scale * source_mean
+
+
+def align_scale(
+    source: Float[Tensor, "*batch point 3"],
+    target: Float[Tensor, "*batch point 3"],
+    weights: Float[Tensor, "*batch point"] | None = None,
+    *,
+    method: Literal["mean", "median", "weiszfeld"] = "weiszfeld",
+) -> Float[Tensor, "*batch"]:
+    """Scale s for which s * source is nearest to the target, about the origin.
+
+    mean minimises the sum of squared distances, weiszfeld that of the distances themselves (ten
+    rounds of Weiszfeld 1937 from the mean), and median is the middle of what single points ask for
+    (of two middle ones the lower).
+
+    Args:
+        weights: Not negative; none means all equal. The median takes points of positive weight.
+
+    Raises:
+        ValueError: The source points that count are all at the origin.
+    """
+    weights = torch.ones_like(source[..., 0]) if weights is None else weights
+    along, square = (source * target).sum(-1), source.square().sum(-1)
+    if not bool(((weights * square).sum(-1) > 0).all()):
+        raise ValueError(
+            f"All {source.shape[-2]} source points that count are at the origin. Expected some "
+            "that are not, as no scale moves the origin. Check for an empty mask."
+        )
+    if method == "median":
+        counts = (weights > 0) & (square > 0)
+        return torch.where(counts, along / square, torch.nan).nanmedian(-1).values
+    scale = (weights * along).sum(-1) / (weights * square).sum(-1)
+    for _ in range(SCALE_ROUNDS if method == "weiszfeld" else 0):
+        distance = (scale[..., None, None] * source - target).norm(dim=-1).clamp_min(1e-8)
+        nearness = weights / distance
+        scale = (nearness * along).sum(-1) / (nearness * square).sum(-1)
+    return scale
 
 
 def align_cameras(

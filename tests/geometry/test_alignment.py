@@ -8,6 +8,7 @@ import torch
 from fm3d_plugins.geometry.alignment import (
     Similarity,
     align_cameras,
+    align_scale,
     align_scale_shift,
     procrustes,
     robust_umeyama,
@@ -265,3 +266,28 @@ def test_collapsed_reference_does_not_stop_the_alignment(generator):
 def test_no_camera_is_refused():
     with pytest.raises(ValueError, match="0 camera pairs"):
         align_cameras(torch.zeros(0, 4, 4), torch.zeros(0, 4, 4))
+
+
+@pytest.mark.parametrize("method", ["mean", "median", "weiszfeld"])
+def test_the_scale_between_equal_shapes_is_found_and_a_mask_respected(method):
+    source = torch.randn(2, 50, 3, dtype=torch.float64)
+    target = torch.tensor([2.5, 0.1]).double()[:, None, None] * source
+    target[:, :10] = 100.0
+    weights = torch.ones(2, 50, dtype=torch.float64)
+    weights[:, :10] = 0
+    found = align_scale(source, target, weights, method=method)
+    torch.testing.assert_close(found, torch.tensor([2.5, 0.1]).double())
+    with pytest.raises(ValueError, match="at the origin"):
+        align_scale(source, target, 0 * weights, method=method)
+
+
+def test_a_few_wrong_points_move_the_mean_scale_but_hardly_the_robust_ones():
+    source = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)).double()
+    target = 2 * source
+    target[:5] = 20 * source[:5]
+    mean, median, weiszfeld = (
+        float(align_scale(source, target, method=method))
+        for method in ("mean", "median", "weiszfeld")
+    )
+    assert mean > 2.2
+    assert median == pytest.approx(2) and weiszfeld == pytest.approx(2, rel=1e-2)
