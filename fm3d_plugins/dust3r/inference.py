@@ -70,6 +70,8 @@ class PhotoEncodings:
         kept: Most photos whose tokens are kept; those not asked for the longest are computed
             again when needed. None: all are kept.
         photos_at_once: Photos that are encoded together; by default 8, or 4 on a CPU.
+        sizes: (height, width) of all photos by number, where known: otherwise each is read once
+            more to learn it.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class PhotoEncodings:
         *,
         kept: int | None = None,
         photos_at_once: int | None = None,
+        sizes: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.network = network
         self.kept = kept
@@ -87,7 +90,10 @@ class PhotoEncodings:
         self._images_of = images_of
         self._dtype = network.decoder_embed.weight.dtype
         self._tokens: OrderedDict[int, Float[Tensor, "token channel"]] = OrderedDict()
-        self._grids: dict[int, tuple[int, int]] = {}
+        patch = network.config.patch_size
+        self._grids: dict[int, tuple[int, int]] = {
+            photo: (height // patch, width // patch) for photo, (height, width) in enumerate(sizes)
+        }
         if (kept is not None and kept < 0) or self.photos_at_once < 1:
             raise ValueError(
                 f"Found kept={kept} and photos_at_once={self.photos_at_once}; expected 0 or more, "

@@ -142,7 +142,9 @@ class Dust3r(DenseEstimator):
         graph = self._graph(len(framed))
         network, plan = self._prepare(graph, framed)
         say(plan.sentence)
-        encodings = PhotoEncodings(network, framed.signed_image, kept=plan.kept)
+        encodings = PhotoEncodings(
+            network, framed.signed_image, kept=plan.kept, sizes=framed.shapes
+        )
         chosen = symmetrised(_pairs(graph, encodings, len(framed), stages))
         require_connected(chosen, framed.names)
         store, at_once = PairStore(folder), plan.pairs_at_once
@@ -178,7 +180,9 @@ class Dust3r(DenseEstimator):
         framed = FramedPhotos(both, frames, drop_sky=self.drop_sky)
         network, plan = self._prepare(PairGraph("swin", NEAREST), framed)
         say(plan.sentence)
-        encodings = PhotoEncodings(network, framed.signed_image, kept=plan.kept)
+        encodings = PhotoEncodings(
+            network, framed.signed_image, kept=plan.kept, sizes=framed.shapes
+        )
         descriptors = photo_descriptors(encodings, range(len(both)))
         similarity = similarity_matrix(descriptors - descriptors.mean(0))
         chosen = pairs_to_make(similarity, len(scene.photos))

@@ -244,3 +244,16 @@ def test_descriptions_that_are_not_of_dust3r_are_refused(tmp_path, linear_networ
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ValueError, match=f"config.json cannot be used: .*{fault}"):
             architecture(path)
+
+
+def test_a_photo_of_known_size_is_read_once(linear_network):
+    read = []
+
+    def images_of(photo):
+        read.append(photo)
+        return torch.zeros(3, 32, 48)
+
+    pairs = [(0, 1), (1, 0), (1, 2), (2, 1)]
+    known = PhotoEncodings(linear_network, images_of, sizes=[(32, 48)] * 3)
+    assert len(list(decode_pairs(known, pairs))) == 4
+    assert sorted(read) == [0, 1, 2]

@@ -102,6 +102,7 @@ def test_retrieval_always_connects_with_few_pairs(neighbours):
 def test_photos_that_are_all_equally_alike_are_connected():
     pairs = PairGraph.from_name("retrieval-1").pairs(5, torch.zeros(5, 5))
     require_connected(pairs, "abcde")
+    assert {row for pair in pairs for row in pair} == set(range(5))
 
 
 def test_parts_that_no_pair_connects_are_named():
