@@ -40,7 +40,7 @@ from fm3d_plugins.geometry.cameras import opengl_from_opencv
 from fm3d_plugins.geometry.poses import transform_points
 from fm3d_plugins.input_checks import one_line_errors
 from fm3d_plugins.io.depth_files import depth_digest, write_depth_maps
-from fm3d_plugins.photos import PhotoSet, find_photos
+from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
 from fm3d_plugins.progress import track
 from fm3d_plugins.scene import SceneGeometry
 

@@ -176,7 +176,7 @@ class SceneGeometry:
         """Write one safetensors file, atomically."""
         from safetensors.torch import save_file
 
-        from fm3d_plugins.io.atomic import atomic_write
+        from fm3d_plugins.atomic import atomic_write
 
         tensors: dict[str, Tensor] = {}
         for part, prefix in ((self, ""), (self.tracks, "tracks."), (self.depth, "depth.")):

@@ -13,7 +13,7 @@ from nerfstudio.engine import trainer as nerfstudio_trainer
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from fm3d_plugins.io.atomic import atomic_write
+from fm3d_plugins.atomic import atomic_write
 
 WHOLE_RUN = 0
 """As a scheduler's `max_steps`: as many steps as the run has."""

@@ -7,8 +7,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fm3d_plugins"
 
 LAYERS = [
-    {"cache_folder", "compatibility", "memory", "progress"},
-    {"geometry", "network_photos", "photo_pixels", "photos", "scene", "io"},
+    {"atomic", "cache_folder", "compatibility", "memory", "progress"},
+    {"geometry", "photos", "scene", "io"},
     {
         "backends",
         "camera_optimization",

@@ -46,7 +46,7 @@ def command(
         table.add_row(name, "-" if value is None else f"{value:.4f}")
     Console().print(table)
     if output is not None:
-        from fm3d_plugins.io.atomic import atomic_write
+        from fm3d_plugins.atomic import atomic_write
 
         with atomic_write(output) as temporary:
             temporary.write_text(json.dumps(figures, indent=1) + "\n")

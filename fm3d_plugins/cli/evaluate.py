@@ -37,10 +37,10 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
+    from fm3d_plugins.atomic import atomic_write
     from fm3d_plugins.camera_optimization.evaluation import score_held_out
     from fm3d_plugins.camera_optimization.test_poses import TestPoseProtocol
     from fm3d_plugins.cli.runs import load_run
-    from fm3d_plugins.io.atomic import atomic_write
 
     protocols = [TestPoseProtocol.parse(text) for text in test_poses]
     config, pipeline = load_run(load_config)

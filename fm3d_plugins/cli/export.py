@@ -38,10 +38,10 @@ def command(
     """
     from nerfstudio.utils.rich_utils import CONSOLE
 
+    from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.cli.runs import load_run
     from fm3d_plugins.feedforward.export import write_run
     from fm3d_plugins.feedforward.pipeline import GeometryPipeline
-    from fm3d_plugins.io.atomic import atomic_directory
 
     with atomic_directory(output_dir, overwrite) as folder:
         config, pipeline = load_run(load_config)

@@ -31,9 +31,9 @@ def command(load_config: Path, output_dir: Path, overwrite: bool = False) -> Non
     """
     from nerfstudio.utils.rich_utils import CONSOLE
 
+    from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.camera_optimization.export import run_cameras, write_cameras
     from fm3d_plugins.cli.runs import load_run
-    from fm3d_plugins.io.atomic import atomic_directory
 
     with atomic_directory(output_dir, overwrite) as folder:
         config, pipeline = load_run(load_config)

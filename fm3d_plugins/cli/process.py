@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
-from fm3d_plugins.photos import PhotoSet, find_photos
+from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
 from fm3d_plugins.scene import SceneGeometry
 
 
@@ -88,8 +88,8 @@ def process(
     """
     from nerfstudio.utils.rich_utils import CONSOLE
 
+    from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.estimators.cache import estimate_cached
-    from fm3d_plugins.io.atomic import atomic_directory
     from fm3d_plugins.progress import track
 
     with atomic_directory(output_dir, overwrite=overwrite) as folder:

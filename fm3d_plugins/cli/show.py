@@ -30,10 +30,10 @@ def command(load_config: Path, output: Path = Path("result.png"), views: int = 3
         output: The picture to write (PNG).
         views: Number of held-out views in the picture; the PSNR is over all of them.
     """
+    from fm3d_plugins.atomic import atomic_write
     from fm3d_plugins.backends.metrics import psnr
     from fm3d_plugins.camera_optimization.evaluation import held_out_views
     from fm3d_plugins.cli.runs import load_run
-    from fm3d_plugins.io.atomic import atomic_write
 
     _, pipeline = load_run(load_config)
     rows, ratios = [], []

@@ -18,7 +18,7 @@ from fm3d_plugins.data.synthetic_scene import Room
 from fm3d_plugins.data.synthetic_tables import Tables, build_tables, mean_colors
 from fm3d_plugins.geometry.cameras import unproject
 from fm3d_plugins.geometry.poses import transform_points
-from fm3d_plugins.photos import SMALLEST_SIDE
+from fm3d_plugins.photos.photo_set import SMALLEST_SIDE
 from fm3d_plugins.scene import SceneGeometry
 
 _ROWS_AT_ONCE = 8
@@ -220,8 +220,8 @@ def write_sample(
         FileExistsError: `output_dir` holds something and `overwrite` is False.
         ValueError: Fewer than 2 photos, or photos too small to see anything in.
     """
+    from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.data.synthetic_rooms import random_room
-    from fm3d_plugins.io.atomic import atomic_directory
 
     if num_photos < 2 or min(width, height) < SMALLEST_SIDE:
         raise ValueError(

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import ClassVar
 
-from fm3d_plugins.photos import PhotoSet
+from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
 
 ENTRY_POINT_GROUP = "fm3d_plugins.estimators"

@@ -10,7 +10,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.estimators.base import Estimator
-from fm3d_plugins.photos import PhotoSet
+from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import FORMAT, SceneGeometry
 
 

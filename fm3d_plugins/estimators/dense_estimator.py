@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from fm3d_plugins.estimators.base import Estimator
-from fm3d_plugins.photos import PhotoSet
+from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry, ViewDepth
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fm3d_plugins.estimators.camera_groups import camera_groups
 from fm3d_plugins.estimators.dense_estimator import DenseEstimator, digest_of_scene, say
-from fm3d_plugins.network_photos import OwnFrames, plan_own_frames
-from fm3d_plugins.photos import PhotoSet
+from fm3d_plugins.photos.canvas import OwnFrames, plan_own_frames
+from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
 
 if TYPE_CHECKING:

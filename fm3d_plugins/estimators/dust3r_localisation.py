@@ -18,11 +18,11 @@ from fm3d_plugins.geometry.poses import transform_points
 from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT
 from fm3d_plugins.io.transforms import read_frame_files, read_transforms
-from fm3d_plugins.photos import PhotoSet, find_photos
+from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
 from fm3d_plugins.scene import SceneGeometry
 
 if TYPE_CHECKING:
-    from fm3d_plugins.network_photos import OwnFrames
+    from fm3d_plugins.photos.canvas import OwnFrames
 
 NEAREST = 6
 """Photos of the scene with which each new photo is paired: those most like it."""

@@ -10,8 +10,8 @@ from fm3d_plugins.dust3r.network import PairPrediction
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
 from fm3d_plugins.estimators.depth_store import DepthStore
 from fm3d_plugins.estimators.network_chunks import sky_of
-from fm3d_plugins.network_photos import NetworkPhotos, OwnFrames, load_photos, padded
-from fm3d_plugins.photos import PhotoSet
+from fm3d_plugins.photos.canvas import NetworkPhotos, OwnFrames, load_photos, padded
+from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import ViewDepth
 
 NO_CONFIDENCE = 1.0

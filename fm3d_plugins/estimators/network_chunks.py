@@ -12,8 +12,8 @@ from fm3d_plugins.estimators.chunks.plan import Chunks
 from fm3d_plugins.estimators.chunks.prediction import ChunkPrediction
 from fm3d_plugins.estimators.dense_cameras import mended_focals
 from fm3d_plugins.estimators.sky import sky_mask
-from fm3d_plugins.network_photos import Canvas, NetworkPhotos, load_photos
-from fm3d_plugins.photos import PhotoSet
+from fm3d_plugins.photos.canvas import Canvas, NetworkPhotos, load_photos
+from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.vggt.inference import Geometry
 
 Network = Callable[[Float[Tensor, "view 3 height width"]], Geometry]

@@ -14,7 +14,7 @@ from jaxtyping import Float64, UInt8
 
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.estimators.camera_groups import camera_groups
-from fm3d_plugins.photos import PhotoSet
+from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry, Tracks
 
 if TYPE_CHECKING:

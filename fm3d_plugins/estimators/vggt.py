@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fm3d_plugins.estimators.camera_groups import camera_groups
 from fm3d_plugins.estimators.dense_estimator import DenseEstimator, say
-from fm3d_plugins.network_photos import Canvas, Framing, plan_canvas
-from fm3d_plugins.photos import PhotoSet
+from fm3d_plugins.photos.canvas import Canvas, Framing, plan_canvas
+from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
 
 if TYPE_CHECKING:

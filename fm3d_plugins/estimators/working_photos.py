@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from fm3d_plugins.backends.pycolmap import Features, extract_features
 from fm3d_plugins.backends.pycolmap.running import Report
-from fm3d_plugins.photos import Photo
+from fm3d_plugins.photos.photo_set import Photo
 
 PHOTOS_PER_THREAD = 4
 """Photos that are held in memory and in the temporary folder together, for each thread."""

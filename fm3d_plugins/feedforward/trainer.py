@@ -10,7 +10,7 @@ from nerfstudio.configs.base_config import LocalWriterConfig, LoggingConfig
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from fm3d_plugins.io.atomic import atomic_write
+from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.training import Trainer, TrainerConfig
 
 RENDERS = "held_out"

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fm3d_plugins.atomic import atomic_directory
 from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.poses import (
     invert,
@@ -20,7 +21,6 @@ from fm3d_plugins.geometry.poses import (
     rotation_from_quaternion_wxyz,
     transform_points,
 )
-from fm3d_plugins.io.atomic import atomic_directory
 from fm3d_plugins.io.colmap_files import (
     CAMERA_MODELS,
     ColmapCamera,
@@ -30,7 +30,7 @@ from fm3d_plugins.io.colmap_files import (
     write_model,
 )
 from fm3d_plugins.io.scene_checks import require_exportable, require_photos
-from fm3d_plugins.photos import READ_SUFFIXES
+from fm3d_plugins.photos.photo_set import READ_SUFFIXES
 from fm3d_plugins.scene import SceneGeometry, Tracks
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.io.atomic import atomic_write
+from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.scene import SceneGeometry
 
 NERFSTUDIO_UNIT = 1e-3

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.geometry.cameras import (
     intrinsics_matrix,
     opencv_from_opengl,
     opengl_from_opencv,
 )
-from fm3d_plugins.io.atomic import atomic_write
 from fm3d_plugins.io.ply import PointCloud, read_ply
 from fm3d_plugins.io.scene_checks import require_exportable, require_photos
 from fm3d_plugins.io.transforms_fields import (

@@ -30,7 +30,7 @@ def run_sfm(scene: str) -> dict:
     from fm3d_plugins.estimators.sfm import Sfm
     from fm3d_plugins.geometry.pose_metrics import evaluate_poses
     from fm3d_plugins.io.transforms import read_transforms
-    from fm3d_plugins.photos import find_photos
+    from fm3d_plugins.photos.photo_set import find_photos
 
     photos = find_photos(SCENES / scene.partition(":")[0])
     truth = reference_file(scene)

@@ -20,7 +20,7 @@ from fm3d_plugins.data.synthetic_rooms import random_room
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.io.transforms import read_transforms
-from fm3d_plugins.photos import find_photos
+from fm3d_plugins.photos.photo_set import find_photos
 
 NUM_PHOTOS, WIDTH, HEIGHT, SEED = 6, 64, 48, 3
 

@@ -19,7 +19,7 @@ from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.estimators.cache import cache_key, estimate_cached
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, se3_exp, transform_points
-from fm3d_plugins.photos import find_photos
+from fm3d_plugins.photos.photo_set import find_photos
 from fm3d_plugins.scene import SceneGeometry, Tracks
 
 NUM_PHOTOS, WIDTH, HEIGHT = 10, 64, 48

@@ -16,7 +16,7 @@ from fm3d_plugins.geometry.poses import (
     transform_points,
 )
 from fm3d_plugins.geometry.rays import camera_rays, pixel_centers
-from fm3d_plugins.network_photos import plan_own_frames
+from fm3d_plugins.photos.canvas import plan_own_frames
 
 SIZE, QUERY = (1201, 901), 9
 FRAMES = plan_own_frames([SIZE], resolution=96)

@@ -22,8 +22,8 @@ from fm3d_plugins.geometry.alignment import align_cameras
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
 from fm3d_plugins.geometry.poses import invert, rotation_angle_degrees, transform_points
-from fm3d_plugins.network_photos import plan_own_frames
-from fm3d_plugins.photos import find_photos
+from fm3d_plugins.photos.canvas import plan_own_frames
+from fm3d_plugins.photos.photo_set import find_photos
 
 CONFIDENCE = 10.0
 

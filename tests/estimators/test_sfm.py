@@ -16,7 +16,7 @@ from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.io.transforms import read_transforms
-from fm3d_plugins.photos import find_photos
+from fm3d_plugins.photos.photo_set import find_photos
 from fm3d_plugins.scene import SceneGeometry
 
 ODD_NAME = "z ü [bold] 照片 '$(x).jpg"

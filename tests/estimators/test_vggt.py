@@ -16,7 +16,7 @@ from fm3d_plugins.geometry.alignment import Similarity, align_cameras
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, so3_exp, transform_points
 from fm3d_plugins.io.transforms import write_transforms
-from fm3d_plugins.photos import find_photos
+from fm3d_plugins.photos.photo_set import find_photos
 from fm3d_plugins.vggt import inference
 
 
@@ -45,7 +45,7 @@ def capture(tmp_path, vggt_weights, monkeypatch, sphere):
             middle = images[:, 0, height // 2, width // 2]
             rows = (middle * 255).round().int().tolist()
             calls.append(rows)
-            from fm3d_plugins.network_photos import plan_canvas
+            from fm3d_plugins.photos.canvas import plan_canvas
 
             canvas = plan_canvas(sizes, longest=max(height, width), patch=14)
             intrinsics = []

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fm3d_plugins.estimators.working_photos import find_features, working_image, working_scale
-from fm3d_plugins.photos import find_photos
+from fm3d_plugins.photos.photo_set import find_photos
 
 
 def save(folder, name, pixels):

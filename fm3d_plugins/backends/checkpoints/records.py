@@ -15,9 +15,9 @@ from typing import Literal
 
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.backends.checkpoints.catalogue import Licence, PublishedCheckpoint
 from fm3d_plugins.cache_folder import cache_folder
-from fm3d_plugins.io.atomic import atomic_write
 
 _CHUNK = 1 << 22
 

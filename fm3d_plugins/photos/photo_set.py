@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from fm3d_plugins.photo_pixels import ORIENTATION, camera_from_exif, open_upright, rgb_pixels
+from fm3d_plugins.photos.pixels import ORIENTATION, camera_from_exif, open_upright, rgb_pixels
 
 READ_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 """File names that are taken as photos (in any case); their content decides how they are decoded."""
@@ -279,7 +279,7 @@ def _decode(path: Path, content: bytes) -> Photo | str:
 def _write_plain_copy(photo: Photo, path: Path) -> None:
     from PIL import Image
 
-    from fm3d_plugins.io.atomic import atomic_write
+    from fm3d_plugins.atomic import atomic_write
 
     path.parent.mkdir(parents=True, exist_ok=True)
     is_jpeg = path.suffix.lower() in {".jpg", ".jpeg"}
@@ -295,7 +295,7 @@ def _write_plain_copy(photo: Photo, path: Path) -> None:
 def _write_mask(photo: Photo, path: Path) -> None:
     from PIL import Image
 
-    from fm3d_plugins.io.atomic import atomic_write
+    from fm3d_plugins.atomic import atomic_write
 
     if photo.mask_path is None:
         mask = Image.new("L", (photo.width, photo.height), 255)

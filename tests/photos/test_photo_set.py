@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fm3d_plugins.photos import find_photos
+from fm3d_plugins.photos.photo_set import find_photos
 
 GRADIENT = np.stack(
     np.broadcast_arrays(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fm3d_plugins.io.atomic import atomic_directory, atomic_write
+from fm3d_plugins.atomic import atomic_directory, atomic_write
 
 
 def hidden(folder):
@@ -22,7 +22,7 @@ def kill_while_inside(source):
         "DIE", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False
     )
     assert result.returncode == -signal.SIGKILL
 
@@ -71,7 +71,7 @@ def test_killed_write_leaves_the_old_file_and_the_next_write_cleans_up(tmp_path)
     path.write_text("old")
     kill_while_inside(f"""
         from pathlib import Path
-        from fm3d_plugins.io.atomic import atomic_write
+        from fm3d_plugins.atomic import atomic_write
         with atomic_write(Path({str(path)!r})) as temporary:
             temporary.write_text("half")
             DIE
@@ -153,7 +153,7 @@ def test_kill_between_the_two_moves_of_an_exchange_is_undone(tmp_path):
     kill_while_inside(f"""
         import os
         from pathlib import Path
-        from fm3d_plugins.io import atomic
+        from fm3d_plugins import atomic
         real_rename, calls = os.rename, []
         def rename(a, b):
             calls.append(a)

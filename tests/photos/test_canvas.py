@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fm3d_plugins.network_photos import (
+from fm3d_plugins.photos.canvas import (
     Canvas,
     Placement,
     load_photos,
@@ -11,7 +11,7 @@ from fm3d_plugins.network_photos import (
     paste,
     plan_canvas,
 )
-from fm3d_plugins.photos import find_photos
+from fm3d_plugins.photos.photo_set import find_photos
 
 
 def gradient(width: int, height: int) -> np.ndarray:
@@ -22,16 +22,12 @@ def gradient(width: int, height: int) -> np.ndarray:
     return np.stack([red, green, (x + y) % 256], -1).astype(np.uint8)
 
 
-def golden(name: str) -> np.ndarray:
-    from pathlib import Path
+@pytest.fixture
+def golden(shared):
+    """A function from a name to the array of the official loader's results."""
+    from safetensors.numpy import load_file
 
-    from safetensors import safe_open
-
-    file = Path(__file__).resolve().parents[2] / "shared/golden/vggt_fn_preprocess.safetensors"
-    if not file.exists():
-        pytest.skip(f"needs the fixture {file}")
-    with safe_open(file, framework="np") as tensors:
-        return tensors.get_tensor(name)
+    return load_file(shared / "golden/vggt_fn_preprocess.safetensors").__getitem__
 
 
 def shown(images: list[Image.Image], framing, longest=518) -> np.ndarray:
@@ -51,19 +47,19 @@ LYING, STANDING = Image.fromarray(gradient(640, 480)), Image.fromarray(gradient(
 
 @pytest.mark.parametrize("framing", ["crop", "pad"])
 @pytest.mark.parametrize("image", [LYING, STANDING], ids=["640x480", "480x640"])
-def test_crop_and_pad_give_the_official_pixels(framing, image):
+def test_crop_and_pad_give_the_official_pixels(framing, image, golden):
     expected = golden(f"{framing}_{image.width}x{image.height}").astype(int)
     # +-1: versions of Pillow round differently.
     assert np.abs(shown([image], framing).astype(int) - expected).max() <= 1
 
 
-def test_photos_of_several_sizes_share_the_official_canvas():
+def test_photos_of_several_sizes_share_the_official_canvas(golden):
     expected = golden("crop_mixed_sub").astype(int)
     found = shown([LYING, STANDING], "crop")[:, :, ::9, ::9].astype(int)
     assert np.abs(found - expected).max() <= 1
 
 
-def test_alpha_is_composited_over_white_as_officially():
+def test_alpha_is_composited_over_white_as_officially(golden):
     x, y = np.arange(96)[None], np.arange(64)[:, None]
     alpha = ((3 * x + y) % 256).astype(np.uint8)
     image = Image.fromarray(np.dstack([gradient(96, 64), alpha]), "RGBA")
@@ -71,7 +67,7 @@ def test_alpha_is_composited_over_white_as_officially():
     assert np.abs(found - golden("crop_rgba_96x64_sub").astype(int)).max() <= 1
 
 
-def test_square_gives_the_official_pixels_and_coordinates():
+def test_square_gives_the_official_pixels_and_coordinates(golden):
     found = shown([LYING, STANDING], "square", longest=1022)
     assert found.shape == (2, 3, 1022, 1022)
     canvas = Canvas(1024, 1024, (), 0)

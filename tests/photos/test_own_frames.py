@@ -7,8 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fm3d_plugins.network_photos import load_photos, on_white, padded, paste, plan_own_frames
-from fm3d_plugins.photos import find_photos
+from fm3d_plugins.photos.canvas import (
+    load_photos,
+    on_white,
+    padded,
+    paste,
+    plan_own_frames,
+)
+from fm3d_plugins.photos.photo_set import find_photos
 
 PHOTO = np.stack(
     np.broadcast_arrays(

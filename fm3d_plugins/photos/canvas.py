@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from fm3d_plugins.photo_pixels import open_upright, rgb_pixels
-from fm3d_plugins.photos import Photo
+from fm3d_plugins.photos.photo_set import Photo
+from fm3d_plugins.photos.pixels import open_upright, rgb_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,0 +1,1 @@
+"""Photos of a scene: found and checked, their pixels, and how networks see them."""
