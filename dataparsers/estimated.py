@@ -31,6 +31,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.cache_folder import cache_folder
+from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
 from fm3d_plugins.estimators.cache import estimate_cached
 from fm3d_plugins.estimators.dust3r import Dust3r
@@ -38,7 +39,6 @@ from fm3d_plugins.estimators.sfm import Sfm
 from fm3d_plugins.estimators.vggt import Vggt
 from fm3d_plugins.geometry.cameras import opengl_from_opencv
 from fm3d_plugins.geometry.poses import transform_points
-from fm3d_plugins.input_checks import one_line_errors
 from fm3d_plugins.io.depth_files import depth_digest, write_depth_maps
 from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
 from fm3d_plugins.progress import track

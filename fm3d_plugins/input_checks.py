@@ -12,27 +12,7 @@ from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
-USER_ERRORS = (ValueError, OSError, ImportError)
-"""What this package raises for something that the user can mend."""
-
-
-@contextlib.contextmanager
-def one_line_errors(*types: type[Exception]) -> Iterator[None]:
-    """End the program with an error's message instead of its traceback.
-
-    Args:
-        types: Further exceptions to treat so, besides USER_ERRORS.
-
-    Raises:
-        SystemExit: With the message, so that the exit status is 1. With FM3D_TRACEBACK=1 in the
-            environment the error itself passes.
-    """
-    try:
-        yield
-    except (*USER_ERRORS, *types) as error:
-        if os.environ.get("FM3D_TRACEBACK"):
-            raise
-        raise SystemExit(f"Error: {error}") from error
+from fm3d_plugins.errors import one_line_errors
 
 
 @contextlib.contextmanager

@@ -137,7 +137,7 @@ def _give_cores_to_kernels() -> None:
 
     After each of its operations torch's threads spin for a while, on cores that the kernels need.
     """
-    from fm3d_plugins.backends.threads import get_num_threads, set_num_threads
+    from fm3d_plugins.kernels.threads import get_num_threads, set_num_threads
 
     set_num_threads(max(get_num_threads(), torch.get_num_threads()))
     torch.set_num_threads(1)

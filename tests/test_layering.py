@@ -7,15 +7,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fm3d_plugins"
 
 LAYERS = [
-    {"atomic", "cache_folder", "compatibility", "memory", "progress"},
+    {"atomic", "cache_folder", "compatibility", "errors", "memory", "progress"},
     {"geometry", "photos", "scene", "io"},
     {
         "backends",
         "camera_optimization",
+        "checkpoints",
         "data",
         "depth_supervision",
         "feedforward",
         "input_checks",
+        "kernels",
         "nn",
         "training",
         "viewer",

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from fm3d_plugins.backends import require
-from fm3d_plugins.backends.image_loss import ssim
+from fm3d_plugins.errors import require
+from fm3d_plugins.kernels.image_loss import ssim
 
 LpipsNetwork = Literal["alex", "vgg"]
 

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fm3d_plugins.backends import require
+from fm3d_plugins.errors import require
 from fm3d_plugins.geometry.poses import pose_from_rotation_translation
 
 LEAST_POINTS = 4

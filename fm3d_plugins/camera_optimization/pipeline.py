@@ -8,8 +8,8 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 
 from fm3d_plugins.camera_optimization.evaluation import camera_frusta, score_held_out
 from fm3d_plugins.camera_optimization.test_poses import TestPoseProtocol
+from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
-from fm3d_plugins.input_checks import one_line_errors
 from fm3d_plugins.viewer import StartAtPhoto
 
 

@@ -1,9 +1,10 @@
 """Entry point of the command `fm3d`: finds the subcommand and imports only that."""
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+
+from fm3d_plugins.errors import one_line_errors
 
 COMMANDS = {
     "process": ("fm3d_plugins.cli.process:run", "photos -> cameras and points, in COLMAP's place"),
@@ -37,11 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"Error: fm3d has no command {words[0]!r}.\n\n{_help()}")
     module, _, function = COMMANDS[words[0]][0].partition(":")
     try:
-        getattr(import_module(module), function)(words[1:])
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("FM3D_TRACEBACK"):
-            raise
-        raise SystemExit(f"Error: {error}") from error
+        with one_line_errors():
+            getattr(import_module(module), function)(words[1:])
     except KeyboardInterrupt:
         raise SystemExit("Stopped; nothing was left half-written.") from None
 

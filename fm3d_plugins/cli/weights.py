@@ -5,8 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from fm3d_plugins.backends.checkpoints import CATALOGUE, FoundFile, find, locate, verify
-from fm3d_plugins.backends.checkpoints.downloading import absent
+from fm3d_plugins.checkpoints import CATALOGUE, FoundFile, find, locate, verify
+from fm3d_plugins.checkpoints.downloading import absent
 
 _Name = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 _NameOrPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_PATH")]

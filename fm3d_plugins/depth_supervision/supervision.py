@@ -20,9 +20,9 @@ from fm3d_plugins.depth_supervision.alignment import (
 )
 from fm3d_plugins.depth_supervision.anchors import align_to_points
 from fm3d_plugins.depth_supervision.depth_maps import DEPTH_FILES, DepthFiles, DepthMaps
+from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.geometry.cameras import denormalize, distort, normalize
 from fm3d_plugins.geometry.rays import pixel_centers
-from fm3d_plugins.input_checks import one_line_errors
 
 MEMORY_RAYS = 1024
 """Rays per photo by which a scale and a shift are found. Where a batch holds fewer, those of

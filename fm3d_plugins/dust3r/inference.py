@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.backends.checkpoints import CheckpointFile, load, training_arguments
+from fm3d_plugins.checkpoints import CheckpointFile, load, training_arguments
 from fm3d_plugins.dust3r import configuration
 from fm3d_plugins.dust3r.network import DUSt3R, EncodedPhotos, PairPrediction
 from fm3d_plugins.dust3r.weights import load_official

@@ -213,7 +213,7 @@ class Dust3r(DenseEstimator):
 
     def _prepare(self, graph: "PairGraph", framed: "FramedPhotos") -> "tuple[DUSt3R, Plan]":
         """The network, loaded only after it is known that it will fit."""
-        from fm3d_plugins.backends.checkpoints import locate
+        from fm3d_plugins.checkpoints import locate
         from fm3d_plugins.dust3r.inference import architecture, load_network
         from fm3d_plugins.dust3r.pairs import PairGraph, symmetrised
         from fm3d_plugins.dust3r.planning import make_plan, workload

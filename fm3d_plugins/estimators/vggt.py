@@ -99,7 +99,7 @@ class Vggt(DenseEstimator):
 
     def _prepare(self, sizes: list[tuple[int, int]]) -> "tuple[VGGT, Plan, Canvas]":
         """The network, loaded only after it is known that it will fit."""
-        from fm3d_plugins.backends.checkpoints import locate
+        from fm3d_plugins.checkpoints import locate
         from fm3d_plugins.vggt.inference import architecture, load_network
         from fm3d_plugins.vggt.planning import (
             DTYPES,

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from fm3d_plugins.atomic import atomic_write
-from fm3d_plugins.backends.checkpoints import find
-from fm3d_plugins.backends.checkpoints.records import known_sha256
 from fm3d_plugins.cache_folder import cache_folder
+from fm3d_plugins.checkpoints import find
+from fm3d_plugins.checkpoints.records import known_sha256
 
 
 def weights_sha256(name_or_path: str) -> str:

@@ -13,9 +13,7 @@ from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel
 from torch import Tensor
 from torch.nn import Parameter
 
-from fm3d_plugins.backends.image_loss import l1_ssim_loss
 from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
-from fm3d_plugins.backends.rasterizer import rasterize
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizer,
     CameraOptimizerConfig,
@@ -28,6 +26,8 @@ from fm3d_plugins.feedforward.point_splats import (
 )
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.geometry.poses import invert
+from fm3d_plugins.kernels.image_loss import l1_ssim_loss
+from fm3d_plugins.kernels.rasterizer import rasterize
 from fm3d_plugins.viewer import CloudPoints
 
 OPACITY = 0.9

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScenePipelineConfig
+from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.feedforward.datamanager import GeometryDataManager, GeometryDataManagerConfig
 from fm3d_plugins.feedforward.model import GeometryModel, GeometryModelConfig
-from fm3d_plugins.input_checks import one_line_errors
 from fm3d_plugins.viewer import PointCloudControl
 
 

@@ -18,9 +18,7 @@ from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn import Parameter
 
-from fm3d_plugins.backends.image_loss import l1_ssim_loss
 from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
-from fm3d_plugins.backends.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     CAMERA_CONFIDENCE,
     GIVEN_CAMERAS,
@@ -39,6 +37,8 @@ from fm3d_plugins.gaussian_splatting.recipe import Recipe, recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.geometry.poses import invert
+from fm3d_plugins.kernels.image_loss import l1_ssim_loss
+from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)

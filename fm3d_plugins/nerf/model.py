@@ -14,15 +14,15 @@ from nerfstudio.engine.callbacks import (
 from torch import Tensor
 from torch.nn import Parameter
 
-from fm3d_plugins.backends.hash_grid import HashGridLayout
-from fm3d_plugins.backends.radiance_field import Intervals, render_rays
-from fm3d_plugins.backends.radiance_field.importance_grid import ImportanceGrid
 from fm3d_plugins.depth_supervision.supervision import (
     DepthSupervision,
     DepthSupervisionConfig,
     axis_cosines,
 )
 from fm3d_plugins.geometry.volume_rendering import expected_distance, median_distance
+from fm3d_plugins.kernels.hash_grid import HashGridLayout
+from fm3d_plugins.kernels.radiance_field import Intervals, render_rays
+from fm3d_plugins.kernels.radiance_field.importance_grid import ImportanceGrid
 from fm3d_plugins.nerf.exposure import Exposure
 from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
 from fm3d_plugins.nerf.network import RadianceField

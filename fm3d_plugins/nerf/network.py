@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from fm3d_plugins.backends.hash_grid import FEATURES_PER_LEVEL, HashGridLayout
-from fm3d_plugins.backends.radiance_field import (
+from fm3d_plugins.kernels.hash_grid import FEATURES_PER_LEVEL, HashGridLayout
+from fm3d_plugins.kernels.radiance_field import (
     DIRECTION,
     GEOMETRY,
     HIDDEN,
@@ -16,7 +16,7 @@ TABLE_SPREAD = 1e-4
 
 
 class RadianceField(nn.Module):
-    """Hash grid, density network and colour network, as `backends.radiance_field` renders them."""
+    """Hash grid, density network and colour network, as `kernels.radiance_field` renders them."""
 
     def __init__(self, layout: HashGridLayout) -> None:
         """Args:

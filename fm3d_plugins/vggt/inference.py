@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.backends.checkpoints import CheckpointFile, load
+from fm3d_plugins.checkpoints import CheckpointFile, load
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.vggt import configuration
 from fm3d_plugins.vggt.network import VGGT

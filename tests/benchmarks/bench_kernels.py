@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from fm3d_plugins.backends.image_loss import l1_ssim_loss
-from fm3d_plugins.backends.rasterizer import rasterize
-from fm3d_plugins.backends.threads import set_num_threads
+from fm3d_plugins.kernels.image_loss import l1_ssim_loss
+from fm3d_plugins.kernels.rasterizer import rasterize
+from fm3d_plugins.kernels.threads import set_num_threads
 
 WIDTH, HEIGHT = 480, 270
 MIN_RUNS = 5

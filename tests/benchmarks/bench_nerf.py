@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from fm3d_plugins.backends.hash_grid import HashGridLayout, encode
+from fm3d_plugins.kernels.hash_grid import HashGridLayout, encode
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 MIN_RUNS = 5

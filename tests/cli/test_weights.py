@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fm3d_plugins.backends.checkpoints.catalogue import CATALOGUE, Licence, PublishedCheckpoint
+from fm3d_plugins.checkpoints.catalogue import CATALOGUE, Licence, PublishedCheckpoint
 from fm3d_plugins.cli import main as cli
 
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from fm3d_plugins.backends.checkpoints import locate
+from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.dust3r.inference import load_network, predict_pairs
 
 ARGUMENTS = (

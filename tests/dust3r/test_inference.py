@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fm3d_plugins.backends.checkpoints import locate
+from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.dust3r import configuration
 from fm3d_plugins.dust3r.inference import (
     PhotoEncodings,

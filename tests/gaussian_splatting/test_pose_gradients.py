@@ -4,10 +4,10 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 
-from fm3d_plugins.backends.image_loss import l1_ssim_loss
-from fm3d_plugins.backends.rasterizer import rasterize
 from fm3d_plugins.camera_optimization.camera_optimizer import CameraOptimizerConfig
 from fm3d_plugins.gaussian_splatting.model import pinhole
+from fm3d_plugins.kernels.image_loss import l1_ssim_loss
+from fm3d_plugins.kernels.rasterizer import rasterize
 
 WIDTH, HEIGHT, COUNT = 24, 20, 15
 

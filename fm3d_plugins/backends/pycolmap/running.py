@@ -7,7 +7,7 @@ from threading import Event, Thread
 from types import ModuleType
 from typing import Any
 
-from fm3d_plugins.backends import require
+from fm3d_plugins.errors import require
 
 Report = Callable[[int], None]
 """Called now and then with the number of steps done so far."""

@@ -1,0 +1,48 @@
+"""Compile functions of arrays with Numba.
+
+Imported by kernel modules only, which are themselves imported on the first call of a backend.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+
+@lru_cache(maxsize=1)
+def _digest_of_sources() -> str:
+    """A short hash of all kernels' sources."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def _compile(function: Callable[..., Any], *, forceinline: bool) -> Callable[..., Any]:
+    # The tests' import hook wraps functions to check types; Numba compiles byte code.
+    plain = inspect.unwrap(function)
+    # Numba's cache looks at the file of the compiled function alone, and would go on using machine
+    # code that contains an old version of a function from another file. The name is in its key.
+    plain.__qualname__ = f"{plain.__qualname__}_{_digest_of_sources()}"
+    options = {"nogil": True, "error_model": "numpy", "forceinline": forceinline}
+    dispatcher = numba.njit(**options)(plain)
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:
+        # Neither the package's folder nor the user's cache can be written: compiled in each run.
+        pass
+    return dispatcher
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function of arrays: releases the GIL, is cached on disk, divides as IEEE says."""
+    return _compile(function, forceinline=False)
+
+
+def inlined_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel that becomes part of its caller: no call, and constants leave the caller's loop."""
+    return _compile(function, forceinline=True)

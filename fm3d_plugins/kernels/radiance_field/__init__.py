@@ -1,0 +1,111 @@
+"""A radiance field of hash grid and two small networks, rendered along rays.
+
+On a CPU grid, networks and quadrature are one fused kernel. Elsewhere torch, with tiny-cuda-nn's
+hash grid where it is installed.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fm3d_plugins.kernels.hash_grid import HashGridLayout
+from fm3d_plugins.kernels.radiance_field.definitions import (
+    DIRECTION,
+    GEOMETRY,
+    HIDDEN,
+    SAMPLES_STEP,
+    FieldParameters,
+    Intervals,
+    RenderedRays,
+)
+from fm3d_plugins.kernels.radiance_field.torch_reference import (
+    contract_to_cube,
+    density_torch,
+    render_rays_torch,
+)
+
+__all__ = [
+    "DIRECTION",
+    "GEOMETRY",
+    "HIDDEN",
+    "FieldParameters",
+    "Intervals",
+    "RenderedRays",
+    "contract_to_cube",
+    "density",
+    "render_rays",
+]
+
+FieldBackend = Literal["auto", "torch", "numba"]
+
+
+def render_rays(
+    parameters: FieldParameters,
+    layout: HashGridLayout,
+    origins: Float[Tensor, "ray 3"],
+    directions: Float[Tensor, "ray 3"],
+    intervals: Intervals,
+    *,
+    calm_distance: float = 0.0,
+    backend: FieldBackend = "auto",
+) -> RenderedRays:
+    """Colours and weights along rays by the quadrature of Mildenhall et al. 2020, equation 3.
+
+    Density and colour are taken at the middle of each interval and are constant in it. Space is
+    contracted (mip-NeRF 360, equation 10, with the maximum norm). Differentiable in the
+    parameters, origins and directions, not in the intervals.
+
+    Args:
+        origins: World frame, scene units.
+        directions: Unit vectors, world frame.
+        intervals: Where each ray is sampled.
+        calm_distance: Samples at a distance t below this pass on only (t / calm_distance)^2 of
+            their gradient, so that space that one photo alone sees from close by does not learn
+            faster than the rest (Philip and Deschaintre 2023, "Floaters No More"). 0: none.
+        backend: "auto" is numba for float32 tensors on a CPU whose numbers of samples and features
+            are multiples of 16, and torch otherwise.
+
+    Raises:
+        ValueError: The backend cannot take these tensors.
+    """
+    if _use_numba(parameters, layout, intervals.middles.shape[1], backend):
+        from fm3d_plugins.kernels.radiance_field.numba_backend import render_rays_numba
+
+        return render_rays_numba(parameters, layout, origins, directions, intervals, calm_distance)
+    return render_rays_torch(
+        parameters, layout, origins, directions, intervals, calm_distance, "auto"
+    )
+
+
+@torch.no_grad()
+def density(
+    parameters: FieldParameters,
+    layout: HashGridLayout,
+    positions: Float[Tensor, "point 3"],
+    backend: FieldBackend = "auto",
+) -> Float[Tensor, " point"]:
+    """Density per scene unit at positions in scene units (world frame), without gradient."""
+    if _use_numba(parameters, layout, SAMPLES_STEP, backend):
+        from fm3d_plugins.kernels.radiance_field.numba_backend import density_numba
+
+        return density_numba(parameters, layout, positions)
+    return density_torch(parameters, layout, positions, "auto")
+
+
+def _use_numba(
+    parameters: FieldParameters, layout: HashGridLayout, num_samples: int, backend: FieldBackend
+) -> bool:
+    if backend == "torch":
+        return False
+    table = parameters.table
+    sizes_suit = num_samples % SAMPLES_STEP == 0 and layout.num_features % SAMPLES_STEP == 0
+    suits = table.device.type == "cpu" and table.dtype == torch.float32 and sizes_suit
+    if backend == "numba" and not suits:
+        raise ValueError(
+            f"The numba backend got {table.dtype} parameters on {table.device}, {num_samples} "
+            f"samples per ray and {layout.num_features} features. It takes float32 on the CPU and "
+            f"multiples of {SAMPLES_STEP}. Use backend='auto'."
+        )
+    return suits

@@ -1,0 +1,212 @@
+"""Tensors come out of weights files, and nothing in a file is run."""
+
+import pickle
+import re
+import zipfile
+from argparse import Namespace
+from pathlib import PurePosixPath
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save, save_file
+
+from fm3d_plugins.checkpoints.loading import load, training_arguments, verify
+from fm3d_plugins.checkpoints.locating import FoundFile
+
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1.5])}
+
+
+def assert_are_the_tensors(loaded):
+    assert list(loaded) == list(TENSORS)
+    for name, tensor in TENSORS.items():
+        assert torch.equal(loaded[name], tensor)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
+def test_the_content_tells_the_format_and_not_the_name(tmp_path, name):
+    save_file(TENSORS, tmp_path / name)
+    assert_are_the_tensors(load(tmp_path / name))
+
+
+@pytest.mark.parametrize("is_archive", [True, False])
+def test_torch_files_of_both_formats_load(tmp_path, is_archive):
+    path = tmp_path / "weights.pth"
+    torch.save(TENSORS, path, _use_new_zipfile_serialization=is_archive)
+    assert_are_the_tensors(load(path))
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict"])
+def test_wrapped_tensors_are_taken_out_and_that_is_said(tmp_path, capsys, wrapper):
+    path = tmp_path / "weights.pt"
+    torch.save({wrapper: TENSORS, "epoch": 3}, path)
+    assert_are_the_tensors(load(path))
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"'{wrapper}'" in said and "left out: epoch" in said
+
+
+def test_parameters_come_out_as_plain_tensors(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({name: torch.nn.Parameter(tensor) for name, tensor in TENSORS.items()}, path)
+    loaded = load(path)
+    assert_are_the_tensors(loaded)
+    assert not any(tensor.requires_grad for tensor in loaded.values())
+
+
+class Payload:
+    """What a hostile file holds: a command that unpickling runs."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (self.command,)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("format_", ["archive", "legacy", 2, 4, 5])
+def test_command_in_a_pickle_is_refused_and_not_run(tmp_path, format_):
+    path, trace = tmp_path / "weights.pt", tmp_path / "trace"
+    content = {"a": Payload(f"touch {trace}")}
+    if isinstance(format_, int):
+        path.write_bytes(pickle.dumps(content, protocol=format_))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=format_ == "archive")
+    with pytest.raises(ValueError, match="Python objects") as caught:
+        load(path)
+    assert re.search("posix.system|Unsupported operand", str(caught.value))
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(content))
+    assert trace.exists(), "the payload would have left a trace"
+
+
+def test_objects_that_are_no_tensors_are_refused(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"model": TENSORS, "args": Namespace(folder=PurePosixPath("x"))}, path)
+    for read in (load, training_arguments):
+        with pytest.raises(ValueError, match="PurePosixPath"):
+            read(path)
+
+
+@pytest.mark.parametrize("is_archive", [True, False])
+def test_options_of_the_training_stand_beside_the_tensors_as_plain_values(tmp_path, is_archive):
+    path = tmp_path / "weights.pth"
+    options = {"model": "Net(inf)", "lr": 0.1, "sizes": (1, [2]), "nested": {"a": None}}
+    arguments = Namespace(**options, tensor=torch.ones(1), inner=Namespace(a=1))
+    torch.save(
+        {"model": TENSORS, "args": arguments}, path, _use_new_zipfile_serialization=is_archive
+    )
+    assert_are_the_tensors(load(path))
+    assert training_arguments(path) == options
+
+
+def test_files_without_options_have_none(tmp_path):
+    for content in (TENSORS, {"model": TENSORS, "args": 3}):
+        torch.save(content, tmp_path / "weights.pth")
+        assert training_arguments(tmp_path / "weights.pth") == {}
+    save_file(TENSORS, tmp_path / "weights.safetensors")
+    assert training_arguments(tmp_path / "weights.safetensors") == {}
+
+
+def test_command_hidden_in_the_options_is_refused_and_not_run(tmp_path):
+    path, trace = tmp_path / "weights.pth", tmp_path / "trace"
+    torch.save({"model": TENSORS, "args": Namespace(model=Payload(f"touch {trace}"))}, path)
+    for read in (load, training_arguments):
+        with pytest.raises(ValueError, match="Python objects"):
+            read(path)
+    assert not trace.exists()
+
+
+def test_entries_that_are_no_tensors_are_listed(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({**TENSORS, "epoch": 3, "names": ["x"]}, path)
+    with pytest.raises(ValueError, match=r"2 entries.*'epoch' \(int\), 'names' \(list\)"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [(torch.ones(2), "Tensor"), ([1, 2], "list"), ({}, "no entries")]
+)
+def test_other_content_is_named(tmp_path, content, found):
+    path = tmp_path / "weights.pt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=f"holds .*{found}"):
+        load(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_truncated_file_is_called_truncated(tmp_path, share, suffix):
+    path = tmp_path / f"weights.{suffix}"
+    tensors = {"a": torch.ones(20, 20), "b": torch.ones(3)}
+    if suffix == "pt":
+        torch.save(tensors, path)
+    else:
+        save_file(tensors, path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match="truncated"):
+        load(path)
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5026208212\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html><html>Log in</html>", "web page"),
+        (b"<html>Log in</html>", "web page"),
+        (LFS_POINTER, "Git LFS pointer"),
+        (b"Access to model facebook/VGGT-1B is restricted.", "not a checkpoint"),
+        (bytes(np.random.default_rng(0).integers(0, 256, 4000, np.uint8)), "not a checkpoint"),
+        ((9).to_bytes(8, "little") + b"{'a': 1 }", "header cannot be read"),
+        (b"PK\x05\x06", "not a checkpoint"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_what_is_no_checkpoint_is_named_for_what_it_is(tmp_path, content, found, suffix):
+    path = tmp_path / f"weights.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=found) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_zip_archive_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "weights.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "no tensors here")
+    with pytest.raises(ValueError, match="cannot be opened as a torch file"):
+        load(path)
+
+
+def test_verify_counts_tensors_and_numbers(tmp_path, tiny):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(save(TENSORS))
+    result = verify(FoundFile(path, "file", tiny))
+    assert (result.num_tensors, result.num_parameters) == (2, 7)
+    assert not result.is_hash_of_hub
+
+
+def test_verify_refuses_another_network_under_a_published_name(tmp_path, tiny):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(save({"a": torch.ones(3)}))
+    with pytest.raises(ValueError, match="1 tensors with 3 numbers; fm3d-test/tiny has 2 with 7"):
+        verify(FoundFile(path, "file", tiny))
+
+
+def test_a_mapped_file_gives_every_tensor_however_often_it_is_mapped_anew(tmp_path, monkeypatch):
+    from fm3d_plugins.checkpoints import loading
+
+    tensors = {f"t{i}": torch.full((5, i + 1), float(i)) for i in range(20)}
+    save_file(tensors, tmp_path / "weights.safetensors")
+    monkeypatch.setattr(loading, "_BYTES_PER_MAP", 100)
+    found = load(tmp_path / "weights.safetensors")
+    assert len(found) == 20 and set(found) == set(tensors)
+    for name in [*tensors, *reversed(tensors)]:
+        assert torch.equal(found[name], tensors[name])
+    with pytest.raises(KeyError):
+        found["t20"]
