@@ -2,7 +2,7 @@
 
 from fm3d_plugins.dust3r.pipeline import Dust3rPipelineConfig
 from fm3d_plugins.estimators.dust3r import Dust3r
-from fm3d_plugins.method_configs.feedforward import (  # pyright: ignore[reportMissingImports]
+from fm3d_plugins.method_configs.one_pass import (  # pyright: ignore[reportMissingImports]
     geometry_method,
 )
 

@@ -1,7 +1,7 @@
 """The method `vggt`."""
 
 from fm3d_plugins.estimators.vggt import Vggt
-from fm3d_plugins.method_configs.feedforward import (  # pyright: ignore[reportMissingImports]
+from fm3d_plugins.method_configs.one_pass import (  # pyright: ignore[reportMissingImports]
     geometry_method,
 )
 from fm3d_plugins.vggt.pipeline import VggtPipelineConfig

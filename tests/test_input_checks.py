@@ -8,10 +8,10 @@ import pytest
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 
-from fm3d_plugins.data.synthetic import DRAFT, write_sample
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.transforms import read_transforms
+from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 NUM_PHOTOS = 9
 

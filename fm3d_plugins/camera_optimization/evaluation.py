@@ -10,7 +10,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS
-from fm3d_plugins.camera_optimization.test_poses import (
+from fm3d_plugins.camera_optimization.held_out_poses import (
     HeldOutView,
     TestPoseProtocol,
     place_held_out,

@@ -13,7 +13,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from torch import Tensor
 
 from fm3d_plugins.camera_optimization.evaluation import held_out_focal_factors
-from fm3d_plugins.camera_optimization.test_poses import homogeneous, training_cameras
+from fm3d_plugins.camera_optimization.held_out_poses import homogeneous, training_cameras
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.io.colmap import write_colmap

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
 from fm3d_plugins.camera_optimization.evaluation import camera_frusta, score_held_out
-from fm3d_plugins.camera_optimization.test_poses import TestPoseProtocol
+from fm3d_plugins.camera_optimization.held_out_poses import TestPoseProtocol
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.viewer import StartAtPhoto

@@ -39,7 +39,7 @@ def command(
 
     from fm3d_plugins.atomic import atomic_write
     from fm3d_plugins.camera_optimization.evaluation import score_held_out
-    from fm3d_plugins.camera_optimization.test_poses import TestPoseProtocol
+    from fm3d_plugins.camera_optimization.held_out_poses import TestPoseProtocol
     from fm3d_plugins.cli.runs import load_run
 
     protocols = [TestPoseProtocol.parse(text) for text in test_poses]

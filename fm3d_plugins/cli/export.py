@@ -40,8 +40,8 @@ def command(
 
     from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.cli.runs import load_run
-    from fm3d_plugins.feedforward.export import write_run
-    from fm3d_plugins.feedforward.pipeline import GeometryPipeline
+    from fm3d_plugins.one_pass.geometry.export import write_run
+    from fm3d_plugins.one_pass.geometry.pipeline import GeometryPipeline
 
     with atomic_directory(output_dir, overwrite) as folder:
         config, pipeline = load_run(load_config)

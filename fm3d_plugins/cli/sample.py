@@ -34,8 +34,8 @@ class Sample:
         """
         from nerfstudio.utils.rich_utils import CONSOLE
 
-        from fm3d_plugins.data.synthetic import write_sample
         from fm3d_plugins.progress import track
+        from fm3d_plugins.synthetic_rooms.capture import write_sample
 
         CONSOLE.print(
             f"Rendering {self.num_photos} photos of a synthetic room "

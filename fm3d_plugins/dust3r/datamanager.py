@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from fm3d_plugins.feedforward.datamanager import GeometryDataManager, GeometryDataManagerConfig
+from fm3d_plugins.one_pass.geometry.datamanager import (
+    GeometryDataManager,
+    GeometryDataManagerConfig,
+)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from fm3d_plugins.dust3r.datamanager import Dust3rDataManagerConfig
 from fm3d_plugins.dust3r.model import Dust3rModelConfig
-from fm3d_plugins.feedforward.pipeline import GeometryPipeline, GeometryPipelineConfig
+from fm3d_plugins.one_pass.geometry.pipeline import GeometryPipeline, GeometryPipelineConfig
 
 
 @dataclass

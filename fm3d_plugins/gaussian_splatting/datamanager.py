@@ -13,12 +13,12 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS
-from fm3d_plugins.data.scaled_photos import scaled_dataset, training_scale
 from fm3d_plugins.depth_supervision.depth_maps import DEPTH_FILES, DepthFiles
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
+from fm3d_plugins.photo_datamanager import scaled_dataset, training_scale
 
 
 @dataclass

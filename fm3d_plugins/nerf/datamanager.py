@@ -22,11 +22,11 @@ from nerfstudio.data.utils.dataloaders import (
 from nerfstudio.data.utils.nerfstudio_collate import nerfstudio_collate
 
 from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS
-from fm3d_plugins.data.scaled_photos import scaled_dataset, training_scale
 from fm3d_plugins.depth_supervision.depth_maps import DEPTH_FILES, DepthFiles
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
 from fm3d_plugins.nerf.pixels import PixelTable
+from fm3d_plugins.photo_datamanager import scaled_dataset, training_scale
 
 CPU_IMAGE_SIZE = 640
 """Long side in pixels that a CPU gets through in minutes."""

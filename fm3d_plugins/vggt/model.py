@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fm3d_plugins.feedforward.model import GeometryModel, GeometryModelConfig
+from fm3d_plugins.one_pass.geometry.model import GeometryModel, GeometryModelConfig
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fm3d_plugins.feedforward.pipeline import GeometryPipeline, GeometryPipelineConfig
+from fm3d_plugins.one_pass.geometry.pipeline import GeometryPipeline, GeometryPipelineConfig
 from fm3d_plugins.vggt.datamanager import VggtDataManagerConfig
 from fm3d_plugins.vggt.model import VggtModelConfig
 

@@ -125,7 +125,7 @@ def train(method: str, data: Path, mode: str, steps: int | None, seed: int, fold
 def score(pipeline, reference: Reference, photometric: int) -> dict[str, float]:
     """Scores of a row, from the reference's cameras."""
     from fm3d_plugins.camera_optimization.evaluation import held_out_focal_factors
-    from fm3d_plugins.camera_optimization.test_poses import (
+    from fm3d_plugins.camera_optimization.held_out_poses import (
         TestPoseProtocol,
         place_held_out,
         training_cameras,

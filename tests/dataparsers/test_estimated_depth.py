@@ -13,11 +13,11 @@ from nerfstudio.data.datasets.depth_dataset import DepthDataset
 from PIL import Image
 
 from fm3d_plugins.cli.process import process
-from fm3d_plugins.data.synthetic import DRAFT, write_sample
 from fm3d_plugins.dataparsers.estimated import EstimatedDataParserConfig
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.scene import ViewDepth
+from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 NUM_PHOTOS, WIDTH, HEIGHT = 9, 96, 72
 PADDING = 3

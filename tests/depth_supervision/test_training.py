@@ -11,7 +11,7 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
-from fm3d_plugins.data.synthetic import DRAFT, write_sample
+from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 STEPS = {"nerf": 60, "3dgs": 100}
 METHODS = pytest.mark.parametrize("method", list(STEPS))

@@ -11,13 +11,17 @@ from nerfstudio.utils.eval_utils import eval_setup
 
 from fm3d_plugins.camera_optimization.evaluation import held_out_views
 from fm3d_plugins.camera_optimization.export import run_cameras, write_cameras
-from fm3d_plugins.camera_optimization.test_poses import TestPoseProtocol, refine, training_cameras
+from fm3d_plugins.camera_optimization.held_out_poses import (
+    TestPoseProtocol,
+    refine,
+    training_cameras,
+)
 from fm3d_plugins.cli.main import main
-from fm3d_plugins.data.synthetic import DRAFT, write_sample
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.geometry.poses import so3_exp
 from fm3d_plugins.io.colmap import read_colmap
 from fm3d_plugins.io.transforms import read_transforms
+from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 STEPS = 60
 

@@ -8,9 +8,9 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.models.splatfacto import SplatfactoModel
 from nerfstudio.utils.eval_utils import eval_setup
 
-from fm3d_plugins.data.synthetic import DRAFT, write_sample
 from fm3d_plugins.gaussian_splatting import datamanager
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
+from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 STEPS = 200
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fm3d_plugins.data.synthetic import DRAFT, write_sample
+from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 
 @pytest.fixture(scope="session")

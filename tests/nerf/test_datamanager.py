@@ -6,7 +6,7 @@ import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
 
-from fm3d_plugins.data import scaled_photos
+from fm3d_plugins import photo_datamanager as scaled_photos
 
 
 def manager_config(capture, rays=64):

@@ -1,1 +1,0 @@
-"""What feed-forward methods share of nerfstudio's seams: their result is made once, not trained."""

@@ -1,0 +1,1 @@
+"""Methods whose result is there at once: nothing is trained on the scene."""

@@ -1,0 +1,1 @@
+"""Depth maps and cameras found in one pass, shown as gaussians."""

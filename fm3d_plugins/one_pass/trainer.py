@@ -1,0 +1,105 @@
+"""A run of a method whose result is there at once: saved, scored, and shown."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+from nerfstudio.configs.base_config import LocalWriterConfig, LoggingConfig
+from nerfstudio.utils import writer
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.training import Trainer, TrainerConfig
+
+RENDERS = "held_out"
+"""Folder of a run with its held-out photos beside their renders."""
+
+RESULTS = "eval.json"
+"""File of a run with the scores of its held-out photos, as ns-eval writes them."""
+
+
+def _without_step_log() -> LoggingConfig:
+    """There are no steps; nerfstudio's log of them fails without any."""
+    return LoggingConfig(local_writer=LocalWriterConfig(enable=False))
+
+
+@dataclass
+class OnePassTrainerConfig(TrainerConfig):
+    """nerfstudio's trainer without steps."""
+
+    _target: type = field(default_factory=lambda: OnePassTrainer)
+    logging: tyro.conf.Suppress[LoggingConfig] = field(default_factory=_without_step_log)
+
+    # nerfstudio's, without effect here: nothing is optimised, nothing can be resumed.
+    max_num_iterations: tyro.conf.Suppress[int | None] = 0
+    steps_per_save: tyro.conf.Suppress[int] = 0
+    steps_per_eval_batch: tyro.conf.Suppress[int] = 0
+    steps_per_eval_image: tyro.conf.Suppress[int] = 0
+    steps_per_eval_all_images: tyro.conf.Suppress[int] = 0
+    mixed_precision: tyro.conf.Suppress[bool] = False
+    use_grad_scaler: tyro.conf.Suppress[bool] = False
+    save_only_latest_checkpoint: tyro.conf.Suppress[bool] = True
+    load_dir: tyro.conf.Suppress[Path | None] = None
+    load_step: tyro.conf.Suppress[int | None] = None
+    load_checkpoint: tyro.conf.Suppress[Path | None] = None
+    load_scheduler: tyro.conf.Suppress[bool] = True
+    log_gradients: tyro.conf.Suppress[bool] = False
+    gradient_accumulation_steps: tyro.conf.Suppress[dict[str, int]] = field(default_factory=dict)
+    start_paused: tyro.conf.Suppress[bool] = False
+    optimizers: tyro.conf.Suppress[dict[str, Any]] = field(default_factory=dict)
+
+
+class OnePassTrainer(Trainer):
+    """Saves what the pipeline brings, scores the held-out photos, and ends (or shows) the run.
+
+    The pipeline has a method `caveats(metrics)` that says in sentences how to take the scores.
+    """
+
+    config: OnePassTrainerConfig
+
+    def train(self) -> None:
+        """Called by ns-train once everything is set up; the result is already in the model."""
+        manager: Any = self.pipeline.datamanager
+        manager.train_dataparser_outputs.save_dataparser_transform(
+            self.base_dir / "dataparser_transforms.json"
+        )
+        self._init_viewer_state()
+        self.save_checkpoint(self.step)
+        with self.train_lock:
+            metrics = self.pipeline.get_average_eval_image_metrics(
+                output_path=self.base_dir / RENDERS
+            )
+        self._write(metrics)
+        self._say(metrics)
+        self._after_train()
+
+    def _write(self, metrics: dict[str, Any]) -> None:
+        """To eval.json, and to whatever log was asked for."""
+        results = {
+            "experiment_name": self.config.experiment_name,
+            "method_name": self.config.method_name,
+            "checkpoint": str(self.checkpoint_dir / f"step-{self.step:09d}.ckpt"),
+            "results": metrics,
+        }
+        with atomic_write(self.base_dir / RESULTS) as temporary:
+            temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
+        numbers = {name: value for name, value in metrics.items() if not isinstance(value, str)}
+        writer.put_dict("Eval Images Metrics Dict (all images)", numbers, self.step)
+
+    def _say(self, metrics: dict[str, Any]) -> None:
+        """What came out, and where to look."""
+        pipeline: Any = self.pipeline
+        config = self.base_dir / "config.yml"
+        lines = [
+            *pipeline.caveats(metrics),
+            f"Photos beside renders: {self.base_dir / RENDERS}",
+            f"Look around: ns-viewer --load-config {config}",
+            f"Files of it: fm3d export --load-config {config} --output-dir FOLDER",
+        ]
+        for line in lines:
+            CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _check_viewer_warnings(self) -> None:
+        """nerfstudio's says that nothing is evaluated with the viewer alone; here all is."""
