@@ -34,9 +34,9 @@ from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
 from fm3d_plugins.estimators.cache import estimate_cached
-from fm3d_plugins.estimators.dust3r import Dust3r
-from fm3d_plugins.estimators.sfm import Sfm
-from fm3d_plugins.estimators.vggt import Vggt
+from fm3d_plugins.estimators.dust3r.estimator import Dust3r
+from fm3d_plugins.estimators.sfm.estimator import Sfm
+from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.geometry.cameras import opengl_from_opencv
 from fm3d_plugins.geometry.poses import transform_points
 from fm3d_plugins.io.depth_files import depth_digest, write_depth_maps

@@ -1,7 +1,7 @@
 """The method `dust3r`."""
 
 from fm3d_plugins.dust3r.pipeline import Dust3rPipelineConfig
-from fm3d_plugins.estimators.dust3r import Dust3r
+from fm3d_plugins.estimators.dust3r.estimator import Dust3r
 from fm3d_plugins.method_configs.one_pass import (  # pyright: ignore[reportMissingImports]
     geometry_method,
 )

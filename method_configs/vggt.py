@@ -1,6 +1,6 @@
 """The method `vggt`."""
 
-from fm3d_plugins.estimators.vggt import Vggt
+from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.method_configs.one_pass import (  # pyright: ignore[reportMissingImports]
     geometry_method,
 )

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.dust3r.aligned_views import AlignedViews
+from fm3d_plugins.dust3r.alignment.views import AlignedViews
 from fm3d_plugins.dust3r.official_parameters import Objective, OfficialParameters, batch_pairs
 from fm3d_plugins.dust3r.official_start import (
     photo_confidence,

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.backends.opencv import absolute_pose
-from fm3d_plugins.dust3r.aligned_views import AlignedViews
+from fm3d_plugins.dust3r.alignment.views import AlignedViews
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
 from fm3d_plugins.geometry.cameras import intrinsics_matrix
 from fm3d_plugins.geometry.focal import weiszfeld_focal

@@ -17,9 +17,9 @@ ENTRY_POINT_GROUP = "fm3d_plugins.estimators"
 """Other packages add estimators here: name = "module:Class", Class a subclass of `Estimator`."""
 
 _BUILT_IN = {
-    "sfm": "fm3d_plugins.estimators.sfm:Sfm",
-    "vggt": "fm3d_plugins.estimators.vggt:Vggt",
-    "dust3r": "fm3d_plugins.estimators.dust3r:Dust3r",
+    "sfm": "fm3d_plugins.estimators.sfm.estimator:Sfm",
+    "vggt": "fm3d_plugins.estimators.vggt.estimator:Vggt",
+    "dust3r": "fm3d_plugins.estimators.dust3r.estimator:Dust3r",
 }
 
 

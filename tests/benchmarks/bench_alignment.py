@@ -23,8 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import psutil  # noqa: E402
 import torch  # noqa: E402
 
-from fm3d_plugins.dust3r.aligned_views import AlignedViews  # noqa: E402
-from fm3d_plugins.dust3r.global_alignment import align_globally  # noqa: E402
+from fm3d_plugins.dust3r.alignment.global_alignment import align_globally  # noqa: E402
+from fm3d_plugins.dust3r.alignment.views import AlignedViews  # noqa: E402
 from fm3d_plugins.dust3r.pair_pointmaps import PairStore  # noqa: E402
 from fm3d_plugins.geometry.alignment import umeyama  # noqa: E402
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth  # noqa: E402

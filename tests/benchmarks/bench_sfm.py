@@ -27,7 +27,7 @@ def run_sfm(scene: str) -> dict:
     """One scene, in this process."""
     from dataclasses import replace
 
-    from fm3d_plugins.estimators.sfm import Sfm
+    from fm3d_plugins.estimators.sfm.estimator import Sfm
     from fm3d_plugins.geometry.pose_metrics import evaluate_poses
     from fm3d_plugins.io.transforms import read_transforms
     from fm3d_plugins.photos.photo_set import find_photos

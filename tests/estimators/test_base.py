@@ -11,7 +11,7 @@ import pytest
 from fm3d_plugins.dataparsers import estimated
 from fm3d_plugins.estimators import base
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
-from fm3d_plugins.estimators.sfm import Sfm
+from fm3d_plugins.estimators.sfm.estimator import Sfm
 
 
 @dataclass(frozen=True)

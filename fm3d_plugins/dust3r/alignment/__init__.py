@@ -1,0 +1,1 @@
+"""Global alignment: the pointmaps of many pairs become cameras and depth in one world."""

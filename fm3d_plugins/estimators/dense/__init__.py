@@ -1,0 +1,1 @@
+"""What estimators by networks that give depth for every pixel share."""

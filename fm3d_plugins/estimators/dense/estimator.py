@@ -1,0 +1,258 @@
+"""What estimators by dense networks share: their options, and the way from depth to a scene."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from fm3d_plugins.estimators.base import Estimator
+from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.scene import SceneGeometry, ViewDepth
+
+if TYPE_CHECKING:
+    from fm3d_plugins.estimators.dense.cameras import DenseCameras, KnownCameras
+    from fm3d_plugins.estimators.dense.points import DensePoints
+    from fm3d_plugins.estimators.stages import Stages
+
+UNSURE = 0.1
+"""Median confidence (1 - 1/c, so c of 1.1) of a photo below which its camera is doubted."""
+
+
+@dataclass(frozen=True)
+class DenseEstimator(Estimator):
+    """Cameras, depth and points by a network. Subclasses add what only theirs has."""
+
+    weights: str = ""
+    """Published weights by name (`fm3d weights list`), or a file or folder."""
+    commercial_only: bool = False
+    """Refuse weights whose licence forbids commercial use."""
+    camera: Literal["auto", "shared", "per-photo"] = "auto"
+    """Which photos share one focal length: those that agree in size and EXIF; all; none."""
+    focal_length: float | None = None
+    """Known focal length in pixels of the largest photo; None: as the network sees it."""
+    known_cameras: Path | None = None
+    """Posed scene (transforms.json or COLMAP folder) with cameras of some or all photos, which
+    are kept as they are; all else is aligned to them."""
+    use_known_poses: bool = True
+    """Otherwise only the intrinsics of known_cameras count."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the matrices; auto: bfloat16 where the device is fast at it."""
+    drop_sky: bool = True
+    """Leave out the depth of smooth, bright areas that hang from a photo's upper border."""
+    confidence_percentile: float = 20.0
+    """Percent of the pixels, the least sure ones, that become no points."""
+    min_confidence: float = 0.1
+    """Pixels below this confidence (0 to 1) become no points."""
+    consistent_views: int = 1
+    """Other views that must agree on a pixel's depth for it to become a point; 0: none."""
+    depth_tolerance: float = 0.05
+    """Relative difference of depths that still agree."""
+    max_points: int = 200_000
+    """Most points, spread evenly over space."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA where there is a device."""
+    memory_gib: float | None = None
+    """Memory that may be used, GiB; None: what is free on the device."""
+
+    def identity(self) -> dict:
+        """Everything besides the photos that the result depends on, as JSON values."""
+        from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
+
+        identity = super().identity()
+        options = identity["options"]
+        for name in ("device", "memory_gib", "commercial_only"):
+            del options[name]
+        if self.known_cameras is not None:
+            options["known_cameras"] = digest_of_scene(self.known_cameras)
+        return identity | {"weights_sha256": weights_sha256(self.weights)}
+
+    def expect_ranges(self, more: Mapping[str, tuple[float | int, float | int]]) -> None:
+        """Refuse senseless numbers by name.
+
+        Args:
+            more: Least and largest value of options that only the subclass has.
+
+        Raises:
+            ValueError: An option is out of its range, or two contradict each other.
+        """
+        ranges: dict[str, tuple[float | int, float | int]] = {
+            "max_points": (1, float("inf")),
+            "memory_gib": (0.1, float("inf")),
+            "focal_length": (1, float("inf")),
+            "confidence_percentile": (0, 100),
+            "min_confidence": (0, 1),
+            "depth_tolerance": (0, 1),
+            "consistent_views": (0, 6),
+            **more,
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name} is {value}. Expected a number from {low} to {high}.")
+        if self.focal_length is not None and self.known_cameras is not None:
+            raise ValueError(
+                "Both focal_length and known_cameras are given. Expected one of them, as both say "
+                "what the focal length is. Leave one out."
+            )
+
+    def read_known(
+        self, photos: PhotoSet, sizes: Sequence[tuple[int, int]]
+    ) -> "KnownCameras | None":
+        """The cameras that the user gives, if any.
+
+        Raises:
+            ValueError: They cannot be read, or belong to other photos.
+        """
+        from fm3d_plugins.estimators.dense.cameras import known_cameras
+        from fm3d_plugins.io.posed_scenes import read_posed_scene
+
+        if self.known_cameras is None:
+            return None
+        scene = read_posed_scene(self.known_cameras)
+        names = [photo.name for photo in photos]
+        return known_cameras(scene, names, sizes, str(self.known_cameras))
+
+    def chosen_device(self) -> torch.device:
+        """Where the network runs; each rank of a distributed run has its own GPU.
+
+        Raises:
+            ValueError: CUDA was asked for and is not there.
+        """
+        if self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available()):
+            return torch.device("cpu")
+        if not torch.cuda.is_available():
+            raise ValueError("device is cuda, but there is no CUDA device. Set it to auto or cpu.")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+    def budget(self, device: torch.device) -> int:
+        """Bytes that may be used."""
+        from fm3d_plugins.memory import available_memory
+
+        return int(self.memory_gib * 2**30) if self.memory_gib else available_memory(device)
+
+    def settled_cameras(
+        self,
+        world_from_camera: Float[Tensor, "view 4 4"],
+        focals: Float[Tensor, " view"],
+        sizes: Sequence[tuple[int, int]],
+        groups: Sequence[int],
+        known: "KnownCameras | None",
+    ) -> "DenseCameras":
+        """Cameras in photo pixels, with shared focal lengths and what the user knows of them."""
+        from fm3d_plugins.estimators.dense.cameras import respect_known, settle_cameras
+
+        cameras = settle_cameras(world_from_camera, focals, sizes, groups, self.focal_length)
+        if known is None:
+            return cameras
+        return respect_known(cameras, known, use_poses=self.use_known_poses)
+
+    def points_of(
+        self,
+        depth: ViewDepth,
+        cameras: "DenseCameras",
+        colors_of: Callable[[int], UInt8[Tensor, "rows columns 3"]],
+        stages: "Stages",
+    ) -> "DensePoints":
+        """Points of the depth maps by the options.
+
+        Raises:
+            ValueError: No pixel is left.
+        """
+        from fm3d_plugins.estimators.dense.points import PointOptions, points_from_views
+
+        options = PointOptions(
+            percentile=self.confidence_percentile,
+            least_confidence=self.min_confidence,
+            consistent_views=self.consistent_views,
+            tolerance=self.depth_tolerance,
+            max_points=self.max_points,
+        )
+        with stages.stage("Making points", total=len(depth)) as report:
+            return points_from_views(depth, cameras, colors_of, options, report)
+
+    def scene(
+        self,
+        photos: PhotoSet,
+        groups: Sequence[int],
+        cameras: "DenseCameras",
+        depth: ViewDepth,
+        points: "DensePoints",
+        provenance: Mapping[str, object],
+    ) -> SceneGeometry:
+        """All of it as a scene, about which one line is said, and one for each doubt."""
+        scene = SceneGeometry(
+            names=tuple(photo.name for photo in photos),
+            image_sizes=torch.tensor([(photo.width, photo.height) for photo in photos]),
+            world_from_camera=cameras.world_from_camera,
+            intrinsics=cameras.intrinsics,
+            distortion=cameras.distortion,
+            camera_index=_shared_cameras(groups, cameras),
+            points=points.points,
+            point_colors=points.colors,
+            point_confidence=points.confidence,
+            tracks=points.tracks,
+            depth=depth,
+            provenance=self.identity() | dict(provenance),
+        )
+        _say(self.name, scene, depth)
+        for note in cameras.notes:
+            say(note)
+        return scene
+
+
+def say(line: str, style: str | None = None) -> None:
+    """Print one line for the user, as it is."""
+    from nerfstudio.utils.rich_utils import CONSOLE
+
+    CONSOLE.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _shared_cameras(groups: Sequence[int], cameras: "DenseCameras") -> Int[Tensor, " view"]:
+    """Views of a group whose intrinsics are equal share a camera; given ones may differ."""
+    numbers = torch.cat(
+        [
+            torch.tensor(groups, dtype=torch.float64)[:, None],
+            cameras.intrinsics.flatten(1),
+            cameras.distortion,
+        ],
+        dim=1,
+    )
+    return numbers.unique(dim=0, return_inverse=True)[1]
+
+
+def digest_of_scene(path: Path) -> str:
+    """A hash of the files that tell of cameras in a file or folder."""
+    total = hashlib.blake2b(digest_size=16)
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    for file in files:
+        if file.suffix in (".json", ".bin", ".txt"):
+            total.update(file.read_bytes())
+    return total.hexdigest()
+
+
+def _median_confidence(confidence: Float[Tensor, "rows columns"]) -> float:
+    known = confidence[confidence > 0].float()
+    return float(known.median()) if len(known) else 0.0
+
+
+def _say(name: str, scene: SceneGeometry, depth: ViewDepth) -> None:
+    surety = [_median_confidence(values) for values in depth.confidence]
+    focals = sorted({round(float(matrix[0, 0]), 1) for matrix in scene.intrinsics})
+    listed = f"{focals[0]:g}" if len(focals) == 1 else f"{focals[0]:g} to {focals[-1]:g}"
+    say(
+        f"{name}: {len(scene)} photos, {len(scene.points)} points, focal length {listed} px, "
+        f"median confidence {sorted(surety)[len(surety) // 2]:.2f} (0 to 1)."
+    )
+    doubted = [name for name, value in zip(scene.names, surety, strict=True) if value < UNSURE]
+    if doubted:
+        say(
+            f"{name} is unsure of {len(doubted)} photos, which may not overlap with the others or "
+            f"show things that move: {', '.join(doubted[:10])}",
+            "yellow",
+        )

@@ -1,0 +1,1 @@
+"""DUSt3R as an estimator."""

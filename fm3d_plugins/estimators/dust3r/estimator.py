@@ -1,0 +1,366 @@
+"""DUSt3R as an estimator: pointmaps of pairs of photos, aligned into one scene."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fm3d_plugins.estimators.camera_groups import camera_groups
+from fm3d_plugins.estimators.dense.estimator import DenseEstimator, digest_of_scene, say
+from fm3d_plugins.photos.canvas import OwnFrames, plan_own_frames
+from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.scene import SceneGeometry
+
+if TYPE_CHECKING:
+    from fm3d_plugins.dust3r.alignment.views import AlignedViews
+    from fm3d_plugins.dust3r.inference import PhotoEncodings
+    from fm3d_plugins.dust3r.network import DUSt3R
+    from fm3d_plugins.dust3r.pair_pointmaps import PairStore
+    from fm3d_plugins.dust3r.pairs import PairGraph
+    from fm3d_plugins.dust3r.planning import Plan
+    from fm3d_plugins.estimators.dense.cameras import DenseCameras, KnownCameras
+    from fm3d_plugins.estimators.dust3r.framed_photos import FramedPhotos
+    from fm3d_plugins.estimators.stages import Stages
+
+COMPLETE_UP_TO = 12
+"""Photos of which all pairs are made by default: 132 predictions."""
+
+NEIGHBOURS = 6
+"""Photos most like it with which each of more photos is paired by default."""
+
+DOUBTED_INFLUENCE = 0.2
+"""A pair whose say in the result ends below this contradicts the others."""
+
+
+@dataclass(frozen=True)
+class Dust3r(DenseEstimator):
+    """Cameras, depth and points by DUSt3R (Wang et al. 2024), which sees photos two at a time.
+
+    `point_confidence` and the confidence of depth are 1 - 1/c of the network's c, which grows
+    with certainty from 1; they are relative: compare them within one scene.
+    """
+
+    name: ClassVar[str] = "dust3r"
+
+    weights: str = "naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt"
+    """Published weights by name (`fm3d weights list`), or a file or folder."""
+    resolution: int = 512
+    """Longer side of what the network sees, pixels; a multiple of 16. Weights for 224 pixels see
+    squares of that side."""
+    pairs: str = "auto"
+    """Which photos are seen together, always both ways: complete (all), swin-k or logwin-k (the
+    next k, or those 1, 2, 4 … on, by name; add -noncyclic), oneref-r (all with photo r),
+    retrieval-k (the k most like each). auto: complete up to 12 photos, else retrieval-6."""
+    keep_squares: bool = True
+    """Give square photos whole. Otherwise a quarter of their height is cut off, as by DUSt3R's
+    own loader, because its networks saw no squares in training."""
+
+    localize: Path | None = None
+    """Folder that `fm3d process dust3r` wrote before: the photos are found in that scene, in its
+    frame, and only their cameras are estimated."""
+
+    def identity(self) -> dict:
+        """Everything besides the photos that the result depends on, as JSON values."""
+        identity = super().identity()
+        if self.localize is not None:
+            identity["options"]["localize"] = digest_of_scene(self.localize)
+        return identity
+
+    def estimate(self, photos: PhotoSet) -> SceneGeometry:
+        """Find a camera and a depth map for every photo, and points.
+
+        Raises:
+            ValueError: Options make no sense, memory does not suffice, weights are damaged or
+                refused, or pairs cannot be aligned.
+            FileNotFoundError: The weights are not here and cannot be fetched.
+        """
+        from fm3d_plugins.estimators.dust3r.framed_photos import FramedPhotos
+        from fm3d_plugins.estimators.dust3r.match_tracks import joined, tracked_points
+        from fm3d_plugins.estimators.stages import Stages
+
+        self._expect_sensible(photos)
+        if self.localize is not None:
+            return self._localise(photos, self.localize)
+        sizes = [(photo.width, photo.height) for photo in photos]
+        groups = camera_groups(photos.photos, self.camera)
+        known = self.read_known(photos, sizes)
+        frames = self._frames(sizes)
+        framed = FramedPhotos(photos, frames, drop_sky=self.drop_sky)
+        stages = Stages()
+        with TemporaryDirectory(prefix="fm3d-dust3r-", ignore_cleanup_errors=True) as folder:
+            pairs = self._see(framed, Path(folder), stages)
+            with stages.stage("Aligning pairs", total=1) as report:
+                with _naming(framed.names):
+                    aligned = self._align(pairs, frames, sizes, groups, known)
+                report(1)
+            cameras = self._cameras(aligned, frames, known)
+            depth = framed.view_depth(aligned.depth, aligned.confidence)
+            points = self.points_of(depth, cameras, framed.colors, stages)
+            with stages.stage("Matching pixels", total=1) as report:
+                shapes = list(frames.shapes)
+                tracked = tracked_points(pairs, depth, cameras, shapes, framed.colors)
+                report(1)
+        points = joined(points, tracked)
+        provenance = {"seconds": stages.seconds, "pairs": len(aligned.pairs)}
+        scene = self.scene(photos, groups, cameras, depth, points, provenance)
+        _say_doubts(aligned, scene.names)
+        return scene
+
+    def _expect_sensible(self, photos: PhotoSet) -> None:
+        from fm3d_plugins.dust3r.pairs import PairGraph
+
+        self.expect_ranges({})
+        if len(photos) < 2 and self.localize is None:
+            raise ValueError(
+                f"{photos.folder} holds {len(photos)} photo. Expected at least 2, as dust3r sees "
+                "pairs. Add photos, or use the estimator vggt, which takes a single one."
+            )
+        if self.pairs != "auto":
+            PairGraph.from_name(self.pairs)
+
+    def _frames(self, sizes: Sequence[tuple[int, int]]) -> OwnFrames:
+        framing = "long" if self.keep_squares else "no-squares"
+        return plan_own_frames(
+            sizes,
+            resolution=self.resolution,
+            framing="short" if self.resolution == 224 else framing,
+        )
+
+    def _see(self, framed: "FramedPhotos", folder: Path, stages: "Stages") -> "PairStore":
+        """The network's predictions of all pairs, in files."""
+        from fm3d_plugins.dust3r.inference import PhotoEncodings, decode_pairs
+        from fm3d_plugins.dust3r.pair_pointmaps import PairStore
+        from fm3d_plugins.dust3r.pairs import require_connected, symmetrised
+
+        graph = self._graph(len(framed))
+        network, plan = self._prepare(graph, framed)
+        say(plan.sentence)
+        encodings = PhotoEncodings(
+            network, framed.signed_image, kept=plan.kept, sizes=framed.shapes
+        )
+        chosen = symmetrised(_pairs(graph, encodings, len(framed), stages))
+        require_connected(chosen, framed.names)
+        store, at_once = PairStore(folder), plan.pairs_at_once
+        with stages.stage("Seeing pairs", total=len(chosen)) as report:
+            for first, second, seen in decode_pairs(
+                encodings, chosen, pairs_at_once=at_once, report=report
+            ):
+                store.put(framed.pair(first, second, seen))
+        return store
+
+    def _localise(self, photos: PhotoSet, folder: Path) -> SceneGeometry:
+        """Cameras of photos in a scene that is there already."""
+        from fm3d_plugins.dust3r.inference import (
+            PhotoEncodings,
+            decode_pairs,
+            photo_descriptors,
+        )
+        from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
+        from fm3d_plugins.dust3r.pairs import PairGraph
+        from fm3d_plugins.estimators.chunks.similarity import similarity_matrix
+        from fm3d_plugins.estimators.dust3r.framed_photos import FramedPhotos
+        from fm3d_plugins.estimators.dust3r.localisation import (
+            NEAREST,
+            KnownScene,
+            found_cameras,
+            pairs_to_make,
+        )
+        from fm3d_plugins.estimators.stages import Stages
+
+        scene = KnownScene.read(folder)
+        both = PhotoSet(photos.folder, (*scene.photos.photos, *photos.photos))
+        frames = self._frames([(photo.width, photo.height) for photo in both])
+        framed = FramedPhotos(both, frames, drop_sky=self.drop_sky)
+        network, plan = self._prepare(PairGraph("swin", NEAREST), framed)
+        say(plan.sentence)
+        encodings = PhotoEncodings(
+            network, framed.signed_image, kept=plan.kept, sizes=framed.shapes
+        )
+        descriptors = photo_descriptors(encodings, range(len(both)))
+        similarity = similarity_matrix(descriptors - descriptors.mean(0))
+        chosen = pairs_to_make(similarity, len(scene.photos))
+        made: dict[int, list[PairPointmaps]] = {}
+        stages, at_once = Stages(), plan.pairs_at_once
+        with stages.stage("Seeing pairs", total=len(chosen)) as report:
+            for first, second, seen in decode_pairs(
+                encodings, chosen, pairs_at_once=at_once, report=report
+            ):
+                pair = framed.pair(first, second, seen)
+                made.setdefault(max(first, second), []).append(pair)
+        focals = {}
+        if self.focal_length is not None:
+            focals = {len(scene.photos) + n: self.focal_length for n in range(len(photos))}
+        found, reasons = found_cameras(scene, photos, frames, made, focals)
+        for name, reason in reasons.items():
+            say(f"{name} is not found: {reason}", "yellow")
+        say(f"dust3r: {len(found)} of {len(photos)} photos found in {folder}.")
+        return replace(found, provenance=self.identity() | {"seconds": stages.seconds})
+
+    def _graph(self, count: int) -> "PairGraph":
+        from fm3d_plugins.dust3r.pairs import PairGraph
+
+        name = self.pairs
+        if name == "auto":
+            name = "complete" if count <= COMPLETE_UP_TO else f"retrieval-{NEIGHBOURS}"
+        return PairGraph.from_name(name)
+
+    def _prepare(self, graph: "PairGraph", framed: "FramedPhotos") -> "tuple[DUSt3R, Plan]":
+        """The network, loaded only after it is known that it will fit."""
+        from fm3d_plugins.checkpoints import locate
+        from fm3d_plugins.dust3r.inference import architecture, load_network
+        from fm3d_plugins.dust3r.pairs import PairGraph, symmetrised
+        from fm3d_plugins.dust3r.planning import make_plan, workload
+        from fm3d_plugins.nn.planning import DTYPES, choose_precision
+
+        file = locate(self.weights, commercial_only=self.commercial_only)
+        device = self.chosen_device()
+        precision = choose_precision(self.precision, device)
+        # Which photos are alike is not known yet, but how many pairs that will make is.
+        counted = PairGraph("swin", graph.number) if graph.needs_similarity else graph
+        pairs = symmetrised(counted.pairs(len(framed)))
+        sketch = architecture(file.path)
+        plan = make_plan(
+            workload(sketch, framed.shapes, pairs, DTYPES[precision], device),
+            precision=precision,
+            device=device,
+            available=self.budget(device),
+        )
+        return load_network(file, DTYPES[precision], device), plan
+
+    def _align(
+        self,
+        pairs: "PairStore",
+        frames: OwnFrames,
+        sizes: Sequence[tuple[int, int]],
+        groups: Sequence[int],
+        known: "KnownCameras | None",
+    ) -> "AlignedViews":
+        """One world for all pairs, in which what the user knows is kept."""
+        from fm3d_plugins.dust3r.alignment.global_alignment import align_globally
+        from fm3d_plugins.dust3r.alignment.views import KnownCameras as KnownInMaps
+
+        maps = frames.map_from_photo()
+        given: dict[int, Float[Tensor, "3 3"]] = {}
+        if known is not None:
+            given = {row: _on_map(matrix, maps[row]) for row, matrix in known.intrinsics.items()}
+        elif self.focal_length is not None:
+            longest = max(max(size) for size in sizes)
+            for row, size in enumerate(sizes):
+                focal = self.focal_length * max(size) / longest
+                matrix = torch.tensor([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]])
+                given[row] = _on_map(matrix.double(), maps[row])
+        has_poses = known is not None and self.use_known_poses
+        beforehand = KnownInMaps(
+            world_from_camera=dict(known.world_from_camera) if has_poses and known else {},
+            intrinsics=given,
+            focal_groups=tuple(groups),
+        )
+        return align_globally(pairs, frames.shapes, beforehand)
+
+    def _cameras(
+        self, aligned: "AlignedViews", frames: OwnFrames, known: "KnownCameras | None"
+    ) -> "DenseCameras":
+        """Cameras in photo pixels; depth agrees with them already."""
+        from fm3d_plugins.estimators.dense.cameras import DenseCameras
+
+        count = len(aligned.world_from_camera)
+        intrinsics = torch.stack(
+            [
+                _off_map(matrix, row)
+                for matrix, row in zip(
+                    aligned.intrinsics.double(), frames.map_from_photo(), strict=True
+                )
+            ]
+        )
+        cameras = DenseCameras(
+            world_from_camera=aligned.world_from_camera.double(),
+            intrinsics=intrinsics,
+            distortion=torch.zeros(count, 6, dtype=torch.float64),
+            depth_scale=torch.ones(count, dtype=torch.float64),
+        )
+        if known is None:
+            return cameras
+        for row, distortion in known.distortion.items():
+            cameras.distortion[row] = distortion
+        what = "Cameras" if self.use_known_poses else "Intrinsics"
+        note = (
+            f"{what} of {len(known.intrinsics)} photos are the given ones; the rest follows them."
+        )
+        return replace(cameras, notes=(note,))
+
+
+@contextmanager
+def _naming(names: Sequence[str]) -> Iterator[None]:
+    """Add the file names of photos that an error tells by their numbers."""
+    try:
+        yield
+    except ValueError as error:
+        numbers = sorted({int(found) for found in re.findall(r"photos? (\d+)", str(error))})
+        listed = ", ".join(f"{n} is {names[n]}" for n in numbers if n < len(names))
+        who = f" (Photos by number: {listed}.)" if listed else ""
+        raise ValueError(
+            f"dust3r cannot align these photos: {error}{who} Photos that do not overlap with the "
+            "others, or untrained weights, have this effect: leave such photos out, or try other "
+            "--pairs."
+        ) from error
+
+
+def _pairs(
+    graph: "PairGraph", encodings: "PhotoEncodings", count: int, stages: "Stages"
+) -> list[tuple[int, int]]:
+    """Each pair once; photos are encoded first where their likeness decides."""
+    from fm3d_plugins.dust3r.inference import photo_descriptors
+    from fm3d_plugins.estimators.chunks.similarity import similarity_matrix
+
+    if not graph.needs_similarity:
+        return graph.pairs(count)
+    with stages.stage("Encoding photos", total=count) as report:
+        descriptors = photo_descriptors(encodings, range(count))
+        report(count)
+    return graph.pairs(count, similarity_matrix(descriptors - descriptors.mean(0)))
+
+
+def _on_map(
+    intrinsics: Float[Tensor, "3 3"], map_from_photo: Float[Tensor, "4"]
+) -> Float[Tensor, "3 3"]:
+    """Intrinsics in pixels of a map, from those in pixels of its photo."""
+    scale_x, scale_y, offset_x, offset_y = map_from_photo.tolist()
+    matrix = torch.tensor([[scale_x, 0, offset_x], [0, scale_y, offset_y], [0, 0, 1]])
+    return matrix.double() @ intrinsics.double()
+
+
+def _off_map(
+    intrinsics: Float[Tensor, "3 3"], map_from_photo: Float[Tensor, "4"]
+) -> Float[Tensor, "3 3"]:
+    """The inverse of `_on_map`; pixels of the photo are square where those of the map are."""
+    scale_x, scale_y, offset_x, offset_y = map_from_photo.tolist()
+    matrix = torch.tensor([[scale_x, 0, offset_x], [0, scale_y, offset_y], [0, 0, 1]])
+    return torch.linalg.solve(matrix.double(), intrinsics)
+
+
+def _say_doubts(aligned: "AlignedViews", names: Sequence[str]) -> None:
+    """One line about how well the pairs fit, with those that contradict the others."""
+    report = aligned.report
+    if report is None:
+        return
+    say(f"Aligned {len(aligned.pairs)} pairs: median distance {report.residual:.1%} of the depth.")
+    doubted = [
+        f"{names[first]} - {names[second]}"
+        for (first, second), influence in zip(
+            aligned.pairs.tolist(), report.pair_influence.tolist(), strict=True
+        )
+        if influence < DOUBTED_INFLUENCE
+    ]
+    if doubted:
+        say(
+            f"{len(doubted)} pairs contradict the others and count for little: "
+            f"{', '.join(doubted[:8])}",
+            "yellow",
+        )

@@ -1,0 +1,1 @@
+"""VGGT as an estimator."""

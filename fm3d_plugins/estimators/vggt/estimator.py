@@ -1,0 +1,192 @@
+"""VGGT as an estimator: photos to cameras, depth and points in one forward pass, or in chunks."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from fm3d_plugins.estimators.camera_groups import camera_groups
+from fm3d_plugins.estimators.dense.estimator import DenseEstimator, say
+from fm3d_plugins.photos.canvas import Canvas, Framing, plan_canvas
+from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.scene import SceneGeometry
+
+if TYPE_CHECKING:
+    from fm3d_plugins.estimators.chunks.joining import JoinedViews
+    from fm3d_plugins.estimators.chunks.plan import Chunks
+    from fm3d_plugins.estimators.dense.depth_store import DepthStore
+    from fm3d_plugins.estimators.stages import Stages
+    from fm3d_plugins.vggt.network import VGGT
+    from fm3d_plugins.vggt.planning import Plan
+
+OVERLAP_SHARE = 1 / 3
+"""Of a chunk, that it shares with the one before it."""
+
+
+@dataclass(frozen=True)
+class Vggt(DenseEstimator):
+    """Cameras, depth and points by VGGT (Wang et al. 2025), a network that sees all photos at once.
+
+    `point_confidence` and the confidence of depth are 1 - 1/c of the network's c, which grows
+    with certainty from 1; they are relative: compare them within one scene.
+    """
+
+    name: ClassVar[str] = "vggt"
+
+    weights: str = "facebook/VGGT-1B"
+    """Published weights by name (`fm3d weights list`), or a file or folder."""
+    resolution: int = 518
+    """Longer side of what the network sees, pixels; a multiple of 14. It was trained at 518."""
+    framing: Framing = "fit"
+    """How photos are brought to that size. fit: whole, pixels square; crop or pad: as VGGT's own
+    loader (height cut at the width, or white margins to a square); square: black margins."""
+    reference: str = "first"
+    """The photo whose camera is the world: first (by name), central (the one most like the
+    others), or a file name. The network treats it differently from the others."""
+    chunk_size: int | None = None
+    """Most photos at once; None: as many as memory holds."""
+    overlap: int | None = None
+    """Photos that a chunk shares with the one before it; None: a third of the chunk."""
+    order: Literal["auto", "sequence", "unordered"] = "auto"
+    """Whether the names' order is the path of the camera; matters for chunks only."""
+
+    def estimate(self, photos: PhotoSet) -> SceneGeometry:
+        """Find a camera and a depth map for every photo, and points.
+
+        Raises:
+            ValueError: Options make no sense, memory does not suffice, weights are damaged or
+                refused, or chunks do not fit together.
+            FileNotFoundError: The weights are not here and cannot be fetched.
+        """
+        from fm3d_plugins.estimators.dense.cameras import photo_focals
+        from fm3d_plugins.estimators.dense.depth_store import DepthStore
+        from fm3d_plugins.estimators.stages import Stages
+        from fm3d_plugins.estimators.vggt.network_chunks import colors_on_canvas
+
+        self._expect_sensible(photos)
+        sizes = [(photo.width, photo.height) for photo in photos]
+        groups = camera_groups(photos.photos, self.camera)
+        known = self.read_known(photos, sizes)
+        network, plan, canvas = self._prepare(sizes)
+        say(plan.sentence)
+        stages = Stages()
+        is_cut = plan.photos_at_once < len(photos)
+        shape = len(photos), canvas.height, canvas.width
+        with TemporaryDirectory(prefix="fm3d-vggt-", ignore_cleanup_errors=True) as folder:
+            maps = DepthStore(shape, canvas.map_from_photo(), Path(folder) if is_cut else None)
+            joined = self._see(network, plan, photos, canvas, maps, stages)
+            del network
+            focals = photo_focals(joined.intrinsics, canvas.map_from_photo())
+            cameras = self.settled_cameras(joined.world_from_camera, focals, sizes, groups, known)
+            depth = maps.finished(joined.depth_scale * cameras.depth_scale)
+            colors_of = partial(colors_on_canvas, photos, canvas)
+            points = self.points_of(depth, cameras, colors_of, stages)
+        provenance = {"seconds": stages.seconds, "plan": plan.sentence}
+        scene = self.scene(photos, groups, cameras, depth, points, provenance)
+        for complaint in joined.complaints([photo.name for photo in photos]):
+            say(complaint, "yellow")
+        return scene
+
+    def _expect_sensible(self, photos: PhotoSet) -> None:
+        self.expect_ranges({"chunk_size": (2, float("inf")), "overlap": (1, float("inf"))})
+        names = {photo.name for photo in photos}
+        if self.reference not in {"first", "central"} | names:
+            raise ValueError(
+                f"The reference {self.reference!r} is not among the {len(names)} photos (first: "
+                f"{photos.photos[0].name}). Expected first, central or a file name."
+            )
+
+    def _prepare(self, sizes: list[tuple[int, int]]) -> "tuple[VGGT, Plan, Canvas]":
+        """The network, loaded only after it is known that it will fit."""
+        from fm3d_plugins.checkpoints import locate
+        from fm3d_plugins.vggt.inference import architecture, load_network
+        from fm3d_plugins.vggt.planning import (
+            DTYPES,
+            choose_precision,
+            frames_per_pass,
+            make_plan,
+            workload,
+        )
+
+        file = locate(self.weights, commercial_only=self.commercial_only)
+        device = self.chosen_device()
+        sketch = architecture(file.path)
+        patch = sketch.aggregator.config.patch_size
+        canvas = plan_canvas(sizes, longest=self.resolution, patch=patch, framing=self.framing)
+        precision = choose_precision(self.precision, device)
+        shape, in_pass = (canvas.height, canvas.width), frames_per_pass(device)
+        plan = make_plan(
+            workload(sketch, len(sizes), *shape, DTYPES[precision], in_pass),
+            precision=precision,
+            device=device,
+            available=self.budget(device),
+            chunk_size=self.chunk_size,
+        )
+        return load_network(file, DTYPES[precision], device), plan, canvas
+
+    def _see(
+        self,
+        network: "VGGT",
+        plan: "Plan",
+        photos: PhotoSet,
+        canvas: Canvas,
+        maps: "DepthStore",
+        stages: "Stages",
+    ) -> "JoinedViews":
+        """Run the network on all photos, or on chunks that are then joined."""
+        from fm3d_plugins.estimators.chunks.joining import join_chunks
+        from fm3d_plugins.estimators.vggt.network_chunks import predictions
+        from fm3d_plugins.vggt.inference import predict
+
+        chunks = self._chunks(plan, photos, canvas)
+        total = sum(len(members) for members in chunks.members)
+        with stages.stage("Seeing photos", total=total) as report:
+            seen = predictions(
+                partial(predict, network),
+                chunks,
+                photos,
+                canvas,
+                drop_sky=self.drop_sky,
+                report=report,
+            )
+            names = [photo.name for photo in photos]
+            return join_chunks(seen, chunks, sink=maps.put, names=names)
+
+    def _chunks(self, plan: "Plan", photos: PhotoSet, canvas: Canvas) -> "Chunks":
+        """Which photos are seen together; the reference comes first where all are."""
+        from fm3d_plugins.estimators.chunks.plan import plan_chunks
+        from fm3d_plugins.estimators.chunks.similarity import (
+            looks_like_a_sequence,
+            photo_descriptors,
+            similarity_matrix,
+        )
+        from fm3d_plugins.estimators.vggt.network_chunks import colors_on_canvas
+
+        count, size = len(photos), plan.photos_at_once
+        if size == count and self.reference != "central":
+            names = [photo.name for photo in photos]
+            first = 0 if self.reference == "first" else names.index(self.reference)
+            return plan_chunks(
+                count, chunk_size=max(2, count), overlap=1, order=_from(first, count)
+            )
+        colors = (colors_on_canvas(photos, canvas, row) for row in range(count))
+        similarity = similarity_matrix(photo_descriptors(colors))
+        if size == count:
+            order = _from(int(similarity.sum(1).argmax()), count)
+            return plan_chunks(count, chunk_size=max(2, count), overlap=1, order=order)
+        is_path = self.order == "sequence"
+        if self.order == "auto":
+            is_path = looks_like_a_sequence(similarity)
+        return plan_chunks(
+            count,
+            chunk_size=size,
+            overlap=min(self.overlap or max(1, round(OVERLAP_SHARE * size)), size - 1),
+            order=list(range(count)) if is_path else None,
+            similarity=similarity,
+        )
+
+
+def _from(first: int, count: int) -> list[int]:
+    """All rows, one of them before the others."""
+    return [first, *(row for row in range(count) if row != first)]
