@@ -1,8 +1,7 @@
 """The published global alignment's parameters and objective (Wang et al. 2024, section 3.4).
 
-Kept to reproduce published results; `global_alignment` is what to use. Pixels here have their
-centres at integers, and the principal point of a photo is (width / 2, height / 2): half a pixel
-from its middle.
+Pixels here have their centres at integers, and the principal point of a photo is (width / 2,
+height / 2): half a pixel from its middle.
 """
 
 from collections.abc import Sequence

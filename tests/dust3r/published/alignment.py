@@ -1,7 +1,7 @@
-"""The published global alignment: Adam on the published parameters, to reproduce its results.
+"""The published global alignment, an oracle: Adam on the published parameters.
 
 Its cost and memory grow with every pair's pixels, and it moves cameras away even from a perfect
-start. Use `global_alignment`.
+start.
 """
 
 import math
@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.dust3r.alignment.views import AlignedViews
-from fm3d_plugins.dust3r.official_parameters import Objective, OfficialParameters, batch_pairs
-from fm3d_plugins.dust3r.official_start import (
+from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
+from fm3d_plugins.geometry.cameras import intrinsics_matrix
+from tests.dust3r.published.parameters import Objective, OfficialParameters, batch_pairs
+from tests.dust3r.published.start import (
     photo_confidence,
     start_from_known_poses,
     start_from_tree,
 )
-from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
-from fm3d_plugins.geometry.cameras import intrinsics_matrix
 
 BETAS = (0.9, 0.9)
 """Of Adam."""

@@ -7,7 +7,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fm3d_plugins.backends.opencv import absolute_pose
-from fm3d_plugins.dust3r.official_parameters import (
+from fm3d_plugins.geometry.alignment import Similarity, umeyama
+from fm3d_plugins.geometry.focal import weiszfeld_focal
+from fm3d_plugins.geometry.poses import invert, pose_from_rotation_translation, transform_points
+from tests.dust3r.published.parameters import (
     FOCAL_UNIT,
     MEAN_PAIR_SCALE,
     OfficialParameters,
@@ -15,9 +18,6 @@ from fm3d_plugins.dust3r.official_parameters import (
     integer_pixels,
     pose_parameters,
 )
-from fm3d_plugins.geometry.alignment import Similarity, umeyama
-from fm3d_plugins.geometry.focal import weiszfeld_focal
-from fm3d_plugins.geometry.poses import invert, pose_from_rotation_translation, transform_points
 
 PNP_ITERATIONS, PNP_PIXELS = 10, 5.0
 """Hypotheses and largest reprojection error where a pose comes from points and pixels."""
