@@ -151,24 +151,6 @@ class PhotoEncodings:
         return image
 
 
-def predict_pairs(
-    network: DUSt3R,
-    images_of: Callable[[int], Image],
-    pairs: Sequence[Pair],
-    *,
-    kept: int | None = None,
-    pairs_at_once: int | None = None,
-    report: Callable[[int], None] | None = None,
-) -> Iterator[tuple[int, int, PairPrediction]]:
-    """Points of pairs of photos, made when they are asked for; see `decode_pairs`.
-
-    Args:
-        images_of, kept: As of `PhotoEncodings`.
-    """
-    encodings = PhotoEncodings(network, images_of, kept=kept)
-    return decode_pairs(encodings, pairs, pairs_at_once=pairs_at_once, report=report)
-
-
 def decode_pairs(
     encodings: PhotoEncodings,
     pairs: Sequence[Pair],

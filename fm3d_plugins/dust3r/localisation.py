@@ -51,10 +51,6 @@ class Localisation:
     matches_by_photo: dict[int, int]
     inliers_by_photo: dict[int, int]
 
-    @property
-    def num_inliers(self) -> int:
-        return sum(self.inliers_by_photo.values())
-
 
 def localise(
     pairs: Iterable[PairPointmaps],

@@ -163,31 +163,6 @@ def symmetrised(pairs: Sequence[Pair]) -> list[Pair]:
     return [*pairs, *((j, i) for i, j in pairs)]
 
 
-def within(pairs: Iterable[Pair], num_photos: int, prefilter: str) -> list[Pair]:
-    """Those pairs whose photos are near each other by order.
-
-    Args:
-        prefilter: seqD: rows differ by at most D; cycD: the same where the last photo is followed
-            by the first. D is a whole number from 1.
-
-    Raises:
-        ValueError: There is no such filter.
-    """
-    found = re.fullmatch(r"(seq|cyc)([1-9]\d*)", prefilter)
-    if found is None:
-        raise ValueError(
-            f"The filter of pairs {prefilter!r} is unknown. Expected seqD or cycD with a whole "
-            "number D from 1, such as seq5. Correct it."
-        )
-    is_cyclic, farthest = found[1] == "cyc", int(found[2])
-
-    def apart(i: int, j: int) -> int:
-        steps = abs(i - j)
-        return min(steps, num_photos - steps) if is_cyclic else steps
-
-    return [(i, j) for i, j in pairs if apart(i, j) <= farthest]
-
-
 def require_connected(pairs: Iterable[Pair], names: Sequence[str]) -> None:
     """Refuse pairs that do not tie all photos together: their parts could not be aligned.
 
@@ -213,7 +188,7 @@ def require_connected(pairs: Iterable[Pair], names: Sequence[str]) -> None:
         f"The pairs leave {len(names)} photos in {num_parts} parts that no pair connects: {shown} "
         f"({len(away)} of them) have no tie to {names[int(np.argmax(part == largest))]} and the "
         "others of the largest part. Expected pairs that connect all photos. Use another pair "
-        "graph (complete and retrieval always connect), a larger k, or a wider filter."
+        "graph (complete and retrieval always connect) or a larger k."
     )
 
 

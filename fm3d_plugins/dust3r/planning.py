@@ -77,7 +77,8 @@ class Workload:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the pairs are worked on; `pairs_at_once` and `kept` are arguments of `predict_pairs`."""
+    """How the pairs are worked on; `pairs_at_once` and `kept` are arguments of `decode_pairs`
+    and of `PhotoEncodings`."""
 
     precision: str
     pairs_at_once: int

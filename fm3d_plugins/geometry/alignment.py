@@ -1,7 +1,6 @@
-"""Closed-form alignment: rotations, similarities (plain and robust), depth scale and shift."""
+"""Closed-form alignment: rotations and similarities, plain and robust."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,9 +13,6 @@ MIN_SPREAD_RATIO = 1e-3
 
 ROBUST_SCORED_POINTS = 2000
 """How many points judge one hypothesis of `robust_umeyama`; more only cost time."""
-
-SCALE_ROUNDS = 10
-"""Of `align_scale` by Weiszfeld's algorithm."""
 
 ROBUST_REFINEMENTS = 10
 """Most rounds of fit and inlier selection; it is usually stable after three."""
@@ -140,69 +136,6 @@ def robust_umeyama(
         if torch.equal(previous, inliers):
             break
     return similarity, inliers
-
-
-def align_scale_shift(
-    source: Float[Tensor, "*batch point"],
-    target: Float[Tensor, "*batch point"],
-    weights: Float[Tensor, "*batch point"] | None = None,
-) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-    """Scale a and shift b that minimise Σ w (target - a source - b)², as for affine depth.
-
-    Raises:
-        ValueError: The source values that count are all equal, so the scale is undetermined.
-    """
-    weights = torch.ones_like(source) if weights is None else weights
-    share = weights / weights.sum(-1, keepdim=True)
-    source_mean, target_mean = (share * source).sum(-1), (share * target).sum(-1)
-    deviation = source - source_mean.unsqueeze(-1)
-    variance = (share * deviation.square()).sum(-1)
-    rounding = 16 * torch.finfo(source.dtype).eps * source.abs().amax(-1)
-    if not bool((variance.sqrt() > rounding).all()):
-        raise ValueError(
-            f"The {source.shape[-1]} source values have no spread under their weights; expected "
-            "at least two different values with positive weight. Check for a constant depth map "
-            "or an empty mask."
-        )
-    scale = (share * deviation * target).sum(-1) / variance
-    return scale, target_mean - scale * source_mean
-
-
-def align_scale(
-    source: Float[Tensor, "*batch point 3"],
-    target: Float[Tensor, "*batch point 3"],
-    weights: Float[Tensor, "*batch point"] | None = None,
-    *,
-    method: Literal["mean", "median", "weiszfeld"] = "weiszfeld",
-) -> Float[Tensor, "*batch"]:
-    """Scale s for which s * source is nearest to the target, about the origin.
-
-    mean minimises the sum of squared distances, weiszfeld that of the distances themselves (ten
-    rounds of Weiszfeld 1937 from the mean), and median is the middle of what single points ask for
-    (of two middle ones the lower).
-
-    Args:
-        weights: Not negative; none means all equal. The median takes points of positive weight.
-
-    Raises:
-        ValueError: The source points that count are all at the origin.
-    """
-    weights = torch.ones_like(source[..., 0]) if weights is None else weights
-    along, square = (source * target).sum(-1), source.square().sum(-1)
-    if not bool(((weights * square).sum(-1) > 0).all()):
-        raise ValueError(
-            f"All {source.shape[-2]} source points that count are at the origin. Expected some "
-            "that are not, as no scale moves the origin. Check for an empty mask."
-        )
-    if method == "median":
-        counts = (weights > 0) & (square > 0)
-        return torch.where(counts, along / square, torch.nan).nanmedian(-1).values
-    scale = (weights * along).sum(-1) / (weights * square).sum(-1)
-    for _ in range(SCALE_ROUNDS if method == "weiszfeld" else 0):
-        distance = (scale[..., None, None] * source - target).norm(dim=-1).clamp_min(1e-8)
-        nearness = weights / distance
-        scale = (nearness * along).sum(-1) / (nearness * square).sum(-1)
-    return scale
 
 
 def align_cameras(

@@ -41,20 +41,6 @@ def weiszfeld_focal(
     return focal
 
 
-def median_focal(
-    pixels: Float[Tensor, "*batch point 2"], points_camera: Float[Tensor, "*batch point 3"]
-) -> Float[Tensor, "*batch"]:
-    """Median of all focal lengths u z / x and v z / y that single points ask for, in pixels.
-
-    Withstands more wrong points than `weiszfeld_focal`, but is less exact with noise, because
-    points near the axis count as much as those at the border. Arguments and errors as there.
-    """
-    asked = pixels * points_camera[..., 2:] / points_camera[..., :2]
-    focal = asked.flatten(-2).nanmedian(-1).values
-    _require_positive(focal)
-    return focal
-
-
 def _image_plane(points_camera: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 2"]:
     """(x / z, y / z), and zero where that is not a number."""
     return (points_camera[..., :2] / points_camera[..., 2:]).nan_to_num(0.0, 0.0, 0.0)

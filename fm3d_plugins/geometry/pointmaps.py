@@ -1,16 +1,12 @@
-"""Pointmaps (one 3D point per pixel): from depth and back, confidence masks, normals."""
+"""Pointmaps (one 3D point per pixel) from depth, and confidence masks."""
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from fm3d_plugins.geometry.cameras import unproject
 from fm3d_plugins.geometry.poses import transform_points
 from fm3d_plugins.geometry.rays import pixel_centers
-
-_TINY = 1e-30
-"""Smallest length of a cross product that is still a direction, in squared scene units."""
 
 
 def pointmap_from_depth(
@@ -32,15 +28,6 @@ def pointmap_from_depth(
     if world_from_camera is not None:
         points = transform_points(world_from_camera, points)
     return points.unflatten(-2, (height, width))
-
-
-def depth_from_pointmap(
-    points_world: Float[Tensor, "*batch height width 3"],
-    camera_from_world: Float[Tensor, "*batch 4 4"],
-) -> Float[Tensor, "*batch height width"]:
-    """z coordinate of every point in the OpenCV camera frame; negative behind the camera."""
-    z_row = camera_from_world[..., None, None, 2, :]
-    return (points_world * z_row[..., :3]).sum(-1) + z_row[..., 3]
 
 
 def confidence_mask(
@@ -82,34 +69,3 @@ def _lowest_kept(
     # torch.quantile refuses more than 2^24 values, which forty views at 518 px exceed.
     ranked = confidence.detach().flatten().nan_to_num(nan=-torch.inf, posinf=torch.inf)
     return ranked.kthvalue(confidence.numel() - num_kept + 1).values
-
-
-def normals_from_pointmap(
-    points: Float[Tensor, "*batch height width 3"],
-    camera_center: Float[Tensor, "*batch 3"],
-) -> Float[Tensor, "*batch height width 3"]:
-    """Unit surface normals that face the camera, by differences between neighbouring pixels.
-
-    Central differences inside, one-sided at the border. Meaningless across depth edges; zero
-    where neighbours coincide or lie on one line. Height and width are at least 2.
-
-    Args:
-        points: In any frame.
-        camera_center: In the same frame (zero for points in the camera frame).
-    """
-    along_x = _difference(points, dim=-2)
-    along_y = _difference(points, dim=-3)
-    normals = normalize(torch.linalg.cross(along_x, along_y), dim=-1, eps=_TINY)
-    towards_camera = camera_center[..., None, None, :] - points
-    faces_away = (normals * towards_camera).sum(-1, keepdim=True) < 0
-    return torch.where(faces_away, -normals, normals)
-
-
-def _difference(
-    points: Float[Tensor, "*batch height width 3"], dim: int
-) -> Float[Tensor, "*batch height width 3"]:
-    """Next minus previous neighbour along one axis, clamped at the borders."""
-    last = points.shape[dim] - 1
-    index = torch.arange(last + 1, device=points.device)
-    following = points.index_select(dim, (index + 1).clamp(max=last))
-    return following - points.index_select(dim, (index - 1).clamp(min=0))

@@ -96,11 +96,6 @@ def rotation_from_6d(six: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 
     return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
 
 
-def rotation_to_6d(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
-    """First two columns of a rotation, one after the other (Zhou et al. 2019, equation 14)."""
-    return rotation[..., :2].transpose(-1, -2).flatten(-2)
-
-
 def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Rotation R that maximises trace(Rᵀ M), never a reflection.
 
@@ -155,15 +150,6 @@ def se3_exp(tangent: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 4 4"]:
     """Rigid transform of a twist (translational part, rotation vector in radians)."""
     log_scale = torch.zeros_like(tangent[..., :1])
     return sim3_exp(torch.cat([tangent, log_scale], dim=-1))
-
-
-def se3_log(b_from_a: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 6"]:
-    """Twist (translational part, rotation vector) of a rigid transform, inverse of `se3_exp`."""
-    rotation_vector = so3_log(b_from_a[..., :3, :3])
-    log_scale = torch.zeros_like(rotation_vector[..., 0])
-    jacobian = _translation_jacobian(rotation_vector, log_scale)
-    translation = torch.linalg.solve(jacobian, b_from_a[..., :3, 3])
-    return torch.cat([translation, rotation_vector], dim=-1)
 
 
 def sim3_exp(tangent: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 4 4"]:

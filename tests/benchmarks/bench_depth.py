@@ -210,7 +210,7 @@ def splits(scene: Path, few: Path) -> dict[str, tuple[list[str], list[str]]]:
 @torch.no_grad()
 def scores(pipeline, teacher: Path) -> tuple[float, float]:
     """Mean PSNR, and mean over photos of the median relative error of depth, in per cent."""
-    from fm3d_plugins.geometry.alignment import align_scale_shift
+    from fm3d_plugins.depth_supervision.alignment import solve, weighted_moments
 
     metrics = pipeline.get_average_eval_image_metrics()
     dataset, errors = pipeline.datamanager.eval_dataset, []
@@ -221,8 +221,11 @@ def scores(pipeline, teacher: Path) -> tuple[float, float]:
         if found.shape != truth.shape:  # The photo's distortion was undone, and it was cropped.
             found = torch.nn.functional.interpolate(found[None, None], size=truth.shape)[0, 0]
         weights = (1 / truth.square()).flatten()
-        factor, constant = align_scale_shift(found.flatten(), truth.flatten(), weights)
-        errors.append(((factor * found + constant) / truth - 1).abs().median())
+        one = torch.zeros(truth.numel(), dtype=torch.long)
+        aligned = solve(
+            weighted_moments(found.flatten(), truth.flatten(), weights, one, 1), "scale-shift"
+        )
+        errors.append(((aligned.scale * found + aligned.shift) / truth - 1).abs().median())
     return float(metrics["psnr"]), 100 * float(torch.stack(errors).mean())
 
 

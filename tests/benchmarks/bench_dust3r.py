@@ -54,7 +54,7 @@ def measure(photos: int, precision: str, threads: int) -> dict:
     """Build and run once, in this process."""
     import torch
 
-    from fm3d_plugins.dust3r.inference import predict_pairs
+    from fm3d_plugins.dust3r.inference import PhotoEncodings, decode_pairs
 
     torch.set_num_threads(threads)
     network = build(precision)
@@ -63,7 +63,9 @@ def measure(photos: int, precision: str, threads: int) -> dict:
     pairs = [(i, j) for i in range(photos) for j in range(i)]
     pairs += [(j, i) for i, j in pairs]
     cpu, wall, kept = time.process_time(), time.perf_counter(), {}
-    for first, second, predicted in predict_pairs(network, images.__getitem__, pairs):
+    for first, second, predicted in decode_pairs(
+        PhotoEncodings(network, images.__getitem__), pairs
+    ):
         if {first, second} == {0, photos - 1}:
             kept[first, second] = predicted
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

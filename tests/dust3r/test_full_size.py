@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fm3d_plugins.checkpoints import locate
-from fm3d_plugins.dust3r.inference import load_network, predict_pairs
+from fm3d_plugins.dust3r.inference import PhotoEncodings, decode_pairs, load_network
 
 ARGUMENTS = (
     "AsymmetricCroCo3DStereo(pos_embed='RoPE100', patch_embed_cls='ManyAR_PatchEmbed', "
@@ -38,7 +38,7 @@ def test_published_torch_file_loads_strictly_and_runs(shared, tmp_path):
     del weights
     network = load_network(locate(path), torch.bfloat16, torch.device("cpu"))
     photos = [torch.rand(3, 288, 512, generator=generator), torch.rand(3, 512, 384)]
-    results = list(predict_pairs(network, photos.__getitem__, [(0, 1), (1, 0)]))
+    results = list(decode_pairs(PhotoEncodings(network, photos.__getitem__), [(0, 1), (1, 0)]))
     assert [(first, second) for first, second, _ in results] == [(0, 1), (1, 0)]
     for first, _, prediction in results:
         assert prediction.points_first.shape == (*photos[first].shape[1:], 3)

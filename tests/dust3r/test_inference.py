@@ -14,7 +14,6 @@ from fm3d_plugins.dust3r.inference import (
     decode_pairs,
     load_network,
     photo_descriptors,
-    predict_pairs,
     prepared,
 )
 from fm3d_plugins.dust3r.network import DUSt3R
@@ -43,6 +42,10 @@ def encoded(monkeypatch):
         ),
     )
     return seen
+
+
+def predict_pairs(network, images_of, pairs, *, kept=None, **options):
+    return decode_pairs(PhotoEncodings(network, images_of, kept=kept), pairs, **options)
 
 
 def listed(prediction):

@@ -17,7 +17,6 @@ from fm3d_plugins.dust3r.losses import (
     regression_loss,
 )
 from fm3d_plugins.dust3r.network import PairPrediction
-from fm3d_plugins.geometry.alignment import align_scale
 from fm3d_plugins.geometry.poses import invert, se3_exp, transform_points
 
 PUBLISHED_NAMES = {
@@ -314,20 +313,3 @@ def test_points_at_the_camera_have_finite_gradients():
         )
         loss.total.backward()
         assert points.grad.isfinite().all(), normalization
-
-
-@pytest.mark.parametrize(
-    ("published_name", "method"),
-    [("avg", "mean"), ("median", "median"), ("weiszfeld", "weiszfeld")],
-)
-def test_the_published_scales_between_truth_and_prediction(tensors, published_name, method):
-    camera1_from_world = invert(tensors["gt1_camera_pose"])
-    truth = [
-        transform_points(camera1_from_world, tensors[f"gt{view}_pts3d"].flatten(1, 2))
-        for view in (1, 2)
-    ]
-    seen = [tensors[key].flatten(1, 2) for key in ("pred1_pts3d", "pred2_pts3d_in_other_view")]
-    valid = [tensors[f"gt{view}_valid_mask"].flatten(1).float() for view in (1, 2)]
-    found = align_scale(torch.cat(truth, 1), torch.cat(seen, 1), torch.cat(valid, 1), method=method)
-    expected = tensors[f"opt_scaling_{published_name}"]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fm3d_plugins.dust3r.pairs import PairGraph, require_connected, symmetrised, within
+from fm3d_plugins.dust3r.pairs import PairGraph, require_connected, symmetrised
 
 NAMED = [
     "complete",
@@ -29,6 +29,8 @@ def test_pairs_are_the_official_ones_but_for_pairs_of_a_photo_with_itself(shared
     for case, expected in cases.items():
         count, name, symmetry, *prefilter = case.split("|")
         num_photos = int(count.removeprefix("n="))
+        if prefilter and prefilter != ["prefilter=None"]:
+            continue
         if name == "unknown" or isinstance(expected, str):
             with pytest.raises(ValueError, match="Expected"):
                 named_pairs(name, num_photos)
@@ -36,8 +38,6 @@ def test_pairs_are_the_official_ones_but_for_pairs_of_a_photo_with_itself(shared
         found = named_pairs(name, num_photos)
         if symmetry == "symmetrize=True":
             found = symmetrised(found)
-        for text in prefilter:
-            found = within(found, num_photos, text.removeprefix("prefilter="))
         wanted = [(i, j) for i, j in expected if i != j]
         if name.split("-")[0] in ("complete", "oneref"):
             assert found == wanted, case
@@ -106,7 +106,7 @@ def test_photos_that_are_all_equally_alike_are_connected():
 
 
 def test_parts_that_no_pair_connects_are_named():
-    pairs = within(symmetrised(named_pairs("oneref-3", 6)), 6, "seq1")
+    pairs = [(2, 3), (3, 4), (3, 2), (4, 3)]
     with pytest.raises(ValueError, match="in 4 parts") as error:
         require_connected(pairs, ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"])
     assert "a.jpg, b.jpg, f.jpg (3 of them) have no tie to c.jpg" in str(error.value)
@@ -118,12 +118,6 @@ def test_parts_that_no_pair_connects_are_named():
 def test_an_unknown_graph_is_refused(name):
     with pytest.raises(ValueError, match="is unknown. Expected complete"):
         PairGraph.from_name(name)
-
-
-@pytest.mark.parametrize("prefilter", ["seq", "seq0", "cyc-1", "win3", ""])
-def test_an_unknown_filter_is_refused(prefilter):
-    with pytest.raises(ValueError, match="Expected seqD or cycD"):
-        within([(0, 1)], 2, prefilter)
 
 
 def test_a_similarity_is_asked_for_exactly_where_it_counts():

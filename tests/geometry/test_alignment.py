@@ -8,8 +8,6 @@ import torch
 from fm3d_plugins.geometry.alignment import (
     Similarity,
     align_cameras,
-    align_scale,
-    align_scale_shift,
     procrustes,
     robust_umeyama,
     umeyama,
@@ -193,23 +191,6 @@ def test_robust_umeyama_respects_a_given_threshold(generator):
     assert bool(loose.all())
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-def test_scale_and_shift_are_recovered(batch, generator):
-    source = randn(*batch, 12, generator=generator)
-    scale, shift = randn(*batch, generator=generator), randn(*batch, generator=generator)
-    target = scale.unsqueeze(-1) * source + shift.unsqueeze(-1)
-    weights = torch.rand(*batch, 12, generator=generator, dtype=torch.float64)
-    target[..., 0], weights[..., 0] = 1e3, 0
-    found_scale, found_shift = align_scale_shift(source, target, weights)
-    torch.testing.assert_close(found_scale, scale)
-    torch.testing.assert_close(found_shift, shift)
-
-
-def test_constant_depth_has_no_scale():
-    with pytest.raises(ValueError, match="no spread"):
-        align_scale_shift(torch.full((9,), 0.1), torch.rand(9))
-
-
 @pytest.mark.parametrize("layout", ["space", "plane", "line", "two", "one"])
 def test_cameras_are_aligned_whatever_the_layout_of_their_centers(layout, generator):
     """Truth: cameras moved by a similarity are moved back, by their orientations if need be."""
@@ -266,28 +247,3 @@ def test_collapsed_reference_does_not_stop_the_alignment(generator):
 def test_no_camera_is_refused():
     with pytest.raises(ValueError, match="0 camera pairs"):
         align_cameras(torch.zeros(0, 4, 4), torch.zeros(0, 4, 4))
-
-
-@pytest.mark.parametrize("method", ["mean", "median", "weiszfeld"])
-def test_the_scale_between_equal_shapes_is_found_and_a_mask_respected(method):
-    source = torch.randn(2, 50, 3, dtype=torch.float64)
-    target = torch.tensor([2.5, 0.1]).double()[:, None, None] * source
-    target[:, :10] = 100.0
-    weights = torch.ones(2, 50, dtype=torch.float64)
-    weights[:, :10] = 0
-    found = align_scale(source, target, weights, method=method)
-    torch.testing.assert_close(found, torch.tensor([2.5, 0.1]).double())
-    with pytest.raises(ValueError, match="at the origin"):
-        align_scale(source, target, 0 * weights, method=method)
-
-
-def test_a_few_wrong_points_move_the_mean_scale_but_hardly_the_robust_ones():
-    source = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)).double()
-    target = 2 * source
-    target[:5] = 20 * source[:5]
-    mean, median, weiszfeld = (
-        float(align_scale(source, target, method=method))
-        for method in ("mean", "median", "weiszfeld")
-    )
-    assert mean > 2.2
-    assert median == pytest.approx(2) and weiszfeld == pytest.approx(2, rel=1e-2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fm3d_plugins.geometry.focal import median_focal, weiszfeld_focal
+from fm3d_plugins.geometry.focal import weiszfeld_focal
 
 
 def seen_points(focal, count=500, batch=()):
@@ -15,18 +15,16 @@ def seen_points(focal, count=500, batch=()):
     return pixels, torch.cat([pixels / focal * depth, depth], dim=-1)
 
 
-@pytest.mark.parametrize("find", [weiszfeld_focal, median_focal])
 @pytest.mark.parametrize("batch", [(), (1,), (2, 3)])
-def test_exact_points_give_the_focal_length_of_their_camera(find, batch):
-    found = find(*seen_points(73.5, batch=batch))
+def test_exact_points_give_the_focal_length_of_their_camera(batch):
+    found = weiszfeld_focal(*seen_points(73.5, batch=batch))
     assert found.shape == batch
     torch.testing.assert_close(found, torch.full(batch, 73.5, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("find", [weiszfeld_focal, median_focal])
-def test_unit_of_the_points_does_not_matter(find):
+def test_unit_of_the_points_does_not_matter():
     pixels, points = seen_points(60.0)
-    torch.testing.assert_close(find(pixels, points), find(pixels, 7 * points))
+    torch.testing.assert_close(weiszfeld_focal(pixels, points), weiszfeld_focal(pixels, 7 * points))
 
 
 def test_wrong_points_move_the_weiszfeld_focal_less_than_least_squares():
@@ -37,7 +35,6 @@ def test_wrong_points_move_the_weiszfeld_focal_less_than_least_squares():
     squares = float((direction * pixels).sum() / direction.square().sum())
     found = float(weiszfeld_focal(pixels, points))
     assert abs(found - 60) < 0.5 < abs(squares - 60)
-    assert float(median_focal(pixels, points)) == pytest.approx(60, abs=1e-9)
 
 
 def test_points_without_weight_do_not_count():
@@ -55,12 +52,11 @@ def test_points_with_depth_zero_count_as_on_the_axis():
     assert float(weiszfeld_focal(pixels, points)) == pytest.approx(60, rel=1e-2)
 
 
-@pytest.mark.parametrize("find", [weiszfeld_focal, median_focal])
-def test_points_behind_the_camera_are_an_error(find):
+def test_points_behind_the_camera_are_an_error():
     pixels, points = seen_points(60.0)
     points[:, 2] *= -1
     with pytest.raises(ValueError, match="in front of the camera"):
-        find(pixels, points)
+        weiszfeld_focal(pixels, points)
 
 
 def test_focal_lengths_are_the_published_ones(shared):
@@ -70,9 +66,9 @@ def test_focal_lengths_are_the_published_ones(shared):
     pixels = torch.stack([x - 32, y - 24], dim=-1).flatten(0, 1)
     points = scene["noisy.pred1_pts3d"].flatten(1, 2)
     many = pixels.expand(len(points), -1, -1)
-    for find, name in ((weiszfeld_focal, "weiszfeld"), (median_focal, "median")):
-        wanted = scene[f"noisy.{name}_focal_per_edge"]
-        torch.testing.assert_close(find(many, points), wanted, rtol=1e-5, atol=0)
-        wrong = scene["outlier.pts3d_e0"].flatten(0, 1)
-        wanted = scene[f"outlier.{name}_focal_e0"]
-        torch.testing.assert_close(find(pixels, wrong).reshape(1), wanted, rtol=1e-5, atol=0)
+    wanted = scene["noisy.weiszfeld_focal_per_edge"]
+    torch.testing.assert_close(weiszfeld_focal(many, points), wanted, rtol=1e-5, atol=0)
+    wrong = scene["outlier.pts3d_e0"].flatten(0, 1)
+    wanted = scene["outlier.weiszfeld_focal_e0"]
+    found = weiszfeld_focal(pixels, wrong).reshape(1)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)

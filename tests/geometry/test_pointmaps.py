@@ -1,4 +1,4 @@
-"""Depth to pointmap and back, confidence masks, normals."""
+"""Depth to pointmap, and confidence masks."""
 
 import pytest
 import torch
@@ -6,8 +6,6 @@ import torch
 from fm3d_plugins.geometry.cameras import intrinsics_matrix, project
 from fm3d_plugins.geometry.pointmaps import (
     confidence_mask,
-    depth_from_pointmap,
-    normals_from_pointmap,
     pointmap_from_depth,
 )
 from fm3d_plugins.geometry.poses import invert, se3_exp, transform_points
@@ -34,7 +32,8 @@ def test_pointmap_reprojects_onto_pixel_centers_and_gives_back_depth(batch, gene
     camera_from_world = invert(world_from_camera)
     points = pointmap_from_depth(depth, intrinsics, world_from_camera)
     assert points.shape == (*batch, 6, 8, 3)
-    torch.testing.assert_close(depth_from_pointmap(points, camera_from_world), depth)
+    in_camera = transform_points(camera_from_world, points.flatten(-3, -2))
+    torch.testing.assert_close(in_camera[..., 2].unflatten(-1, depth.shape[-2:]), depth)
     points_camera = transform_points(camera_from_world, points.flatten(-3, -2))
     pixels = project(points_camera, intrinsics)
     expected = pixel_centers(6, 8, dtype=torch.float64).flatten(0, 1).expand_as(pixels)
@@ -84,33 +83,3 @@ def test_mask_of_nothing_is_empty():
 def test_contradictory_mask_options_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         confidence_mask(torch.ones(3), **options)
-
-
-@pytest.mark.parametrize("batch", BATCHES)
-def test_normals_of_a_slanted_plane_are_exact_everywhere(batch, generator):
-    """Truth: the plane n · x = -3 seen from the origin has normal n where n faces the camera."""
-    normal = torch.tensor([0.3, -0.2, -1.0], dtype=torch.float64)
-    normal = normal / normal.norm()
-    rays = pointmap_from_depth(torch.ones(*batch, 5, 7, dtype=torch.float64), intrinsics_of(batch))
-    points = rays * (-3 / (rays * normal).sum(-1, keepdim=True))
-    camera_center = torch.zeros(*batch, 3, dtype=torch.float64)
-    normals = normals_from_pointmap(points, camera_center)
-    torch.testing.assert_close(normals, normal.expand_as(normals))
-
-
-def test_normals_turn_with_the_scene(generator):
-    depth = 2 + torch.rand(5, 6, generator=generator, dtype=torch.float64)
-    world_from_camera = se3_exp(torch.randn(6, generator=generator, dtype=torch.float64))
-    intrinsics = intrinsics_of(())
-    in_camera = normals_from_pointmap(
-        pointmap_from_depth(depth, intrinsics), torch.zeros(3, dtype=torch.float64)
-    )
-    in_world = normals_from_pointmap(
-        pointmap_from_depth(depth, intrinsics, world_from_camera), world_from_camera[:3, 3]
-    )
-    torch.testing.assert_close(in_world, in_camera @ world_from_camera[:3, :3].T)
-
-
-def test_normals_of_coincident_points_are_zero():
-    normals = normals_from_pointmap(torch.ones(3, 3, 3), torch.zeros(3))
-    assert torch.equal(normals, torch.zeros(3, 3, 3))

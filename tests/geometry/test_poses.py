@@ -14,9 +14,7 @@ from fm3d_plugins.geometry.poses import (
     rotation_angle_degrees,
     rotation_from_6d,
     rotation_from_quaternion_wxyz,
-    rotation_to_6d,
     se3_exp,
-    se3_log,
     sim3_exp,
     sim3_log,
     skew,
@@ -133,7 +131,7 @@ def test_quaternions_agree_with_golden_values(shared):
 @pytest.mark.parametrize("batch", BATCHES)
 def test_6d_round_trip_and_orthonormality(batch, generator):
     rotation = random_rotation(batch, generator)
-    torch.testing.assert_close(rotation_from_6d(rotation_to_6d(rotation)), rotation)
+    torch.testing.assert_close(rotation_from_6d(rotation[..., :2].mT.flatten(-2)), rotation)
     arbitrary = rotation_from_6d(randn(*batch, 6, generator=generator))
     identity = torch.eye(3, dtype=torch.float64).expand_as(arbitrary)
     torch.testing.assert_close(arbitrary @ arbitrary.transpose(-1, -2), identity)
@@ -169,25 +167,16 @@ def test_exponentials_and_logarithms_have_right_gradients(scale, generator):
     assert gradcheck(so3_exp, (vector[:, :3],))
     assert gradcheck(so3_log, (so3_exp(vector[:, :3]),))
     assert gradcheck(se3_exp, (vector[:, :6],))
-    assert gradcheck(se3_log, (se3_exp(vector[:, :6]),))
     assert gradcheck(sim3_exp, (vector,))
     assert gradcheck(sim3_log, (sim3_exp(vector),))
 
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("scale", [0.0, 1e-9, 1e-3, 0.3, 1.0])
-def test_se3_and_sim3_log_invert_exp(batch, scale, generator):
+def test_sim3_log_inverts_exp(batch, scale, generator):
     tangent = scale * randn(*batch, 7, generator=generator)
     tangent[..., 3:6] = tangent[..., 3:6].clamp(-1.7, 1.7)  # |v| < pi, where log is unique
-    torch.testing.assert_close(se3_log(se3_exp(tangent[..., :6])), tangent[..., :6])
     torch.testing.assert_close(sim3_log(sim3_exp(tangent)), tangent, atol=1e-13, rtol=1e-7)
-
-
-def test_se3_log_inverts_exp_near_a_half_turn(generator):
-    axis = axes(generator)
-    tangent = torch.cat([randn(len(axis), 3, generator=generator), (math.pi - 1e-6) * axis], -1)
-    # Turning the rounding of R into an axis near pi is well conditioned, so nearly all digits stay.
-    torch.testing.assert_close(se3_log(se3_exp(tangent)), tangent, atol=1e-12, rtol=0)
 
 
 def test_sim3_exp_agrees_with_the_matrix_exponential(generator):
@@ -242,7 +231,7 @@ def test_float32_stays_float32(generator):
     tangent = randn(4, 7, generator=generator, dtype=torch.float32)
     for result in (
         sim3_exp(tangent),
-        se3_log(se3_exp(tangent[:, :6])),
+        se3_exp(tangent[:, :6]),
         so3_log(so3_exp(tangent[:, :3])),
     ):
         assert result.dtype == torch.float32

@@ -49,17 +49,6 @@ def photo_descriptors(
     return torch.stack([photo_descriptor(photo) for photo in photos])
 
 
-def token_descriptors(
-    tokens: Float[Tensor, "photo token channel"],
-) -> Float[Tensor, "photo channel"]:
-    """Descriptors from a network's own patch tokens: their mean, without that of all photos.
-
-    What all photos have in common says nothing about which ones are near each other.
-    """
-    pooled = tokens.float().mean(dim=1)
-    return normalize(pooled - pooled.mean(dim=0), dim=-1)
-
-
 def similarity_matrix(
     descriptors: Float[Tensor, "photo length"],
 ) -> Float[Tensor, "photo photo"]:
