@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-FORMAT = "fm3d-scene-1"
+from fm3d_plugins.geometry.pixel_map import PixelMap
+
+FORMAT = "fm3d-scene-2"
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,16 @@ class Tracks:
 class ViewDepth:
     """Depth maps of all views, at whatever size and crop the estimator worked on.
 
-    Half precision is enough: its step of 1/2048 is finer than any estimate. A photo's pixel with
-    corner-origin coordinates (x, y) lies at (x, y) * scale + offset in its map; what lies outside
-    the map is unknown, and what the map pads around the photo is never asked for.
+    Half precision is enough: its step of 1/2048 is finer than any estimate. What lies outside a map
+    is unknown, and what a map pads around its photo is never asked for.
     """
 
     depth: Float[Tensor, "view rows columns"]
     """z-depth in the view's camera, scene units; 0 where it is unknown."""
     confidence: Float[Tensor, "view rows columns"]
     """In [0, 1]; higher is surer. What it measures is the estimator's to say."""
-    map_from_photo: Float[Tensor, "view 4"]
-    """scale_x, scale_y, offset_x, offset_y: map pixels per photo pixel, and map pixels."""
+    map_from_photo: PixelMap
+    """Where the pixels of each view's photo lie in its map."""
 
     def __post_init__(self) -> None:
         """Refuse maps that no later stage could use.
@@ -49,15 +50,15 @@ class ViewDepth:
         """
         if self.confidence.shape != self.depth.shape or len(self.map_from_photo) != len(self.depth):
             raise ValueError(
-                f"Depth is {list(self.depth.shape)}, confidence {list(self.confidence.shape)} and "
-                f"map_from_photo {list(self.map_from_photo.shape)}. Expected [V, H, W] twice and "
-                "[V, 4]. Build them from the same views."
+                f"Depth is {list(self.depth.shape)}, confidence {list(self.confidence.shape)}, and "
+                f"{len(self.map_from_photo)} photos are placed. Expected [V, H, W] twice and V. "
+                "Build them from the same views."
             )
         for name, values, lowest, highest in (
             ("depth", self.depth, 0.0, torch.inf),
             ("confidence", self.confidence, 0.0, 1.0),
-            ("map_from_photo (its scales)", self.map_from_photo[:, :2], 1e-9, torch.inf),
-            ("map_from_photo (its offsets)", self.map_from_photo[:, 2:], -torch.inf, torch.inf),
+            ("map_from_photo.scale", self.map_from_photo.scale, 1e-9, torch.inf),
+            ("map_from_photo.offset", self.map_from_photo.offset, -torch.inf, torch.inf),
         ):
             usable = values.isfinite() & (values >= lowest) & (values <= highest)
             if not bool(torch.all(usable)):
@@ -70,22 +71,13 @@ class ViewDepth:
     def __len__(self) -> int:
         return len(self.depth)
 
-    def map_intrinsics(self, intrinsics: Float[Tensor, "view 3 3"]) -> Float[Tensor, "view 3 3"]:
-        """Pinhole matrices in pixels of the maps, from those in pixels of the photos."""
-        transform = torch.zeros_like(intrinsics)
-        moved = self.map_from_photo.to(intrinsics)
-        transform[:, 0, 0], transform[:, 1, 1] = moved[:, 0], moved[:, 1]
-        transform[:, 0, 2], transform[:, 1, 2] = moved[:, 2], moved[:, 3]
-        transform[:, 2, 2] = 1.0
-        return transform @ intrinsics
-
     def frame_shape(self, view: int, photo_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns that the whole photo has at the map's resolution; at least 1.
 
         Args:
             photo_size: Width and height in pixels.
         """
-        scale_x, scale_y = self.map_from_photo[view, :2].double().tolist()
+        scale_x, scale_y = self.map_from_photo.scale[view].double().tolist()
         width, height = photo_size
         return max(1, round(height * scale_y)), max(1, round(width * scale_x))
 
@@ -104,12 +96,13 @@ class ViewDepth:
         """
         width, height = photo_size
         rows, columns = shape or (height, width)
-        scale_x, scale_y, offset_x, offset_y = self.map_from_photo[view].double().tolist()
         x = (torch.arange(columns, dtype=torch.float64) + 0.5) * (width / columns)
         y = (torch.arange(rows, dtype=torch.float64) + 0.5) * (height / rows)
+        here = self.map_from_photo[view]
+        # Each axis by itself: a grid of a photo's pixels would be large.
+        on_map = (here.on_map(axis[:, None].expand(-1, 2)) for axis in (x, y))
         # 1e-6: a centre that lies on the edge of two pixels must not waver with the rounding.
-        column = (x * scale_x + offset_x + 1e-6).floor().long()
-        row = (y * scale_y + offset_y + 1e-6).floor().long()
+        column, row = ((p[:, i] + 1e-6).floor().long() for i, p in enumerate(on_map))
         map_rows, map_columns = self.depth.shape[1:]
         is_inside = (
             ((row >= 0) & (row < map_rows))[:, None] & (column >= 0) & (column < map_columns)
@@ -179,10 +172,7 @@ class SceneGeometry:
         from fm3d_plugins.atomic import atomic_write
 
         tensors: dict[str, Tensor] = {}
-        for part, prefix in ((self, ""), (self.tracks, "tracks."), (self.depth, "depth.")):
-            for entry in fields(part) if part is not None else ():
-                if isinstance(getattr(part, entry.name), Tensor):
-                    tensors[prefix + entry.name] = getattr(part, entry.name).contiguous()
+        _collect(self, "", tensors)
         header = {
             "format": FORMAT,
             "names": self.names,
@@ -216,16 +206,27 @@ class SceneGeometry:
                 f"{path} has the format {header.get('format')!r}, expected {FORMAT!r}. "
                 "Delete it, and it is computed anew."
             )
-        tracked, depth = _taken(tensors, "tracks."), _taken(tensors, "depth.")
+        tracked, placed = _taken(tensors, "tracks."), _taken(tensors, "depth.map_from_photo.")
+        depth = _taken(tensors, "depth.")
         return cls(
             names=tuple(header["names"]),
             unregistered=tuple(header["unregistered"]),
             scale=header["scale"],
             provenance=header["provenance"],
             tracks=Tracks(**tracked) if tracked else None,
-            depth=ViewDepth(**depth) if depth else None,
+            depth=ViewDepth(**depth, map_from_photo=PixelMap(**placed)) if depth else None,
             **tensors,
         )
+
+
+def _collect(part: Any, prefix: str, tensors: dict[str, Tensor]) -> None:
+    """Every tensor of a dataclass and of those within it, by its path."""
+    for entry in fields(part):
+        value = getattr(part, entry.name)
+        if isinstance(value, Tensor):
+            tensors[prefix + entry.name] = value.contiguous()
+        elif is_dataclass(value):
+            _collect(value, f"{prefix}{entry.name}.", tensors)
 
 
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fm3d_plugins.geometry.cameras import crop_intrinsics, resize_intrinsics
+from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.scene import SceneGeometry, Tracks, ViewDepth
 
 
@@ -48,7 +48,7 @@ def view_depth(views=3, **changes):
     values = dict(
         depth=torch.rand(views, 6, 8).half(),
         confidence=torch.rand(views, 6, 8).half(),
-        map_from_photo=torch.tensor([[0.0125, 0.0125, 0.0, 0.0]] * views),
+        map_from_photo=PixelMap(torch.full((views, 2), 0.0125), torch.zeros(views, 2)),
     )
     return ViewDepth(**{**values, **changes})
 
@@ -97,7 +97,7 @@ def test_unusable_scenes_are_refused(changes, message, monkeypatch):
         ({"depth": torch.full((3, 6, 8), -1.0)}, "depth has 144 of 144 values"),
         ({"depth": torch.full((3, 6, 8), torch.nan)}, "not finite"),
         ({"confidence": torch.full((3, 6, 8), 1.5)}, "confidence has 144"),
-        ({"map_from_photo": torch.zeros(3, 4)}, "scales"),
+        ({"map_from_photo": PixelMap(torch.zeros(3, 2), torch.zeros(3, 2))}, "scale"),
     ],
 )
 def test_unusable_depth_is_refused(changes, message, monkeypatch):
@@ -116,7 +116,7 @@ def ramp(width, height, scale, offset, map_size):
     return ViewDepth(
         depth=torch.where(is_photo, depth, torch.tensor(0.0))[None],
         confidence=is_photo[None].float(),
-        map_from_photo=torch.tensor([[*scale, *offset]]),
+        map_from_photo=PixelMap(torch.tensor([scale]), torch.tensor([offset])),
     )
 
 
@@ -152,10 +152,3 @@ def test_every_pixel_of_the_photo_gets_the_depth_of_what_it_shows(scale, offset,
         assert error[inside].max() < 1e-3
     assert not depth[~inside].any() and not confidence[~inside].any()
     assert confidence[inside].all()
-
-
-def test_intrinsics_of_a_map_are_those_of_the_photo_resized_and_cropped():
-    intrinsics = torch.tensor([[[500.0, 0, 310], [0, 510, 250], [0, 0, 1]]])
-    maps = view_depth(1, map_from_photo=torch.tensor([[0.5, 0.25, 7.0, -3.0]]))
-    expected = crop_intrinsics(resize_intrinsics(intrinsics, 0.5, 0.25), -7.0, 3.0)
-    torch.testing.assert_close(maps.map_intrinsics(intrinsics), expected)

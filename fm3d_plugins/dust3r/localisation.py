@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fm3d_plugins.backends.opencv import absolute_pose
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
-from fm3d_plugins.geometry.cameras import denormalize, normalize, undistort
+from fm3d_plugins.geometry.cameras import denormalize, straight
 from fm3d_plugins.geometry.matching import pixel_positions, reciprocal_matches
+from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.geometry.poses import invert
 
 LEAST_INLIERS, LEAST_SHARE = 30, 0.01
@@ -27,13 +28,12 @@ class QueryCamera:
 
     Attributes:
         intrinsics: In pixels of the photo.
-        map_from_photo: scale_x, scale_y, offset_x, offset_y: pixel of the network's map = pixel
-            of the photo * scale + offset (`network_photos.Placement`).
+        map_from_photo: Where the photo's pixels lie in the network's map.
         distortion: k1, k2, k3, k4, p1, p2 of the photo as it is stored; none for a pinhole.
     """
 
     intrinsics: Float[Tensor, "3 3"]
-    map_from_photo: Float[Tensor, " 4"]
+    map_from_photo: PixelMap
     distortion: Float[Tensor, " 6"] | None = None
 
 
@@ -93,7 +93,7 @@ def localise(
             f"or lower the confidence ({least_confidence:g}) that matches must have."
         )
     if threshold is None:
-        pixel = 1 / float(camera.map_from_photo[:2].min())
+        pixel = 1 / float(camera.map_from_photo.scale.min())
         threshold = max(THRESHOLD_PIXELS, THRESHOLD_MAP_PIXELS * pixel)
     drawn = found.drawn(most_points, seed)
     return _pose(drawn, camera.intrinsics.double(), threshold, iterations, seed)
@@ -192,13 +192,11 @@ def _photo_pixels(
     pixel_index: Int[Tensor, " match"], width: int, camera: QueryCamera
 ) -> Float[Tensor, "match 2"]:
     """Centres of pixels of the network's map in the photo, with the lens's distortion undone."""
-    scale, offset = camera.map_from_photo.double().reshape(2, 2)
-    pixels = (pixel_positions(pixel_index, width) - offset) / scale
+    pixels = camera.map_from_photo.on_photo(pixel_positions(pixel_index, width))
     if camera.distortion is None:
         return pixels
     intrinsics = camera.intrinsics.double()
-    straight = undistort(normalize(pixels, intrinsics), camera.distortion.double())
-    return denormalize(straight, intrinsics)
+    return denormalize(straight(pixels, intrinsics, camera.distortion.double()), intrinsics)
 
 
 def _counts(photo: Int[Tensor, " match"]) -> dict[int, int]:

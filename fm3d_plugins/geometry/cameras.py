@@ -43,14 +43,31 @@ def unproject(
     pixels: Float[Tensor, "*batch point 2"],
     depth: Float[Tensor, "*batch point"],
     intrinsics: Float[Tensor, "*batch 3 3"],
+    distortion: Float[Tensor, "*batch 6"] | None = None,
 ) -> Float[Tensor, "*batch point 3"]:
-    """Points in the OpenCV camera frame that project onto undistorted pixels.
+    """Points in the OpenCV camera frame that are seen at pixels.
 
     Args:
         depth: The points' z coordinate (not their distance), scene units.
         intrinsics: In pixels; skew is respected.
+        distortion: Of the lens, see `distort`; none or zeros is a pinhole.
     """
-    return _homogeneous(normalize(pixels, intrinsics)) * depth.unsqueeze(-1)
+    return _homogeneous(straight(pixels, intrinsics, distortion)) * depth.unsqueeze(-1)
+
+
+def straight(
+    pixels: Float[Tensor, "*batch point 2"],
+    intrinsics: Float[Tensor, "*batch 3 3"],
+    distortion: Float[Tensor, "*batch 6"] | None = None,
+) -> Float[Tensor, "*batch point 2"]:
+    """Coordinates (x / z, y / z) of pixels on the image plane at z = 1, without the lens.
+
+    Arguments as of `unproject`.
+    """
+    normalized = normalize(pixels, intrinsics)
+    if distortion is None or not bool(distortion.any()):
+        return normalized
+    return undistort(normalized, distortion)
 
 
 def normalize(
@@ -74,23 +91,21 @@ def denormalize(
 
 
 def resize_intrinsics(
-    intrinsics: Float[Tensor, "*batch 3 3"], scale_x: float | int, scale_y: float | int
+    intrinsics: Float[Tensor, "*batch 3 3"], scale: Float[Tensor, "*#batch 2"]
 ) -> Float[Tensor, "*batch 3 3"]:
-    """Intrinsics after the image is resized by new size / old size.
+    """Intrinsics after the image is resized by new size / old size, along x and y.
 
     Exact because pixel (0, 0) is the image's corner, which a resize keeps in place.
     """
-    scale = intrinsics.new_tensor([scale_x, scale_y, 1.0])
-    return scale.unsqueeze(-1) * intrinsics
+    return _homogeneous(scale).unsqueeze(-1) * intrinsics
 
 
 def crop_intrinsics(
-    intrinsics: Float[Tensor, "*batch 3 3"], left: float | int, top: float | int
+    intrinsics: Float[Tensor, "*batch 3 3"], corner: Float[Tensor, "*#batch 2"]
 ) -> Float[Tensor, "*batch 3 3"]:
-    """Intrinsics after `left` columns and `top` rows are cut off; negative numbers pad."""
-    shift = torch.eye(3, dtype=intrinsics.dtype, device=intrinsics.device)
-    shift[0, 2], shift[1, 2] = -left, -top
-    return shift @ intrinsics
+    """Intrinsics after columns and rows before the new corner are cut off; negative ones pad."""
+    cut = torch.nn.functional.pad(corner, (0, 1)).unsqueeze(-1) * intrinsics[..., 2:, :]
+    return intrinsics - cut
 
 
 def opengl_from_opencv(

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fm3d_plugins.geometry.cameras import project, unproject
+from fm3d_plugins.geometry.cameras import project
+from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.geometry.rays import pixel_centers
 
@@ -106,8 +107,7 @@ def overlapping_views(
     for view in range(len(depth)):
         own = depth[view][rows][:, columns].flatten().float()
         known = (own > 0) & own.isfinite()
-        points = unproject(grid[known], own[known], intrinsics[view].float())
-        points = transform_points(cameras[view], points)
+        points = points_at(grid[known], own[known], intrinsics[view].float(), cameras[view])
         local = transform_points(invert(cameras), points.expand(len(depth), -1, -1))
         inside = _inside(local, intrinsics.float(), height, width)
         rays = torch.nn.functional.normalize(points - cameras[:, None, :3, 3], dim=-1)
@@ -180,8 +180,8 @@ def _known_points(
     pixels = pixel_centers(height, width, device=depth.device)[::stride, ::stride]
     seen = depth[view, ::stride, ::stride].float()
     known = _is_known(seen, confidence[view, ::stride, ::stride])
-    points = unproject(pixels[known], seen[known], intrinsics[view].float())
-    return transform_points(world_from_camera[view].float(), points), known
+    camera = intrinsics[view].float(), world_from_camera[view].float()
+    return points_at(pixels[known], seen[known], *camera), known
 
 
 def _is_known(

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize as unit
 
-from fm3d_plugins.geometry.cameras import normalize, undistort
+from fm3d_plugins.geometry.cameras import straight
 
 
 def pixel_centers(
@@ -35,10 +35,8 @@ def camera_rays(
         world_from_camera: OpenCV camera axes.
         distortion: k1, k2, k3, k4, p1, p2 as in `cameras.distort`; none means a pinhole.
     """
-    normalized = normalize(pixels, intrinsics)
-    if distortion is not None:
-        normalized = undistort(normalized, distortion)
-    directions_camera = torch.nn.functional.pad(normalized, (0, 1), value=1.0)
+    plane = straight(pixels, intrinsics, distortion)
+    directions_camera = torch.nn.functional.pad(plane, (0, 1), value=1.0)
     directions = directions_camera @ world_from_camera[..., :3, :3].transpose(-1, -2)
     origins = world_from_camera[..., None, :3, 3].expand_as(directions)
     return origins, unit(directions, dim=-1)

@@ -78,7 +78,8 @@ def depth_digest(scene: SceneGeometry) -> str:
         scene.image_sizes,
         scene.depth.depth,
         scene.depth.confidence,
-        scene.depth.map_from_photo,
+        scene.depth.map_from_photo.scale,
+        scene.depth.map_from_photo.offset,
     ):
         total.update(f"{list(tensor.shape)}{tensor.dtype}".encode())
         total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)

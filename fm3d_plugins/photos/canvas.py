@@ -1,8 +1,4 @@
-"""Photos as a network takes them: on canvases, and the way back to each photo's pixels.
-
-A canvas pixel is `photo pixel * scale + offset` on each axis, with (0, 0) the corner of the first
-pixel on both sides, so that no half-pixel term appears anywhere.
-"""
+"""Photos as a network takes them: on canvases, and the way back to each photo's pixels."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,9 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
+from fm3d_plugins.geometry.pixel_map import PixelMap
+from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.photos.photo_set import Photo
 from fm3d_plugins.photos.pixels import open_upright, rgb_pixels
 
@@ -40,12 +38,11 @@ class Placement:
     top: int
 
     @property
-    def map_from_photo(self) -> tuple[float, float, float, float]:
-        """scale_x, scale_y, offset_x, offset_y: canvas pixel = photo pixel * scale + offset."""
-        scale_x = self.width / (self.box[2] - self.box[0])
-        scale_y = self.height / (self.box[3] - self.box[1])
-        offset_x, offset_y = self.left - self.box[0] * scale_x, self.top - self.box[1] * scale_y
-        return scale_x, scale_y, offset_x, offset_y
+    def map_from_photo(self) -> PixelMap:
+        """Where pixels of the photo lie on the canvas, float64."""
+        corner, end = torch.tensor(self.box, dtype=torch.float64).split(2)
+        scale = torch.tensor([self.width, self.height]) / (end - corner)
+        return PixelMap(scale, torch.tensor([self.left, self.top]) - corner * scale)
 
 
 @dataclass(frozen=True)
@@ -60,10 +57,10 @@ class Canvas:
     resampling: Resampling = "bicubic"
     """How photos are resized; both average where they shrink."""
 
-    def map_from_photo(self) -> Float[Tensor, "view 4"]:
-        """scale_x, scale_y, offset_x, offset_y of every photo."""
-        rows = [placement.map_from_photo for placement in self.placements]
-        return torch.tensor(rows, dtype=torch.float64)
+    @property
+    def map_from_photo(self) -> PixelMap:
+        """Where pixels of every photo lie."""
+        return PixelMap.stack([placement.map_from_photo for placement in self.placements])
 
 
 @dataclass(frozen=True)
@@ -84,9 +81,10 @@ class OwnFrames:
         rows, columns = zip(*self.shapes, strict=True)
         return max(rows), max(columns)
 
-    def map_from_photo(self) -> Float[Tensor, "view 4"]:
-        """scale_x, scale_y, offset_x, offset_y of every photo; padding does not change them."""
-        return torch.cat([canvas.map_from_photo() for canvas in self.canvases])
+    @property
+    def map_from_photo(self) -> PixelMap:
+        """Where pixels of every photo lie; padding does not change it."""
+        return PixelMap.stack([canvas.placements[0].map_from_photo for canvas in self.canvases])
 
 
 @dataclass(frozen=True)
@@ -200,8 +198,8 @@ def load_photos(
     images, usable = [], []
     for photo, placement in zip(photos, placements, strict=True):
         image, keep = _on_canvas(photo, placement, canvas)
-        images.append(torch.from_numpy(image))
-        usable.append(torch.from_numpy(keep))
+        images.append(image)
+        usable.append(keep)
     stacked = torch.stack(images).permute(0, 3, 1, 2).contiguous()
     return NetworkPhotos(stacked.float().div_(255), torch.stack(usable))
 
@@ -232,29 +230,23 @@ def paste(image: "Image", placement: Placement, canvas: Canvas) -> np.ndarray:
     return np.asarray(target)
 
 
-def _on_canvas(photo: Photo, placement: Placement, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 rows x columns x 3, and which pixels of it show a usable part of the photo."""
+def _on_canvas(
+    photo: Photo, placement: Placement, canvas: Canvas
+) -> tuple[UInt8[Tensor, "height width 3"], Bool[Tensor, "height width"]]:
+    """The picture, and which of its pixels show a usable part of the photo."""
     image = on_white(open_upright(photo.path.read_bytes()))
-    pixels = paste(image, placement, canvas).copy()
-    usable = _covered(placement, canvas, image.size)
+    pixels = torch.from_numpy(paste(image, placement, canvas).copy())
+    centers = pixel_centers(canvas.height, canvas.width, dtype=torch.float64)
+    seen = placement.map_from_photo.on_photo(centers.flatten(0, 1)).view_as(centers)
+    usable = ((seen > 0) & (seen < torch.tensor(image.size))).all(-1)
     keep = photo.read_mask()
     if keep is not None:
-        scale_x, scale_y, offset_x, offset_y = placement.map_from_photo
-        x = ((np.arange(canvas.width) + 0.5 - offset_x) / scale_x).astype(np.int64)
-        y = ((np.arange(canvas.height) + 0.5 - offset_y) / scale_y).astype(np.int64)
-        x, y = x.clip(0, photo.width - 1), y.clip(0, photo.height - 1)
-        masked = usable & ~keep[y[:, None], x[None]]
+        x, y = seen.long().unbind(-1)
+        row, column = y.clamp(0, photo.height - 1), x.clamp(0, photo.width - 1)
+        masked = usable & ~torch.from_numpy(keep)[row, column]
         pixels[masked] = WHITE
         usable &= ~masked
     return pixels, usable
-
-
-def _covered(placement: Placement, canvas: Canvas, size: tuple[int, int]) -> np.ndarray:
-    """Where the centre of a canvas pixel lies within the photo."""
-    scale_x, scale_y, offset_x, offset_y = placement.map_from_photo
-    x = (np.arange(canvas.width) + 0.5 - offset_x) / scale_x
-    y = (np.arange(canvas.height) + 0.5 - offset_y) / scale_y
-    return ((y > 0) & (y < size[1]))[:, None] & ((x > 0) & (x < size[0]))[None]
 
 
 def _require_plannable(sizes: Sequence[tuple[int, int]], resolution: int, patch: int) -> None:

@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from fm3d_plugins.geometry.cameras import unproject
-from fm3d_plugins.geometry.poses import transform_points
+from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.photos.photo_set import SMALLEST_SIDE
 from fm3d_plugins.scene import SceneGeometry
 from fm3d_plugins.synthetic_rooms.scene import Room
@@ -266,8 +265,8 @@ def _scene_of(views: RoomViews, seed: int) -> SceneGeometry:
         chosen = torch.randperm(height * width, generator=generator)[: _NUM_POINTS // num_views]
         pixels = torch.stack([chosen % width, chosen // width], dim=-1) + 0.5
         depth = views.depth[view].flatten()[chosen].double()
-        points_camera = unproject(pixels.double(), depth, views.intrinsics)
-        points.append(transform_points(views.world_from_camera[view], points_camera))
+        camera = views.intrinsics, views.world_from_camera[view]
+        points.append(points_at(pixels.double(), depth, *camera))
         colors.append(_bytes(views.rgb[view].flatten(0, 1)[chosen]))
     total = sum(len(part) for part in points)
     return SceneGeometry(

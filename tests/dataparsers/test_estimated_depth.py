@@ -15,6 +15,7 @@ from PIL import Image
 from fm3d_plugins.cli.process import process
 from fm3d_plugins.dataparsers.estimated import EstimatedDataParserConfig
 from fm3d_plugins.estimators.base import Estimator
+from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.scene import ViewDepth
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
@@ -41,7 +42,9 @@ class Truth(Estimator):
         maps = ViewDepth(
             depth=padded.half(),
             confidence=(0.5 * (padded > 0)).half(),
-            map_from_photo=torch.tensor([[0.5, 0.5, PADDING, 0.0]] * len(scene)),
+            map_from_photo=PixelMap(
+                torch.full((len(scene), 2), 0.5), torch.tensor([[PADDING, 0.0]] * len(scene))
+            ),
         )
         return replace(scene, depth=maps)
 

@@ -20,7 +20,7 @@ from fm3d_plugins.photos.canvas import plan_own_frames
 
 SIZE, QUERY = (1201, 901), 9
 FRAMES = plan_own_frames([SIZE], resolution=96)
-MAP_FROM_PHOTO = FRAMES.map_from_photo()[0]
+MAP_FROM_PHOTO = FRAMES.map_from_photo[0]
 FOCAL, MIDDLE = 1000.0, (590.0, 470.0)
 LENS = torch.tensor([-0.12, 0.05, 0, 0, 0.001, -0.002]).double()
 PLANES = torch.tensor([[0, 0, -1.0, 6], [0, -1, -0.2, 2.5], [-0.7, 0, -0.7, 5]]).double()
@@ -45,7 +45,7 @@ def pose(x, y, turn):
 def seen_points(world_from_camera, lens=None):
     """World points behind the centres of the network's pixels: where rays meet the first plane."""
     grid = pixel_centers(*FRAMES.shapes[0], dtype=torch.float64).flatten(0, 1)
-    pixels = (grid - MAP_FROM_PHOTO[2:]) / MAP_FROM_PHOTO[:2]
+    pixels = MAP_FROM_PHOTO.on_photo(grid)
     origins, directions = camera_rays(pixels, matrix(), world_from_camera, lens)
     away = -(origins @ PLANES[:, :3].T + PLANES[:, 3]) / (directions @ PLANES[:, :3].T)
     distance = away.masked_fill(away <= 0, torch.inf).amin(-1, keepdim=True)

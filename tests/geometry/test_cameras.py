@@ -62,16 +62,16 @@ def test_resize_keeps_the_image_corners_on_the_same_rays(generator):
     """Truth: pixel (0, 0) is the corner, so a resized image's corners scale with its size."""
     intrinsics = random_intrinsics((), generator)
     corners = torch.tensor([[0.0, 0], [640, 0], [0, 480], [640, 480]], dtype=torch.float64)
-    resized = resize_intrinsics(intrinsics, 518 / 640, 392 / 480)
-    new_corners = corners * torch.tensor([518 / 640, 392 / 480], dtype=torch.float64)
+    scale = torch.tensor([518 / 640, 392 / 480], dtype=torch.float64)
+    resized, new_corners = resize_intrinsics(intrinsics, scale), corners * scale
     torch.testing.assert_close(normalize(new_corners, resized), normalize(corners, intrinsics))
 
 
 def test_crop_moves_pixels_by_the_cut(generator):
     intrinsics = random_intrinsics((2,), generator)
     points = random_points((2,), 5, generator)
-    moved = project(points, crop_intrinsics(intrinsics, left=12.0, top=-5.0))
     shift = torch.tensor([12.0, -5.0], dtype=torch.float64)
+    moved = project(points, crop_intrinsics(intrinsics, shift))
     torch.testing.assert_close(moved, project(points, intrinsics) - shift)
 
 
@@ -194,8 +194,8 @@ def test_dtype_is_kept_and_arguments_are_not_modified():
     before = intrinsics.clone(), points.clone()
     for result in (
         project(points, intrinsics),
-        crop_intrinsics(intrinsics, 1.0, 1.0),
-        resize_intrinsics(intrinsics, 0.5, 0.5),
+        crop_intrinsics(intrinsics, torch.ones(2)),
+        resize_intrinsics(intrinsics, torch.full((2,), 0.5)),
         distort(points[:, :2], torch.full((6,), 0.01)),
     ):
         assert result.dtype == torch.float32

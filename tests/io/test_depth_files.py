@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT, depth_digest, write_depth_maps
 from fm3d_plugins.scene import SceneGeometry, ViewDepth
 
@@ -28,7 +29,7 @@ def scene(dtype=torch.float32, **changes):
         depth=ViewDepth(
             (1 + depth).to(dtype),
             depth.to(dtype),
-            torch.tensor([[0.5, 0.5, 3.0, 0.0]] * 2),
+            PixelMap(torch.full((2, 2), 0.5), torch.tensor([[3.0, 0.0]] * 2)),
         ),
     )
     return SceneGeometry(**{**values, **changes})

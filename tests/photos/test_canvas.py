@@ -82,8 +82,8 @@ def test_square_gives_the_official_pixels_and_coordinates(golden):
     for placement, image, row in zip(
         placements, (LYING, STANDING), golden("square_coords"), strict=True
     ):
-        sx, sy, ox, oy = placement.map_from_photo
-        corners = [ox, oy, image.width * sx + ox, image.height * sy + oy]
+        corners = torch.tensor([[0.0, 0.0], image.size], dtype=torch.float64)
+        corners = placement.map_from_photo.on_map(corners).flatten().tolist()
         np.testing.assert_allclose([*corners, *image.size], row)
 
 
@@ -101,13 +101,14 @@ def test_a_dot_of_the_photo_lies_where_the_map_says(framing, size):
     seen = paste(image, canvas.placements[0], canvas)[..., 0].astype(float)
     if framing == "pad":
         seen[seen == 255] = 0  # Margins.
-    scale_x, scale_y, offset_x, offset_y = canvas.map_from_photo()[0].tolist()
+    place = torch.tensor([[x, y]], dtype=torch.float64)
+    expected_x, expected_y = canvas.map_from_photo[0].on_map(place)[0].tolist()
     total = seen.sum()
     found_x = (seen.sum(0) * (np.arange(canvas.width) + 0.5)).sum() / total
     found_y = (seen.sum(1) * (np.arange(canvas.height) + 0.5)).sum() / total
-    assert found_x == pytest.approx(x * scale_x + offset_x, abs=0.15)
+    assert found_x == pytest.approx(expected_x, abs=0.15)
     # A 16:1 panorama is 32 rows high: its dot is cut by the border.
-    assert found_y == pytest.approx(y * scale_y + offset_y, abs=0.15 if size[1] > 250 else 3)
+    assert found_y == pytest.approx(expected_y, abs=0.15 if size[1] > 250 else 3)
 
 
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (1131, 850), (4000, 250), (360, 640)])
@@ -115,7 +116,9 @@ def test_fit_keeps_pixels_square_and_the_centre_in_the_centre(size):
     canvas = plan_canvas([size], longest=518, patch=14)
     assert max(canvas.width, canvas.height) == 518
     assert canvas.width % 14 == canvas.height % 14 == 0
-    scale_x, scale_y, offset_x, offset_y = canvas.map_from_photo()[0].tolist()
+    (scale_x, scale_y), (offset_x, offset_y) = (
+        part[0].tolist() for part in (canvas.map_from_photo.scale, canvas.map_from_photo.offset)
+    )
     assert scale_x == pytest.approx(scale_y, rel=1e-12)
     assert size[0] / 2 * scale_x + offset_x == pytest.approx(canvas.width / 2)
     assert size[1] / 2 * scale_y + offset_y == pytest.approx(canvas.height / 2)
@@ -132,10 +135,9 @@ def test_several_shapes_fit_centred_on_one_canvas_with_white_margins():
     assert (canvas.width, canvas.height) == (518, 518)
     seen = paste(LYING, canvas.placements[0], canvas)
     assert (seen[:63] == 255).all() and (seen[-63:] == 255).all()
-    centre = canvas.map_from_photo()
-    for row, size in zip(centre, [(640, 480), (480, 640)], strict=True):
-        assert size[0] / 2 * row[0] + row[2] == pytest.approx(259)
-        assert size[1] / 2 * row[1] + row[3] == pytest.approx(259)
+    middles = torch.tensor([[[320.0, 240.0]], [[240.0, 320.0]]])
+    found = canvas.map_from_photo.on_map(middles)
+    torch.testing.assert_close(found, torch.full((2, 1, 2), 259.0))
 
 
 def test_masked_pixels_are_white_and_not_usable(tmp_path):

@@ -10,9 +10,9 @@ from torch import Tensor
 from fm3d_plugins.estimators.chunks.joint import JointMeasurement, SharedView, measure_joint
 from fm3d_plugins.estimators.chunks.plan import Chunks
 from fm3d_plugins.estimators.chunks.prediction import ChunkPrediction
-from fm3d_plugins.geometry.cameras import unproject
+from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.pose_graph import PoseGraphSolution, solve_pose_graph
-from fm3d_plugins.geometry.poses import nearest_rotation, transform_points
+from fm3d_plugins.geometry.poses import nearest_rotation
 
 POINTS_PER_PHOTO = 1000
 """Pixels of a shared photo that are compared between its chunks."""
@@ -334,7 +334,7 @@ def _sample(prediction: ChunkPrediction, view: int, count: int) -> SharedView:
     )
     camera = prediction.world_from_camera[view].detach().double().cpu()
     intrinsics = prediction.intrinsics[view].detach().double().cpu()
-    points = transform_points(camera, unproject(pixels, depth, intrinsics))
+    points = points_at(pixels, depth, intrinsics, camera)
     return SharedView(points, depth, confidence, camera)
 
 

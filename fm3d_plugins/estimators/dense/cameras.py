@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fm3d_plugins.geometry.alignment import align_cameras
+from fm3d_plugins.geometry.cameras import resize_intrinsics
+from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.geometry.poses import rotation_angle_degrees
 from fm3d_plugins.scene import SceneGeometry
 
@@ -70,8 +72,7 @@ def known_cameras(
                 f"is {own.int().tolist()}. Expected the same photo or a scaled copy. Correct "
                 "the file, or leave out the known cameras."
             )
-        intrinsics[row] = scene.intrinsics[other].double().clone()
-        intrinsics[row][:2] *= scale[:, None]
+        intrinsics[row] = resize_intrinsics(scene.intrinsics[other].double(), scale)
     return KnownCameras(
         {row: scene.world_from_camera[other].double() for row, other in shared},
         intrinsics,
@@ -108,13 +109,13 @@ def mended_focals(
 
 
 def photo_focals(
-    intrinsics: Float[Tensor, "view 3 3"], map_from_photo: Float[Tensor, "view 4"]
+    intrinsics: Float[Tensor, "view 3 3"], map_from_photo: PixelMap
 ) -> Float[Tensor, " view"]:
     """Focal length in photo pixels of cameras on a canvas, the mean (geometric) of both axes.
 
     Cameras of today have square pixels; a network measures the two axes one by one.
     """
-    both = intrinsics[:, (0, 1), (0, 1)].double() / map_from_photo[:, :2]
+    both = map_from_photo.intrinsics_on_photo(intrinsics.double())[:, (0, 1), (0, 1)]
     return both.log().mean(-1).exp()
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.scene import ViewDepth
 
 HALF_RANGE = (1e-3, 1e3)
@@ -20,7 +21,7 @@ class DepthStore:
     def __init__(
         self,
         shape: tuple[int, int, int],
-        map_from_photo: Float[Tensor, "view 4"],
+        map_from_photo: PixelMap,
         folder: Path | None = None,
     ) -> None:
         """Args:

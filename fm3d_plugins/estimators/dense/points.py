@@ -8,9 +8,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from fm3d_plugins.estimators.dense.cameras import DenseCameras
-from fm3d_plugins.geometry.cameras import denormalize, normalize, undistort, unproject
 from fm3d_plugins.geometry.point_filtering import consistent_mask, overlapping_views, thin_to_voxels
-from fm3d_plugins.geometry.poses import transform_points
+from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.scene import Tracks, ViewDepth
 
@@ -68,7 +67,7 @@ def points_from_views(
     Raises:
         ValueError: No pixel is left.
     """
-    intrinsics = depth.map_intrinsics(cameras.intrinsics)
+    intrinsics = depth.map_from_photo.intrinsics_on_map(cameras.intrinsics)
     threshold = max(options.least_confidence, _percentile(depth, options.percentile))
     shape = depth.depth, intrinsics, cameras.world_from_camera
     neighbours = overlapping_views(*shape, NEIGHBOURS) if options.consistent_views else None
@@ -139,14 +138,14 @@ def _rows_of(
     """The chosen pixels of one view in the world."""
     rows, columns = chosen.shape
     on_map = pixel_centers(rows, columns, dtype=torch.float64)[chosen]
-    scale, offset = depth.map_from_photo[view].double().reshape(2, 2)
-    pixels = (on_map - offset) / scale
-    intrinsics, distortion = cameras.intrinsics[view], cameras.distortion[view]
-    straight = pixels
-    if bool(distortion.any()):
-        straight = denormalize(undistort(normalize(pixels, intrinsics), distortion), intrinsics)
-    in_camera = unproject(straight, depth.depth[view][chosen].double(), intrinsics)
-    points = transform_points(cameras.world_from_camera[view], in_camera)
+    pixels = depth.map_from_photo[view].on_photo(on_map)
+    points = points_at(
+        pixels,
+        depth.depth[view][chosen].double(),
+        cameras.intrinsics[view],
+        cameras.world_from_camera[view],
+        cameras.distortion[view],
+    )
     return _Rows(
         points=points.float(),
         colors=colors_of(view)[chosen],

@@ -246,16 +246,19 @@ class Dust3r(DenseEstimator):
         from fm3d_plugins.dust3r.alignment.global_alignment import align_globally
         from fm3d_plugins.dust3r.alignment.views import KnownCameras as KnownInMaps
 
-        maps = frames.map_from_photo()
+        maps = frames.map_from_photo
         given: dict[int, Float[Tensor, "3 3"]] = {}
         if known is not None:
-            given = {row: _on_map(matrix, maps[row]) for row, matrix in known.intrinsics.items()}
+            given = {
+                row: maps[row].intrinsics_on_map(matrix.double())
+                for row, matrix in known.intrinsics.items()
+            }
         elif self.focal_length is not None:
             longest = max(max(size) for size in sizes)
             for row, size in enumerate(sizes):
                 focal = self.focal_length * max(size) / longest
                 matrix = torch.tensor([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]])
-                given[row] = _on_map(matrix.double(), maps[row])
+                given[row] = maps[row].intrinsics_on_map(matrix.double())
         has_poses = known is not None and self.use_known_poses
         beforehand = KnownInMaps(
             world_from_camera=dict(known.world_from_camera) if has_poses and known else {},
@@ -271,17 +274,9 @@ class Dust3r(DenseEstimator):
         from fm3d_plugins.estimators.dense.cameras import DenseCameras
 
         count = len(aligned.world_from_camera)
-        intrinsics = torch.stack(
-            [
-                _off_map(matrix, row)
-                for matrix, row in zip(
-                    aligned.intrinsics.double(), frames.map_from_photo(), strict=True
-                )
-            ]
-        )
         cameras = DenseCameras(
             world_from_camera=aligned.world_from_camera.double(),
-            intrinsics=intrinsics,
+            intrinsics=frames.map_from_photo.intrinsics_on_photo(aligned.intrinsics.double()),
             distortion=torch.zeros(count, 6, dtype=torch.float64),
             depth_scale=torch.ones(count, dtype=torch.float64),
         )
@@ -325,24 +320,6 @@ def _pairs(
         descriptors = photo_descriptors(encodings, range(count))
         report(count)
     return graph.pairs(count, similarity_matrix(descriptors - descriptors.mean(0)))
-
-
-def _on_map(
-    intrinsics: Float[Tensor, "3 3"], map_from_photo: Float[Tensor, "4"]
-) -> Float[Tensor, "3 3"]:
-    """Intrinsics in pixels of a map, from those in pixels of its photo."""
-    scale_x, scale_y, offset_x, offset_y = map_from_photo.tolist()
-    matrix = torch.tensor([[scale_x, 0, offset_x], [0, scale_y, offset_y], [0, 0, 1]])
-    return matrix.double() @ intrinsics.double()
-
-
-def _off_map(
-    intrinsics: Float[Tensor, "3 3"], map_from_photo: Float[Tensor, "4"]
-) -> Float[Tensor, "3 3"]:
-    """The inverse of `_on_map`; pixels of the photo are square where those of the map are."""
-    scale_x, scale_y, offset_x, offset_y = map_from_photo.tolist()
-    matrix = torch.tensor([[scale_x, 0, offset_x], [0, scale_y, offset_y], [0, 0, 1]])
-    return torch.linalg.solve(matrix.double(), intrinsics)
 
 
 def _say_doubts(aligned: "AlignedViews", names: Sequence[str]) -> None:

@@ -76,7 +76,7 @@ class FramedPhotos:
             confidence: The network's, from 1.
         """
         shape = self._frames.common_shape
-        store = DepthStore((len(depth), *shape), self._frames.map_from_photo())
+        store = DepthStore((len(depth), *shape), self._frames.map_from_photo)
         for row, (own, sure) in enumerate(zip(depth, confidence, strict=True)):
             known = self._usable_pixels(row) & (own > 0) & (sure > NO_CONFIDENCE)
             relative = torch.where(known, 1 - 1 / sure, 0.0)

@@ -12,9 +12,8 @@ from torch import Tensor
 from fm3d_plugins.depth_supervision.depth_maps import read_map
 from fm3d_plugins.dust3r.localisation import QueryCamera, localise
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
-from fm3d_plugins.geometry.cameras import normalize, undistort
 from fm3d_plugins.geometry.focal import weiszfeld_focal
-from fm3d_plugins.geometry.poses import transform_points
+from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT
 from fm3d_plugins.io.transforms import read_frame_files, read_transforms
@@ -67,23 +66,21 @@ class KnownScene:
             frames: Whose row `view` is this view's.
         """
         rows, columns = frames.shapes[view]
-        scale, offset = frames.map_from_photo()[view].reshape(2, 2)
-        pixels = (pixel_centers(rows, columns, dtype=torch.float64) - offset) / scale
+        centers = pixel_centers(rows, columns, dtype=torch.float64).flatten(0, 1)
+        pixels = frames.map_from_photo[view].on_photo(centers)
         stored = torch.from_numpy(read_map(self.depth_files[view])).double() * NERFSTUDIO_UNIT
         width, height = self.geometry.image_sizes[view].tolist()
         row = (pixels[..., 1] / height * stored.shape[0]).long().clamp(0, stored.shape[0] - 1)
         column = (pixels[..., 0] / width * stored.shape[1]).long().clamp(0, stored.shape[1] - 1)
-        depth = stored[row, column]
-        geometry = self.geometry
-        straight = normalize(pixels.flatten(0, 1), geometry.intrinsics[view].double())
-        if bool(geometry.distortion[view].any()):
-            straight = undistort(straight, geometry.distortion[view].double())
-        rays = torch.nn.functional.pad(straight, (0, 1), value=1.0)
-        in_camera = rays * depth.flatten()[:, None]
-        world = transform_points(geometry.world_from_camera[view].double(), in_camera)
-        return torch.where(depth.flatten()[:, None] > 0, world, torch.nan).unflatten(
-            0, (rows, columns)
+        depth, geometry = stored[row, column], self.geometry
+        world = points_at(
+            pixels,
+            depth,
+            geometry.intrinsics[view].double(),
+            geometry.world_from_camera[view].double(),
+            geometry.distortion[view].double(),
         )
+        return torch.where(depth[:, None] > 0, world, torch.nan).unflatten(0, (rows, columns))
 
 
 def pairs_to_make(
@@ -125,7 +122,7 @@ def found_cameras(
         try:
             focal = focals.get(row) or _focal(pairs[row], row, frames)
             camera = QueryCamera(
-                _pinhole(focal, photo.width, photo.height), frames.map_from_photo()[row]
+                _pinhole(focal, photo.width, photo.height), frames.map_from_photo[row]
             )
             place = localise(pairs[row], row, camera, lambda view: scene.world_points(view, frames))
         except ValueError as error:
@@ -174,7 +171,7 @@ def _focal(pairs: Sequence[PairPointmaps], row: int, frames: "OwnFrames") -> flo
         for pair in pairs
         if pair.first == row
     ]
-    return float(torch.tensor(each).median()) / float(frames.map_from_photo()[row, 0])
+    return float(torch.tensor(each).median()) / float(frames.map_from_photo.scale[row, 0])
 
 
 def _pinhole(focal: float, width: int, height: int) -> Float[Tensor, "3 3"]:

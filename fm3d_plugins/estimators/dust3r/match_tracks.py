@@ -9,12 +9,13 @@ from torch import Tensor
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
 from fm3d_plugins.estimators.dense.cameras import DenseCameras
 from fm3d_plugins.estimators.dense.points import DensePoints
-from fm3d_plugins.geometry.cameras import project, unproject
+from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.matching import (
     pixel_positions,
     reciprocal_matches,
     tracks_from_matches,
 )
+from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.scene import Tracks, ViewDepth
 
@@ -100,15 +101,16 @@ class _Observations:
         world = torch.full((count, 3), torch.nan, dtype=torch.float64)
         colors = torch.zeros(count, 3)
         sure = torch.zeros(count)
-        intrinsics = depth.map_intrinsics(cameras.intrinsics)
+        intrinsics = depth.map_from_photo.intrinsics_on_map(cameras.intrinsics)
         for view in self.view.unique().tolist():
             mine = self.view == view
             columns = shapes[view][1]
             on_map[mine] = pixel_positions(self.pixel[mine], columns)
             row, column = self.pixel[mine] // columns, self.pixel[mine] % columns
             own = depth.depth[view][row, column].double()
-            in_camera = unproject(on_map[mine], own, intrinsics[view])
-            in_world = transform_points(cameras.world_from_camera[view], in_camera)
+            in_world = points_at(
+                on_map[mine], own, intrinsics[view], cameras.world_from_camera[view]
+            )
             world[mine] = torch.where(own[:, None] > 0, in_world, torch.nan)
             colors[mine] = colors_of(view)[row, column].float()
             sure[mine] = depth.confidence[view][row, column].float()
@@ -116,13 +118,13 @@ class _Observations:
         kept &= self._hits(_means(world, self.track, kept), on_map, cameras, intrinsics)
         kept &= (_counts(self.track, kept) >= 2)[self.track]
         track, index = self.track[kept].unique(return_inverse=True)
-        scale, offset = depth.map_from_photo[self.view[kept]].double().split(2, dim=-1)
+        pixels = depth.map_from_photo[self.view[kept]].on_photo(on_map[kept][:, None]).squeeze(1)
         means = _means(world, self.track, kept)[track]
         return DensePoints(
             means.float(),
             _means(colors.double(), self.track, kept)[track].round().to(torch.uint8),
             _means(sure.double()[:, None], self.track, kept)[track, 0].float(),
-            Tracks(index, self.view[kept], (on_map[kept] - offset) / scale),
+            Tracks(index, self.view[kept], pixels),
         )
 
     def _hits(

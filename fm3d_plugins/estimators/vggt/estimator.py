@@ -74,10 +74,10 @@ class Vggt(DenseEstimator):
         is_cut = plan.photos_at_once < len(photos)
         shape = len(photos), canvas.height, canvas.width
         with TemporaryDirectory(prefix="fm3d-vggt-", ignore_cleanup_errors=True) as folder:
-            maps = DepthStore(shape, canvas.map_from_photo(), Path(folder) if is_cut else None)
+            maps = DepthStore(shape, canvas.map_from_photo, Path(folder) if is_cut else None)
             joined = self._see(network, plan, photos, canvas, maps, stages)
             del network
-            focals = photo_focals(joined.intrinsics, canvas.map_from_photo())
+            focals = photo_focals(joined.intrinsics, canvas.map_from_photo)
             cameras = self.settled_cameras(joined.world_from_camera, focals, sizes, groups, known)
             depth = maps.finished(joined.depth_scale * cameras.depth_scale)
             colors_of = partial(colors_on_canvas, photos, canvas)

@@ -11,11 +11,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from fm3d_plugins.geometry.cameras import normalize, undistort
 from fm3d_plugins.geometry.neighbours import mean_neighbour_distance
 from fm3d_plugins.geometry.point_filtering import thin_to_voxels
-from fm3d_plugins.geometry.pointmaps import confidence_mask
-from fm3d_plugins.geometry.poses import transform_points
+from fm3d_plugins.geometry.pointmaps import confidence_mask, points_at
 from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.one_pass.geometry.depth_views import DepthView, DepthViews
 
@@ -125,14 +123,11 @@ def _points_of(view: DepthView, lowest_confidence: float) -> _Points:
     rows, columns = view.depth.shape
     is_kept = (view.depth > 0) & (view.confidence >= lowest_confidence)
     pixels = pixel_centers(rows, columns)[is_kept]
-    directions = normalize(pixels, view.intrinsics)
-    if bool(view.distortion.any()):
-        directions = undistort(directions, view.distortion)
     depth = view.depth[is_kept]
-    camera = torch.nn.functional.pad(directions, (0, 1), value=1.0) * depth[:, None]
+    camera = view.intrinsics, view.world_from_camera, view.distortion
     focal = (view.intrinsics[0, 0] * view.intrinsics[1, 1]).sqrt()
     return _Points(
-        positions=transform_points(view.world_from_camera, camera),
+        positions=points_at(pixels, depth, *camera),
         colors=(view.rgb[is_kept] * 255).round().to(torch.uint8),
         confidence=view.confidence[is_kept].half(),
         spacing=depth / focal,

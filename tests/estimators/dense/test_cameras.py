@@ -13,6 +13,7 @@ from fm3d_plugins.estimators.dense.cameras import (
     settle_cameras,
 )
 from fm3d_plugins.geometry.alignment import Similarity
+from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.geometry.poses import se3_exp, so3_exp
 from fm3d_plugins.scene import SceneGeometry
 
@@ -56,7 +57,8 @@ def test_absurd_fields_of_view_take_the_median_of_the_others():
 def test_focal_lengths_in_photo_pixels_are_the_geometric_mean_of_both_axes():
     intrinsics = torch.eye(3).repeat(2, 1, 1)
     intrinsics[:, 0, 0], intrinsics[:, 1, 1] = 200.0, 800.0
-    maps = torch.tensor([[0.5, 0.5, 9.0, 9.0], [0.5, 2.0, 0.0, 0.0]], dtype=torch.float64)
+    scale, offset = torch.tensor([[0.5, 0.5], [0.5, 2.0]]), torch.tensor([[9.0, 9.0], [0.0, 0.0]])
+    maps = PixelMap(scale, offset)
     # sqrt(400 x 1600) and sqrt(400 x 400).
     assert photo_focals(intrinsics, maps).tolist() == pytest.approx([800, 400])
 

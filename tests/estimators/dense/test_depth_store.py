@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from fm3d_plugins.estimators.dense.depth_store import DepthStore
+from fm3d_plugins.geometry.pixel_map import PixelMap
 
-MAP = torch.tensor([[1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
+MAP = PixelMap(torch.ones(1, 2), torch.zeros(1, 2))
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 3e7])
@@ -12,7 +13,7 @@ def test_depth_of_any_unit_survives_to_half_precision(tmp_path, unit, on_disk):
     """Truth: what went in, times the scale; a half has 11 bits, so 2^-11 and a second rounding."""
     depth = unit * (0.5 + torch.rand(2, 6, 8))
     confidence = torch.rand(2, 6, 8).clamp_min(0.01)
-    store = DepthStore((2, 6, 8), MAP.repeat(2, 1), tmp_path if on_disk else None)
+    store = DepthStore((2, 6, 8), PixelMap.stack([MAP[0]] * 2), tmp_path if on_disk else None)
     for view in (1, 0):
         store.put(view, depth[view], confidence[view])
     scale = torch.tensor([2.0, 0.5], dtype=torch.float64)

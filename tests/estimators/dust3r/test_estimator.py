@@ -47,9 +47,8 @@ def capture(tmp_path, monkeypatch, sphere):
         frames = plan_own_frames(sizes, resolution=resolution)
         points, asked = [], []
         for row, (height, width) in enumerate(frames.shapes):
-            sx, sy, ox, oy = frames.map_from_photo()[row].tolist()
-            scaling = torch.tensor([[sx, 0, ox], [0, sy, oy], [0, 0, 1]]).double()
-            intrinsics = scaling @ sphere.photo_intrinsics(*sizes[row])
+            own = sphere.photo_intrinsics(*sizes[row])
+            intrinsics = frames.map_from_photo[row].intrinsics_on_map(own)
             depth = sphere.sphere_depth(poses[row], intrinsics, height, width)
             points.append(pointmap_from_depth(depth, intrinsics, poses[row]))
 

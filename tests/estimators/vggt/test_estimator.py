@@ -50,9 +50,8 @@ def capture(tmp_path, vggt_weights, monkeypatch, sphere):
             canvas = plan_canvas(sizes, longest=max(height, width), patch=14)
             intrinsics = []
             for row in rows:
-                sx, sy, ox, oy = canvas.map_from_photo()[row].tolist()
-                scaling = torch.tensor([[sx, 0, ox], [0, sy, oy], [0, 0, 1]]).double()
-                intrinsics.append(scaling @ sphere.photo_intrinsics(*sizes[row]))
+                own = sphere.photo_intrinsics(*sizes[row])
+                intrinsics.append(canvas.map_from_photo[row].intrinsics_on_map(own))
             intrinsics = torch.stack(intrinsics)
             cameras = zip(poses[rows], intrinsics, strict=True)
             depth = torch.stack(

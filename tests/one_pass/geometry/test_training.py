@@ -19,6 +19,7 @@ from PIL import Image
 from fm3d_plugins.cli import main as cli
 from fm3d_plugins.dataparsers.estimated import EstimatedDataParserConfig
 from fm3d_plugins.estimators.base import Estimator
+from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.io.ply import read_ply
 from fm3d_plugins.io.transforms import read_frame_files, read_transforms
 from fm3d_plugins.scene import ViewDepth
@@ -43,8 +44,8 @@ class Truth(Estimator):
         depth = torch.stack([true_depth(root, name) for name in scene.names])
         confidence = torch.full_like(depth, 0.4)
         confidence[..., WIDTH // 2 :] = 0.8
-        offset = torch.tensor([[1.0, 1.0, 0.0, 0.0]] * len(scene))
-        return replace(scene, depth=ViewDepth(depth, confidence, offset))
+        as_they_are = PixelMap(torch.ones(len(scene), 2), torch.zeros(len(scene), 2))
+        return replace(scene, depth=ViewDepth(depth, confidence, as_they_are))
 
 
 def true_depth(root, name):
