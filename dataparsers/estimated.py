@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from nerfstudio.cameras import camera_utils
-from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import (
     DataParser,
     DataParserConfig,
@@ -38,8 +37,8 @@ from fm3d_plugins.estimators.dust3r.estimator import Dust3r
 from fm3d_plugins.estimators.sfm.estimator import Sfm
 from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.geometry.cameras import opengl_from_opencv
-from fm3d_plugins.geometry.poses import transform_points
 from fm3d_plugins.io.depth_files import depth_digest, write_depth_maps
+from fm3d_plugins.nerfstudio_cameras import cameras_of_scene, dataparser_frame
 from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
 from fm3d_plugins.progress import track
 from fm3d_plugins.scene import SceneGeometry
@@ -123,9 +122,8 @@ class EstimatedDataParser(DataParser):
 
     def _outputs(self, photos: PhotoSet, scene: SceneGeometry, split: str) -> DataparserOutputs:
         config = self.config
-        world_from_camera = opengl_from_opencv(scene.world_from_camera)
         oriented, transform = camera_utils.auto_orient_and_center_poses(
-            world_from_camera.float(),
+            opengl_from_opencv(scene.world_from_camera).float(),
             method=config.orientation_method,
             center_method=config.center_method,
         )
@@ -133,23 +131,23 @@ class EstimatedDataParser(DataParser):
         extent = float(oriented[:, :3, 3].abs().max())
         if config.auto_scale_poses and extent > 0:  # A single camera has no extent.
             scale /= extent
-        oriented[:, :3, 3] *= scale
+        frame = dataparser_frame(transform, scale)
+        cameras = cameras_of_scene(scene, frame.apply_to_pose(scene.world_from_camera.double()))
         rows = torch.from_numpy(self._split_rows(scene.names, split))
         files = photos.plain_files(self._copies_folder(photos), scene.names)
         masks = photos.mask_files(self._copies_folder(photos) / "masks", scene.names)
         train = torch.from_numpy(self._split_rows(scene.names, "train"))
         kept = _surest_points(scene, _seen_from(scene, train), config.max_points)
-        points = _in_dataparser_frame(scene.points[kept], transform, scale)
         half = config.scene_scale
         return DataparserOutputs(
             image_filenames=[files[scene.names[row]] for row in rows],
-            cameras=_cameras(scene, oriented, rows),
+            cameras=cameras[rows],
             scene_box=SceneBox(aabb=torch.tensor([[-half] * 3, [half] * 3])),
             mask_filenames=[masks[scene.names[row]] for row in rows] if masks else None,
             dataparser_transform=transform,
             dataparser_scale=scale,
             metadata={
-                "points3D_xyz": points,
+                "points3D_xyz": frame.apply(scene.points[kept].double()).float(),
                 "points3D_rgb": scene.point_colors[kept],
                 "points3D_confidence": scene.point_confidence[kept].float(),
                 **self._depth_metadata(scene, rows),
@@ -188,23 +186,6 @@ class EstimatedDataParser(DataParser):
         return cache_folder(self.config.cache_dir) / "photos" / photos.digest
 
 
-def _cameras(
-    scene: SceneGeometry, world_from_camera: Float[Tensor, "view 3 4"], rows: Tensor
-) -> Cameras:
-    intrinsics, sizes = scene.intrinsics.float()[rows], scene.image_sizes.int()[rows]
-    return Cameras(
-        camera_to_worlds=world_from_camera[rows],
-        fx=intrinsics[:, 0, 0],
-        fy=intrinsics[:, 1, 1],
-        cx=intrinsics[:, 0, 2],
-        cy=intrinsics[:, 1, 2],
-        width=sizes[:, 0],
-        height=sizes[:, 1],
-        distortion_params=scene.distortion.float()[rows],
-        camera_type=CameraType.PERSPECTIVE,
-    )
-
-
 def _seen_from(scene: SceneGeometry, views: Int[Tensor, " some"]) -> Bool[Tensor, " point"]:
     """Points that one of these views sees; all where the scene does not tell.
 
@@ -231,13 +212,6 @@ def _surest_points(
     if len(rows) > limit:
         rows = rows[scene.point_confidence[rows].topk(limit).indices].sort().values
     return rows
-
-
-def _in_dataparser_frame(
-    points: Float[Tensor, "point 3"], transform: Float[Tensor, "3 4"], scale: float
-) -> Float[Tensor, "point 3"]:
-    matrix = torch.cat([transform, transform.new_tensor([[0.0, 0.0, 0.0, 1.0]])])
-    return transform_points(matrix, points.to(transform)) * scale
 
 
 def _specification(estimator: Estimator) -> DataParserSpecification:

@@ -44,7 +44,7 @@ class StartAtPhoto(ViewerControl):
     nerfstudio finds it as an attribute of the pipeline.
     """
 
-    def __init__(self, world_from_camera: Float[Tensor, "3 4"]) -> None:
+    def __init__(self, world_from_camera: Float[Tensor, "4 4"]) -> None:
         """Args:
         world_from_camera: The photo's camera, OpenCV axes, frame of the dataparser.
         """
@@ -73,8 +73,8 @@ class CameraFrusta(ViewerControl):
 
     def __init__(
         self,
-        initial: Float[Tensor, "view 3 4"],
-        current: Callable[[], Float[Tensor, "view 3 4"]],
+        initial: Float[Tensor, "view 4 4"],
+        current: Callable[[], Float[Tensor, "view 4 4"]],
         fovs_and_aspects: Float[Tensor, "view 2"],
     ) -> None:
         """Args:
@@ -196,7 +196,7 @@ class PointCloudControl(ViewerControl):
         )
 
 
-def _viser_poses(world_from_camera: Float[Tensor, "view 3 4"]) -> tuple[Any, Any]:
+def _viser_poses(world_from_camera: Float[Tensor, "view 4 4"]) -> tuple[Any, Any]:
     """Quaternions (wxyz) and positions of OpenCV cameras, as viser takes them."""
-    wxyz = quaternion_wxyz_from_rotation(world_from_camera[:, :, :3]).double().numpy()
-    return wxyz, (world_from_camera[:, :, 3] * VISER_NERFSTUDIO_SCALE_RATIO).double().numpy()
+    wxyz = quaternion_wxyz_from_rotation(world_from_camera[:, :3, :3]).double().numpy()
+    return wxyz, (world_from_camera[:, :3, 3] * VISER_NERFSTUDIO_SCALE_RATIO).double().numpy()

@@ -18,6 +18,7 @@ LAYERS = [
         "photo_datamanager",
         "input_checks",
         "kernels",
+        "nerfstudio_cameras",
         "nn",
         "synthetic_rooms",
         "training",

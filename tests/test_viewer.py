@@ -8,7 +8,7 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 from nerfstudio.viewer.viewer_elements import ViewerCheckbox
 
 from fm3d_plugins import viewer as viewer_module
-from fm3d_plugins.geometry.poses import so3_exp
+from fm3d_plugins.geometry.poses import pose_from_rotation_translation, so3_exp
 from fm3d_plugins.viewer import (
     BY_CONFIDENCE,
     BY_PHOTO,
@@ -51,7 +51,7 @@ def viewer():
 def poses(count, seed):
     generator = torch.Generator().manual_seed(seed)
     rotations = so3_exp(torch.randn(count, 3, generator=generator))
-    return torch.cat([rotations, torch.randn(count, 3, 1, generator=generator)], dim=-1)
+    return pose_from_rotation_translation(rotations, torch.randn(count, 3, generator=generator))
 
 
 def test_initial_cameras_are_drawn_where_they_began_and_shown_on_demand(viewer):
@@ -61,7 +61,7 @@ def test_initial_cameras_are_drawn_where_they_began_and_shown_on_demand(viewer):
     drawn = viewer.viser_server.scene.frusta
     assert len(drawn) == 3
     for row, frustum in enumerate(drawn.values()):
-        expected = initial[row, :, 3].double() * VISER_NERFSTUDIO_SCALE_RATIO
+        expected = initial[row, :3, 3].double() * VISER_NERFSTUDIO_SCALE_RATIO
         torch.testing.assert_close(torch.from_numpy(frustum.position), expected)
         assert frustum.fov == pytest.approx(0.7) and not frustum.visible
     for shown in (True, False):
@@ -76,7 +76,7 @@ def test_photos_move_to_the_current_cameras_when_a_visitor_comes_and_while_train
     viewer.connected[0](None)
     for _ in range(2):
         for row, handle in viewer.camera_handles.items():
-            expected = current[0][row, :, 3].double() * VISER_NERFSTUDIO_SCALE_RATIO
+            expected = current[0][row, :3, 3].double() * VISER_NERFSTUDIO_SCALE_RATIO
             torch.testing.assert_close(torch.from_numpy(handle.position), expected)
         current[0] = poses(3, 2)
         viewer.update_camera_poses()  # What nerfstudio calls in every step.

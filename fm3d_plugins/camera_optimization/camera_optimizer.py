@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from fm3d_plugins.camera_optimization.pixel_units import (
-    distance_looked_at,
     unit_motions,
     zoom_effect,
 )
-from fm3d_plugins.geometry.cameras import opencv_from_opengl
+from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.poses import se3_exp, so3_exp
+from fm3d_plugins.nerfstudio_cameras import calibrations, image_sizes, world_from_cameras
 
 GIVEN_CAMERAS = "given_cameras"
 """Key of a dataset's metadata under which a datamanager hands over the dataparser's cameras, at
@@ -122,23 +122,23 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
                 f"{num_cameras} training photos. Expected all, in the dataset's metadata under "
                 f"{GIVEN_CAMERAS!r}. Use this package's datamanagers, or mode off."
             )
-        world_from_camera = opencv_from_opengl(cameras.camera_to_worlds).cpu()
-        intrinsics = cameras.get_intrinsics_matrices().cpu()
-        sizes = torch.cat([cameras.width, cameras.height], -1).cpu()
+        cameras = cameras.to("cpu")
+        poses, intrinsics = world_from_cameras(cameras), cameras.get_intrinsics_matrices()
         self.pose_adjustment = Parameter(torch.zeros(num_cameras, 6))
-        reach = distance_looked_at(world_from_camera)
-        self.register_buffer("motions", unit_motions(world_from_camera, intrinsics, sizes, reach))
-        self.register_buffer("initial_centres", world_from_camera[:, :, 3].clone())
+        reach = distance_looked_at(poses)
+        motions = unit_motions(poses, intrinsics, image_sizes(cameras), reach)
+        self.register_buffer("motions", motions)
+        self.register_buffer("initial_centres", poses[:, :3, 3].clone())
         self.register_buffer(
             "confidence", torch.ones(num_cameras) if confidence is None else confidence.float()
         )
-        calibrations, group = _calibrations(cameras).unique(dim=0, return_inverse=True)
-        self.register_buffer("calibrations", calibrations)
+        distinct, group = calibrations(cameras).float().unique(dim=0, return_inverse=True)
+        self.register_buffer("calibrations", distinct)
         self.register_buffer("group", group)
         if config.focal_length:
-            self.focal_adjustment = Parameter(torch.zeros(len(calibrations)))
-            self.register_buffer("focal_unit", 1 / zoom_effect(calibrations))
-            axes = world_from_camera[:, :, 2].clone()
+            self.focal_adjustment = Parameter(torch.zeros(len(distinct)))
+            self.register_buffer("focal_unit", 1 / zoom_effect(distinct[:, :2]))
+            axes = poses[:, :3, 2].clone()
             self.register_buffer("axes", axes, persistent=False)
             self.register_buffer("dolly", (-reach * axes).float())
 
@@ -228,7 +228,7 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         if not self.is_on or not self.config.focal_length:
             return torch.ones(len(cameras))
         logs = (self.focal_unit * self.focal_adjustment).detach()
-        given = _calibrations(cameras)[:, None].to(self.calibrations)
+        given = calibrations(cameras)[:, None].to(self.calibrations)
         equal = torch.eq(given, self.calibrations).all(-1)
         mean = logs[self.group].mean()
         found = (equal * logs).sum(-1)
@@ -285,14 +285,3 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
             param_groups["camera_opt"] = [self.pose_adjustment]
         if self.is_on and self.config.focal_length:
             param_groups["camera_focal"] = [self.focal_adjustment]
-
-
-def _calibrations(cameras: Cameras) -> Float[Tensor, "camera number"]:
-    """What cameras of one group have in common: intrinsics, size and distortion."""
-    size = cameras.height.shape
-    distortion = cameras.distortion_params
-    columns = [cameras.fx, cameras.fy, cameras.cx, cameras.cy, cameras.width, cameras.height]
-    numbers = torch.cat([column.reshape(*size).float() for column in columns], dim=-1)
-    if distortion is not None:
-        numbers = torch.cat([numbers, distortion.float()], dim=-1)
-    return numbers.cpu()

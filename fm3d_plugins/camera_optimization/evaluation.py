@@ -16,7 +16,7 @@ from fm3d_plugins.camera_optimization.held_out_poses import (
     place_held_out,
     training_cameras,
 )
-from fm3d_plugins.geometry.cameras import opencv_from_opengl
+from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 from fm3d_plugins.viewer import CameraFrusta
 
 PROTOCOL = "test_poses"
@@ -36,7 +36,7 @@ def score_held_out(
     `test_poses` and is printed with the PSNR (the trainer's log takes numbers only).
 
     Args:
-        pipeline: With a model as `test_poses.PoseOptimisedModel` describes.
+        pipeline: Whose model is a `RenderedModel` with a `camera_optimizer`.
         step: Training step, when called by the trainer.
         output_path: Folder for the rendered pictures.
         get_std: Add standard deviations.
@@ -73,8 +73,8 @@ def camera_frusta(pipeline: VanillaPipeline) -> CameraFrusta | None:
     width, height = cameras.width.float().flatten(), cameras.height.float().flatten()
     fov = 2 * torch.atan(height / 2 / cameras.fy.flatten())
     return CameraFrusta(
-        initial=opencv_from_opengl(cameras.camera_to_worlds),
-        current=lambda: training_cameras(cameras, optimizer).optimised[:, :3],
+        initial=world_from_cameras(cameras),
+        current=lambda: training_cameras(cameras, optimizer).optimised,
         fovs_and_aspects=torch.stack([fov, width / height], dim=-1).cpu(),
     )
 

@@ -13,11 +13,15 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from torch import Tensor
 
 from fm3d_plugins.camera_optimization.evaluation import held_out_focal_factors
-from fm3d_plugins.camera_optimization.held_out_poses import homogeneous, training_cameras
-from fm3d_plugins.geometry.cameras import opencv_from_opengl
-from fm3d_plugins.geometry.poses import invert
+from fm3d_plugins.camera_optimization.held_out_poses import training_cameras
+from fm3d_plugins.geometry.cameras import intrinsics_matrix
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.transforms import write_transforms
+from fm3d_plugins.nerfstudio_cameras import (
+    calibrations,
+    dataparser_frame,
+    world_from_cameras,
+)
 from fm3d_plugins.scene import SceneGeometry
 
 
@@ -49,7 +53,7 @@ def run_cameras(pipeline: Any, provenance: Mapping[str, Any] | None = None) -> R
     held_out = manager.dataparser.get_dataparser_outputs(split=manager.test_split)
     optimizer = pipeline.model.camera_optimizer
     trained = training_cameras(train.cameras, optimizer)
-    given = homogeneous(opencv_from_opengl(held_out.cameras.camera_to_worlds).double().cpu())
+    given = world_from_cameras(held_out.cameras).double().cpu()
     moved = given
     if optimizer.is_on:
         moved = trained.similarity().apply_to_pose(given)
@@ -59,11 +63,12 @@ def run_cameras(pipeline: Any, provenance: Mapping[str, Any] | None = None) -> R
     for outputs, poses, factor in zip(
         (train, held_out), (trained.optimised, moved), factors, strict=True
     ):
-        calibrations = _calibrations(outputs, factor)
-        original = _original_frame(poses, outputs)
+        numbers = _calibrations(outputs, factor)
+        frame = dataparser_frame(outputs.dataparser_transform, outputs.dataparser_scale)
+        original = frame.inverse().apply_to_pose(poses)
         for row, file in enumerate(outputs.image_filenames):
             # A photo of both splits (eval_mode all) keeps its optimised camera.
-            views.setdefault(Path(file).resolve(), (original[row], calibrations[row]))
+            views.setdefault(Path(file).resolve(), (original[row], numbers[row]))
     return _assembled(dict(sorted(views.items())), dict(provenance or {}))
 
 
@@ -86,14 +91,11 @@ def _assembled(views: Mapping[Path, tuple], provenance: Mapping[str, Any]) -> Ru
     common = Path(os.path.commonpath([file.parent for file in views]))
     names = tuple(file.relative_to(common).as_posix() for file in views)
     numbers = torch.stack([calibration for _, calibration in views.values()])
-    intrinsics = torch.eye(3, dtype=torch.float64).repeat(len(views), 1, 1)
-    intrinsics[:, 0, 0], intrinsics[:, 1, 1] = numbers[:, 2], numbers[:, 3]
-    intrinsics[:, 0, 2], intrinsics[:, 1, 2] = numbers[:, 4], numbers[:, 5]
     scene = SceneGeometry(
         names=names,
         image_sizes=numbers[:, :2].long(),
         world_from_camera=torch.stack([pose for pose, _ in views.values()]),
-        intrinsics=intrinsics,
+        intrinsics=intrinsics_matrix(*numbers[:, 2:6].unbind(-1)),
         distortion=numbers[:, 6:],
         camera_index=numbers.unique(dim=0, return_inverse=True)[1],
         points=torch.empty(0, 3, dtype=torch.float64),
@@ -107,28 +109,13 @@ def _assembled(views: Mapping[Path, tuple], provenance: Mapping[str, Any]) -> Ru
 def _calibrations(
     outputs: DataparserOutputs, factors: Float[Tensor, " view"]
 ) -> Float[Tensor, "view 12"]:
-    """Width, height, fx, fy, cx, cy and six numbers of distortion; factors on the focal lengths."""
-    cameras = outputs.cameras
-    if bool((cameras.camera_type != CameraType.PERSPECTIVE.value).any()):
+    """Numbers as of `calibrations`, with factors on the focal lengths."""
+    if bool((outputs.cameras.camera_type != CameraType.PERSPECTIVE.value).any()):
         raise ValueError(
             "Some cameras of the run are not perspective ones (fisheye or panorama). Expected "
             "perspective cameras, which transforms.json and COLMAP models of this package can "
             "hold. Export them with ns-export cameras."
         )
-    columns = [cameras.width, cameras.height, cameras.fx, cameras.fy, cameras.cx, cameras.cy]
-    numbers = torch.cat([column.reshape(-1, 1).double().cpu() for column in columns], dim=-1)
+    numbers = calibrations(outputs.cameras)
     numbers[:, 2:4] *= factors.double()[:, None]
-    distortion = cameras.distortion_params
-    if distortion is None:
-        distortion = torch.zeros(len(numbers), 6)
-    return torch.cat([numbers, distortion.double().cpu().reshape(-1, 6)], dim=-1)
-
-
-def _original_frame(
-    world_from_camera: Float[Tensor, "view 4 4"], outputs: DataparserOutputs
-) -> Float[Tensor, "view 4 4"]:
-    """Poses before the dataparser turned, centred and scaled the scene."""
-    unscaled = world_from_camera.clone()
-    unscaled[:, :3, 3] /= outputs.dataparser_scale
-    transform = homogeneous(outputs.dataparser_transform.double().cpu()[None])
-    return invert(transform) @ unscaled
+    return numbers

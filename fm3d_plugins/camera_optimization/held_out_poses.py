@@ -19,12 +19,12 @@ from torch import Tensor
 from fm3d_plugins.camera_optimization.camera_optimizer import CameraOptimizer
 from fm3d_plugins.camera_optimization.pixel_units import (
     align_in_pixels,
-    distance_looked_at,
     unit_motions,
 )
 from fm3d_plugins.geometry.alignment import Similarity
-from fm3d_plugins.geometry.cameras import opencv_from_opengl, opengl_from_opencv
+from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.poses import so3_exp
+from fm3d_plugins.nerfstudio_cameras import image_sizes, opengl_rows, world_from_cameras
 
 FIRST_STEP, LAST_STEP = 0.5, 0.02
 """Step length of the photometric protocol, pixels; it decays exponentially."""
@@ -65,10 +65,13 @@ class TestPoseProtocol:
 
 
 @runtime_checkable
-class PoseOptimisedModel(Protocol):
-    """What the protocols ask of a model."""
+class RenderedModel(Protocol):
+    """What the protocols ask of a model.
 
-    camera_optimizer: CameraOptimizer
+    Python 3.12 looks attributes up without `__getattr__`, by which torch finds submodules: none can
+    be named here.
+    """
+
     training: bool
 
     def train(self, mode: bool = True) -> Any:
@@ -102,22 +105,22 @@ def training_cameras(cameras: Cameras, optimizer: CameraOptimizer) -> TrainingCa
     """The training views of a dataset (OpenGL, frame of the dataparser) and their corrections."""
     with torch.no_grad():
         correction = optimizer(torch.arange(len(cameras))).double().cpu()
-    initial = homogeneous(opencv_from_opengl(cameras.camera_to_worlds).double().cpu())
+    initial = world_from_cameras(cameras).double().cpu()
     optimised = initial.clone()
     optimised[:, :3, :3] = correction[:, :, :3] @ initial[:, :3, :3]
     optimised[:, :3, 3] += correction[:, :, 3]
     reach = distance_looked_at(optimised)
     motions = unit_motions(
-        optimised[:, :3],
+        optimised,
         cameras.get_intrinsics_matrices().double().cpu(),
-        torch.cat([cameras.width, cameras.height], dim=-1).cpu(),
+        image_sizes(cameras).cpu(),
         reach,
     )
     return TrainingCameras(initial, optimised, motions, reach)
 
 
 def place_held_out(
-    model: PoseOptimisedModel,
+    model: RenderedModel,
     views: list[HeldOutView],
     protocol: TestPoseProtocol,
     trained: TrainingCameras,
@@ -134,8 +137,9 @@ def place_held_out(
     similarity = trained.similarity()
     placed = []
     for (camera, batch), factor in zip(views, focal_factors, strict=True):
-        given = homogeneous(opencv_from_opengl(camera.camera_to_worlds).double().cpu())
-        placed.append((_camera_at(camera, similarity.apply_to_pose(given), factor), batch))
+        moved = similarity.apply_to_pose(world_from_cameras(camera).double().cpu())
+        opengl = opengl_rows(moved).to(camera.camera_to_worlds)
+        placed.append((_with(camera, opengl, factor.to(opengl).reshape(1, 1)), batch))
     if protocol.kind == "sim3":
         return placed
     return [
@@ -145,7 +149,7 @@ def place_held_out(
 
 
 def refine(
-    model: PoseOptimisedModel,
+    model: RenderedModel,
     camera: Cameras,
     batch: dict[str, Any],
     steps: int,
@@ -161,10 +165,10 @@ def refine(
         reach: How far away what the cameras look at is, scene units.
     """
     given = camera.camera_to_worlds
-    world_from_camera = opencv_from_opengl(given).cpu()
-    size = torch.cat([camera.width, camera.height], dim=-1).cpu()
-    intrinsics = camera.get_intrinsics_matrices().cpu()
-    motion = unit_motions(world_from_camera, intrinsics, size, reach)[0].to(given)
+    on_cpu = camera.to("cpu")
+    intrinsics = on_cpu.get_intrinsics_matrices()
+    motions = unit_motions(world_from_cameras(on_cpu), intrinsics, image_sizes(on_cpu), reach)
+    motion = motions[0].to(given)
     adjustment = torch.zeros(6, device=given.device, requires_grad=True)
     optimizer = torch.optim.Adam([adjustment], lr=FIRST_STEP)
     decay = (LAST_STEP / FIRST_STEP) ** (1 / max(1, steps - 1))
@@ -184,26 +188,12 @@ def refine(
         return _moved(camera, motion @ adjustment)
 
 
-def homogeneous(poses: Float[Tensor, "view 3 4"]) -> Float[Tensor, "view 4 4"]:
-    """With the row 0 0 0 1."""
-    bottom = poses.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(poses), 1, 4)
-    return torch.cat([poses, bottom], dim=1)
-
-
 def _moved(camera: Cameras, tangent: Float[Tensor, "6"]) -> Cameras:
     """The camera turned about its centre and shifted, in world axes; differentiable."""
     given = camera.camera_to_worlds
     rotation = so3_exp(tangent[3:]) @ given[..., :3]
     centre = given[..., 3:] + tangent[:3, None]
     return _with(camera, torch.cat([rotation, centre], dim=-1), 1.0)
-
-
-def _camera_at(
-    camera: Cameras, world_from_camera: Float[Tensor, "1 4 4"], factor: Float[Tensor, ""]
-) -> Cameras:
-    given = camera.camera_to_worlds
-    opengl = opengl_from_opencv(world_from_camera)[:, :3].to(given)
-    return _with(camera, opengl, factor.to(given).reshape(1, 1))
 
 
 def _with(

@@ -9,7 +9,7 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from fm3d_plugins.camera_optimization.evaluation import camera_frusta, score_held_out
 from fm3d_plugins.camera_optimization.held_out_poses import TestPoseProtocol
 from fm3d_plugins.errors import one_line_errors
-from fm3d_plugins.geometry.cameras import opencv_from_opengl
+from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 from fm3d_plugins.viewer import StartAtPhoto
 
 
@@ -48,8 +48,8 @@ class PerScenePipeline(VanillaPipeline):
         super().__init__(config, *args, **kwargs)
         self.test_poses = test_poses
         assert self.datamanager.train_dataset is not None
-        cameras = self.datamanager.train_dataset.cameras.camera_to_worlds
-        self.viewer_start = StartAtPhoto(opencv_from_opengl(cameras[0].cpu()))
+        first = self.datamanager.train_dataset.cameras[0].to("cpu")
+        self.viewer_start = StartAtPhoto(world_from_cameras(first))
         self.camera_frusta = camera_frusta(self)
         if self.camera_frusta is not None:
             self.initial_cameras = self.camera_frusta.checkbox  # Found here by the viewer.

@@ -23,7 +23,7 @@ ALIGNMENT_STEPS = 5
 
 
 def unit_motions(
-    world_from_camera: Float[Tensor, "view 3 4"],
+    world_from_camera: Float[Tensor, "view 4 4"],
     intrinsics: Float[Tensor, "view 3 3"],
     sizes: Int[Tensor, "view 2"],
     reach: Float[Tensor, ""],
@@ -100,27 +100,27 @@ def _motion_of_all(offsets: Float[Tensor, "view 3"]) -> Float[Tensor, "view 6 7"
     return torch.cat([shifts, turns], dim=1)
 
 
-def zoom_effect(calibrations: Float[Tensor, "group number"]) -> Float[Tensor, " group"]:
+def zoom_effect(sizes: Float[Tensor, "group 2"]) -> Float[Tensor, " group"]:
     """Pixels by which the picture moves per unit of log focal length, root mean square.
 
     The camera moves back meanwhile, so that what it looks at keeps its size: a point at 1 / s of
     that distance and r pixels from the centre moves by r (1 - s).
 
     Args:
-        calibrations: Width and height in columns 4 and 5.
+        sizes: Width and height, pixels.
     """
-    radius = (calibrations[:, 4:6].square().sum(-1) / 12).sqrt()
-    inverse_depths = calibrations.new_tensor(INVERSE_DEPTHS)
+    radius = (sizes.square().sum(-1) / 12).sqrt()
+    inverse_depths = sizes.new_tensor(INVERSE_DEPTHS)
     return radius * (1 - inverse_depths).square().mean().sqrt()
 
 
 def _pixel_motion(
-    world_from_camera: Float[Tensor, "view 3 4"],
+    world_from_camera: Float[Tensor, "view 4 4"],
     intrinsics: Float[Tensor, "view 3 3"],
     points_camera: Float[Tensor, "view point 3"],
 ) -> Float[Tensor, "view point 2 6"]:
     """Derivative of the points' pixels by shift and turn of the camera in world axes."""
-    rotation = world_from_camera[:, :, :3]
+    rotation = world_from_camera[:, :3, :3]
     offsets = points_camera @ rotation.mT  # From the camera's centre, world axes.
     identity = torch.eye(3, dtype=offsets.dtype).expand(*offsets.shape[:2], 3, 3)
     # A turn w moves a fixed point by -w x offset seen from the camera, which is offset x w.
@@ -131,25 +131,3 @@ def _pixel_motion(
     slopes = torch.stack([one, zero, -x / z, zero, one, -y / z], dim=-1).unflatten(-1, (2, 3))
     focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], dim=-1)
     return focal[:, None, :, None] / z[..., None, None] * (slopes @ in_camera)
-
-
-def distance_looked_at(world_from_camera: Float[Tensor, "view rows 4"]) -> Float[Tensor, ""]:
-    """Median distance of cameras to the point nearest to all their optical axes, scene units.
-
-    The cameras' spread where the axes meet nowhere; 1 where that too is nothing, as for one camera.
-
-    Args:
-        world_from_camera: OpenCV axes, 3x4 or 4x4.
-    """
-    centres, axes = world_from_camera[:, :3, 3].double(), world_from_camera[:, :3, 2].double()
-    identity = torch.eye(3, dtype=torch.float64)
-    across = identity - axes[:, :, None] * axes[:, None, :]
-    # Parallel axes meet nowhere: the small pull towards the centres keeps the point finite.
-    matrix = across.sum(0) + 1e-3 * len(centres) * identity
-    right = (across @ centres[..., None]).sum(0) + 1e-3 * len(centres) * centres.mean(0)[:, None]
-    target = torch.linalg.solve(matrix, right).squeeze(-1)
-    reach = (centres - target).norm(dim=-1).median()
-    spread = (centres - centres.mean(0)).norm(dim=-1).max()
-    largest = torch.maximum(reach, spread)
-    rounding = 1e-9 * (1 + centres.abs().max())
-    return torch.where(largest > rounding, largest, torch.ones_like(largest))

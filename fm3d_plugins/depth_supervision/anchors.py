@@ -17,8 +17,9 @@ from fm3d_plugins.depth_supervision.alignment import (
     fit,
 )
 from fm3d_plugins.depth_supervision.depth_maps import DepthMaps
-from fm3d_plugins.geometry.cameras import denormalize, distort, opencv_from_opengl
-from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.geometry.cameras import denormalize, distort
+from fm3d_plugins.geometry.poses import transform_points
+from fm3d_plugins.nerfstudio_cameras import lens_distortion, pinhole
 
 MIN_ANCHORS = 20
 """A photo with fewer visible points is aligned to what is rendered instead."""
@@ -72,18 +73,16 @@ def project_points(
     """Position in the photo and z-depth of the points that fall into it, hidden or not."""
     if int(camera.camera_type.flatten()[0]) != CameraType.PERSPECTIVE.value:
         return points.new_zeros(0, 2), points.new_zeros(0)
-    bottom = points.new_tensor([[0.0, 0.0, 0.0, 1.0]])
-    opengl = torch.cat([camera.camera_to_worlds.reshape(3, 4).to(points), bottom])
-    inside_camera = transform_points(invert(opencv_from_opengl(opengl)), points)
+    seen = pinhole(camera)
+    inside_camera = transform_points(seen.camera_from_world.to(points), points)
     inside_camera = inside_camera[inside_camera[:, 2] > 1e-3]
     normalized = inside_camera[:, :2] / inside_camera[:, 2:]
     # Far outside the photo the lens's polynomial may fold points back into it.
-    intrinsics = camera.get_intrinsics_matrices().reshape(3, 3).to(points)
+    intrinsics = seen.intrinsics.to(points)
     in_reach = _is_inside(denormalize(normalized, intrinsics), camera, margin=0.25)
     normalized, depth = normalized[in_reach], inside_camera[in_reach, 2]
-    if camera.distortion_params is not None:
-        normalized = distort(normalized, camera.distortion_params.reshape(6).to(points))
-    position = denormalize(normalized, intrinsics)
+    distorted = distort(normalized, lens_distortion(camera).reshape(6).to(points))
+    position = denormalize(distorted, intrinsics)
     inside = _is_inside(position, camera, margin=0.0)
     return position[inside], depth[inside]
 

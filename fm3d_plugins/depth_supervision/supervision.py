@@ -23,6 +23,7 @@ from fm3d_plugins.depth_supervision.depth_maps import DEPTH_FILES, DepthFiles, D
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.geometry.cameras import denormalize, distort, normalize
 from fm3d_plugins.geometry.rays import pixel_centers
+from fm3d_plugins.nerfstudio_cameras import image_sizes, lens_distortion, world_from_cameras
 
 MEMORY_RAYS = 1024
 """Rays per photo by which a scale and a shift are found. Where a batch holds fewer, those of
@@ -158,7 +159,7 @@ class DepthSupervision(torch.nn.Module):
                 "Depth supervision got equirectangular photos. Expected lenses with an optical "
                 "axis, along which depth is measured. Leave out --pipeline.model.depth.weight."
             )
-        sizes = torch.cat([cameras.width, cameras.height], dim=-1).long()
+        sizes = image_sizes(cameras).long()
         self.maps = DepthMaps(files, sizes, device, use_confidence=self.config.use_confidence)
         self._cameras = cameras.to(device)
         self._targets.clear()
@@ -327,9 +328,8 @@ def positions_in_photo(
         )
     intrinsics = camera.get_intrinsics_matrices().reshape(3, 3)
     normalized = normalize(pixels, intrinsics)
-    if given.distortion_params is not None:
-        normalized = distort(normalized, given.distortion_params.reshape(6).to(normalized))
-    return denormalize(normalized, given.get_intrinsics_matrices().reshape(3, 3).to(normalized))
+    distorted = distort(normalized, lens_distortion(given).reshape(6).to(normalized))
+    return denormalize(distorted, given.get_intrinsics_matrices().reshape(3, 3).to(normalized))
 
 
 def axis_cosines(
@@ -346,7 +346,7 @@ def axis_cosines(
         cameras: The training cameras as given.
         optimizer: Turns them.
     """
-    axis = -cameras.camera_to_worlds.to(directions)[photo, :, 2]
+    axis = world_from_cameras(cameras).to(directions)[photo, :3, 2]
     if optimizer.is_on:
         axis = (optimizer(photo)[..., :3].to(axis) @ axis[..., None]).squeeze(-1)
     return (directions * axis).sum(-1)

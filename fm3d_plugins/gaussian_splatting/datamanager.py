@@ -16,8 +16,8 @@ from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS
 from fm3d_plugins.depth_supervision.depth_maps import DEPTH_FILES, DepthFiles
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
-from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
+from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 from fm3d_plugins.photo_datamanager import scaled_dataset, training_scale
 
 
@@ -87,14 +87,12 @@ class GaussianSplattingDataManager(FullImageDatamanager[InputDataset]):
         # Outside training a checkpoint replaces the points: any photo-free ones will do.
         colors = [entry["image"] for entry in self.cached_train] if is_training else None
         cameras = self.train_dataset.cameras
-        opengl = cameras.camera_to_worlds.cpu()
-        bottom = opengl.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(opengl), 1, 4)
         images = [
             colors[i][..., :3].cpu() if colors else torch.full((int(h), int(w), 3), 127)
             for i, (h, w) in enumerate(zip(cameras.height, cameras.width, strict=True))
         ]
         points, rgb = random_points_in_view(
-            opencv_from_opengl(torch.cat([opengl, bottom], dim=1)),
+            world_from_cameras(cameras).cpu(),
             cameras.get_intrinsics_matrices().cpu(),
             [image.float() / (255 if image.dtype == torch.uint8 else 1) for image in images],
             count,

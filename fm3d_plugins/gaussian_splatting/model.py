@@ -35,10 +35,9 @@ from fm3d_plugins.gaussian_splatting.density_control import (
 )
 from fm3d_plugins.gaussian_splatting.recipe import Recipe, recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
-from fm3d_plugins.geometry.cameras import opencv_from_opengl
-from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
+from fm3d_plugins.nerfstudio_cameras import pinhole
 from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
@@ -243,8 +242,11 @@ class GaussianSplattingModel(SplatfactoModel):
         background = self._get_background_color()
         if gaussians is None:
             return _empty_view(int(camera.width.item()), int(camera.height.item()), background)
-        camera_from_world, intrinsics, width, height = pinhole(
-            camera, self.camera_optimizer, self._get_downscale_factor()
+        seen = pinhole(
+            camera,
+            camera_to_world=self.camera_optimizer.apply_to_camera(camera),
+            focal_factor=self.camera_optimizer.focal_factor(camera),
+            downscale=self._get_downscale_factor(),
         )
         degree = self._active_sh_degree()
         view = rasterize(
@@ -253,10 +255,10 @@ class GaussianSplattingModel(SplatfactoModel):
             gaussians["scales"].exp(),
             gaussians["opacities"].sigmoid().squeeze(-1),
             _sh_coefficients(gaussians, degree),
-            camera_from_world,
-            intrinsics,
-            width=width,
-            height=height,
+            seen.camera_from_world,
+            seen.intrinsics,
+            width=seen.width,
+            height=seen.height,
             sh_degree=degree,
             background=background,
             antialiased=self.config.rasterize_mode == "antialiased",
@@ -270,7 +272,7 @@ class GaussianSplattingModel(SplatfactoModel):
             "rgb": view.rgb.clamp(0.0, 1.0),
             "depth": depth,
             "accumulation": view.alpha,
-            "background": background if self.training else background.expand(height, width, 3),
+            "background": background if self.training else background.expand_as(view.rgb),
         }
 
     def _active_gaussians(self) -> dict[str, Tensor] | None:
@@ -370,19 +372,3 @@ def _sh_coefficients(gaussians: dict[str, Tensor], degree: int) -> Float[Tensor,
     if degree == 0:
         return constant
     return torch.cat([constant, gaussians["features_rest"][:, : (degree + 1) ** 2 - 1]], dim=1)
-
-
-def pinhole(
-    camera: Cameras, optimizer: CameraOptimizer, downscale: int
-) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"], int, int]:
-    """camera_from_world (OpenCV), intrinsics, width and height at 1/downscale of the resolution."""
-    opengl = optimizer.apply_to_camera(camera).reshape(3, 4)
-    bottom = opengl.new_tensor([[0.0, 0.0, 0.0, 1.0]])
-    camera_from_world = invert(opencv_from_opengl(torch.cat([opengl, bottom])))
-    intrinsics = camera.get_intrinsics_matrices().reshape(3, 3).to(opengl) / downscale
-    focal = optimizer.focal_factor(camera)
-    scale = torch.ones_like(intrinsics)
-    scale[0, 0] = scale[1, 1] = focal
-    intrinsics[2, 2] = 1.0
-    width, height = int(camera.width.item()), int(camera.height.item())
-    return camera_from_world, intrinsics * scale, width // downscale, height // downscale

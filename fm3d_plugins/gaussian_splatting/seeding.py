@@ -6,6 +6,7 @@ from nerfstudio.models.splatfacto import RGB2SH
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
+from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.neighbours import mean_neighbour_distance
 from fm3d_plugins.geometry.rays import camera_rays
 
@@ -37,28 +38,6 @@ def gaussians_at(
     )
 
 
-def point_looked_at(world_from_camera: Float[Tensor, "view 4 4"]) -> Float[Tensor, "3"]:
-    """The point nearest to all optical axes, by regularised least squares. OpenCV cameras.
-
-    Parallel axes meet nowhere: the small pull towards the cameras' centre keeps it finite.
-    """
-    centres, axes = world_from_camera[:, :3, 3].double(), world_from_camera[:, :3, 2].double()
-    identity = torch.eye(3, dtype=torch.float64, device=centres.device)
-    across = identity - axes[:, :, None] * axes[:, None, :]
-    matrix = across.sum(0) + 1e-3 * len(centres) * identity
-    right = (across @ centres[..., None]).sum(0) + 1e-3 * len(centres) * centres.mean(0)[:, None]
-    return torch.linalg.solve(matrix, right).squeeze(-1).to(world_from_camera)
-
-
-def _distance_looked_at(world_from_camera: Float[Tensor, "view 4 4"]) -> Float[Tensor, ""]:
-    """Median distance to the point looked at; where axes meet nowhere, the cameras' spread."""
-    centres = world_from_camera[:, :3, 3]
-    reach = (centres - point_looked_at(world_from_camera)).norm(dim=-1).median()
-    spread = (centres - centres.mean(0)).norm(dim=-1).max()
-    largest = torch.maximum(reach, spread)
-    return torch.where(largest > 0, largest, torch.ones_like(largest))
-
-
 def random_points_in_view(
     world_from_camera: Float[Tensor, "view 4 4"],
     intrinsics: Float[Tensor, "view 3 3"],
@@ -74,7 +53,7 @@ def random_points_in_view(
     Returns:
         Points, and colours in [0, 1].
     """
-    reach = _distance_looked_at(world_from_camera)
+    reach = distance_looked_at(world_from_camera)
     views = torch.randint(len(images), (count,), generator=generator)
     uniform = torch.rand(count, 3, generator=generator)
     points, colors = world_from_camera.new_zeros(count, 3), world_from_camera.new_zeros(count, 3)

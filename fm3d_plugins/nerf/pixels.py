@@ -12,6 +12,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
+from fm3d_plugins.nerfstudio_cameras import calibrations
 from fm3d_plugins.progress import track
 
 CENTRAL_CAMERAS = {
@@ -151,11 +152,7 @@ def _with_channels(
 
 
 def _distinct_lenses(cameras: Cameras) -> _Lens:
-    columns = [cameras.fx, cameras.fy, cameras.cx, cameras.cy]
-    columns += [cameras.width, cameras.height, cameras.camera_type]
-    if cameras.distortion_params is not None:
-        columns.append(cameras.distortion_params)
-    table = torch.cat([column.reshape(len(cameras), -1).double() for column in columns], dim=1)
+    table = torch.cat([calibrations(cameras), cameras.camera_type.double().cpu()], dim=1)
     _, lens_of_photo = torch.unique(table, dim=0, return_inverse=True)
     count = int(lens_of_photo.max()) + 1
     rows = torch.stack([(lens_of_photo == lens).nonzero()[0, 0] for lens in range(count)])

@@ -25,7 +25,7 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizer,
     CameraOptimizerConfig,
 )
-from fm3d_plugins.geometry.cameras import opencv_from_opengl
+from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 
 POSE_PIXELS = 4096
 """Pixels of a photo by which the pose of a held-out camera is found."""
@@ -200,8 +200,8 @@ def nearest_in_view(points: Float[Tensor, "point 3"], cameras: Cameras) -> float
         points: World frame; at most about 20 000 of them are looked at.
     """
     points = points[:: max(1, len(points) // 20_000)]
-    world_from_camera = opencv_from_opengl(cameras.camera_to_worlds)
-    rotation, centre = world_from_camera[:, :, :3], world_from_camera[:, :, 3]
+    world_from_camera = world_from_cameras(cameras)
+    rotation, centre = world_from_camera[:, :3, :3], world_from_camera[:, :3, 3]
     offsets = points - centre[:, None]
     x, y, z = (offsets @ rotation).unbind(-1)
     column = cameras.fx * x / z + cameras.cx

@@ -8,15 +8,14 @@ import torch
 
 from fm3d_plugins.camera_optimization.held_out_poses import (
     TestPoseProtocol,
-    homogeneous,
     place_held_out,
     refine,
     training_cameras,
 )
-from fm3d_plugins.camera_optimization.pixel_units import distance_looked_at
 from fm3d_plugins.geometry.alignment import Similarity
-from fm3d_plugins.geometry.cameras import opencv_from_opengl
+from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.poses import rotation_angle_degrees, so3_exp
+from fm3d_plugins.nerfstudio_cameras import world_from_cameras, world_from_opengl
 
 
 class PointModel(torch.nn.Module):
@@ -28,8 +27,8 @@ class PointModel(torch.nn.Module):
         self.calls = 0
 
     def pixels(self, camera):
-        pose = opencv_from_opengl(camera.camera_to_worlds)[0]
-        x, y, z = ((self.points.to(pose) - pose[:, 3]) @ pose[:, :3]).unbind(-1)
+        pose = world_from_cameras(camera)[0]
+        x, y, z = ((self.points.to(pose) - pose[:3, 3]) @ pose[:3, :3]).unbind(-1)
         return torch.stack([camera.fx[0] * x / z, camera.fy[0] * y / z], dim=-1)
 
     def render_loss(self, camera, batch):
@@ -64,10 +63,9 @@ def test_training_cameras_are_the_optimisers_cameras(ring, make_optimizer, distu
     for i in range(5):
         camera = cameras[i : i + 1]
         camera.metadata = {"cam_idx": i}
-        expected = opencv_from_opengl(optimizer.apply_to_camera(camera).detach().double())
-        torch.testing.assert_close(trained.optimised[i : i + 1, :3], expected, atol=1e-6, rtol=0)
-    given = opencv_from_opengl(cameras.camera_to_worlds.double())
-    assert torch.equal(trained.initial[:, :3], given)
+        expected = world_from_opengl(optimizer.apply_to_camera(camera).detach().double())
+        torch.testing.assert_close(trained.optimised[i : i + 1], expected, atol=1e-6, rtol=0)
+    assert torch.equal(trained.initial, world_from_cameras(cameras).double())
 
 
 def test_none_returns_the_given_views(ring, make_optimizer, disturb, points):
@@ -86,7 +84,7 @@ def test_sim3_moves_held_out_cameras_as_the_training_cameras_moved(ring, make_op
         so3_exp(torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64)),
         torch.tensor([0.5, 1.0, -2.0], dtype=torch.float64),
     )
-    given = homogeneous(opencv_from_opengl(cameras.camera_to_worlds).double())
+    given = world_from_cameras(cameras).double()
     moved = similarity.apply_to_pose(given)
     model = PointModel(make_optimizer(cameras[:6]), points)
     views = [(cameras[i : i + 1], {}) for i in range(6, 9)]
@@ -95,8 +93,8 @@ def test_sim3_moves_held_out_cameras_as_the_training_cameras_moved(ring, make_op
     trained = replace(trained, optimised=moved[:6])
     placed = place_held_out(model, views, TestPoseProtocol("sim3"), trained, factors)
     for i, (camera, _) in enumerate(placed):
-        pose = opencv_from_opengl(camera.camera_to_worlds).double()
-        torch.testing.assert_close(pose, moved[6 + i : 7 + i, :3], atol=1e-5, rtol=0)
+        pose = world_from_cameras(camera).double()
+        torch.testing.assert_close(pose, moved[6 + i : 7 + i], atol=1e-5, rtol=0)
         assert float(camera.fx) == pytest.approx(40.0 * float(factors[i]))
         assert float(camera.fy) == pytest.approx(44.0 * float(factors[i]))
     assert torch.equal(
@@ -113,7 +111,7 @@ def test_photometric_steps_find_the_pose_of_the_photo(ring, make_optimizer, poin
     wrong.camera_to_worlds[0, :, 3] += tangent[:3]
     batch = {"pixels": model.pixels(true)}
     before = float(model.eval().render_loss(wrong, batch))
-    reach = distance_looked_at(opencv_from_opengl(cameras.camera_to_worlds))
+    reach = distance_looked_at(world_from_cameras(cameras))
     found = refine(model, wrong, batch, 100, reach)
     assert float(model.render_loss(found, batch)) < 1e-3 * before
     error = rotation_angle_degrees(
@@ -141,7 +139,7 @@ def test_the_scene_is_frozen_while_a_pose_is_found(ring, make_optimizer, points,
     cameras = ring()
     model = PointModel(make_optimizer(cameras), points).train(is_training)
     batch = {"pixels": model.pixels(cameras[1:2])}
-    reach = distance_looked_at(opencv_from_opengl(cameras.camera_to_worlds))
+    reach = distance_looked_at(world_from_cameras(cameras))
     refine(model, cameras[1:2], batch, 2, reach)
     assert model.training == is_training
     assert model.calls == 2

@@ -8,16 +8,17 @@ from fm3d_plugins.camera_optimization.pixel_units import (
     GRID,
     INVERSE_DEPTHS,
     align_in_pixels,
-    distance_looked_at,
     unit_motions,
 )
 from fm3d_plugins.geometry.alignment import Similarity, align_cameras
-from fm3d_plugins.geometry.cameras import opencv_from_opengl, project, unproject
+from fm3d_plugins.geometry.cameras import project, unproject
+from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.poses import rotation_angle_degrees, so3_exp
+from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 
 
 def arguments(cameras):
-    poses = opencv_from_opengl(cameras.camera_to_worlds)
+    poses = world_from_cameras(cameras)
     sizes = torch.cat([cameras.width, cameras.height], dim=-1)
     return poses, cameras.get_intrinsics_matrices(), sizes, distance_looked_at(poses)
 
@@ -28,11 +29,11 @@ def sampled_points(pose, intrinsics, size, reach):
     pixels = (grid * size).repeat(len(INVERSE_DEPTHS), 1)
     depth = reach / torch.tensor(INVERSE_DEPTHS).double().repeat_interleave(len(grid))
     in_camera = unproject(pixels, depth, intrinsics)
-    return in_camera @ pose[:, :3].T + pose[:, 3], pixels
+    return in_camera @ pose[:3, :3].T + pose[:3, 3], pixels
 
 
 def pixels_after(points, pose, intrinsics, tangent):
-    rotation, centre = so3_exp(tangent[3:]) @ pose[:, :3], pose[:, 3] + tangent[:3]
+    rotation, centre = so3_exp(tangent[3:]) @ pose[:3, :3], pose[:3, 3] + tangent[:3]
     return project((points - centre) @ rotation, intrinsics)
 
 
@@ -72,24 +73,12 @@ def test_shifts_grow_with_the_scene_and_turns_do_not(ring, scale):
     torch.testing.assert_close(effects[0], effects[1], rtol=1e-3, atol=1e-1)
 
 
-def test_distance_looked_at_is_that_of_the_point_where_the_axes_meet(ring):
-    """The ring looks at the origin; the pull towards the centres moves the point a little."""
-    poses = opencv_from_opengl(ring(8).camera_to_worlds)
-    expected = poses[:, :, 3].norm(dim=-1).double().median()
-    torch.testing.assert_close(distance_looked_at(poses), expected, rtol=0.01, atol=0)
-
-
 def test_one_camera_and_parallel_cameras_have_finite_units(ring):
     alone = ring(1)
     assert unit_motions(*arguments(alone)).isfinite().all()
     parallel = ring(3)
     parallel.camera_to_worlds[:, :, :3] = parallel.camera_to_worlds[:1, :, :3]
     assert unit_motions(*arguments(parallel)).isfinite().all()
-
-
-def homogeneous(poses):
-    bottom = poses.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(poses), 1, 4)
-    return torch.cat([poses, bottom], dim=1)
 
 
 SIMILARITY = Similarity(
@@ -101,10 +90,10 @@ SIMILARITY = Similarity(
 
 def test_alignment_finds_the_similarity_that_moved_all_cameras(ring):
     poses, intrinsics, sizes, _ = arguments(ring(7))
-    source = homogeneous(poses.double())
+    source = poses.double()
     target = SIMILARITY.apply_to_pose(source)
     reach = distance_looked_at(target)
-    motions = unit_motions(target[:, :3], intrinsics.double(), sizes, reach)
+    motions = unit_motions(target, intrinsics.double(), sizes, reach)
     found = align_in_pixels(source, target, motions)
     torch.testing.assert_close(found.matrix(), SIMILARITY.matrix(), atol=1e-9, rtol=0)
 
@@ -113,11 +102,9 @@ def test_alignment_in_pixels_is_not_led_astray_by_what_pictures_hardly_show(ring
     """Errors of three units along the motion that shows least: a fit of centres turns with them,
     a fit in pixels is nearer to the truth. Means over ten draws."""
     poses, intrinsics, sizes, _ = arguments(ring(12))
-    source = homogeneous(poses.double())
+    source = poses.double()
     target = SIMILARITY.apply_to_pose(source)
-    motions = unit_motions(
-        target[:, :3], intrinsics.double(), sizes, distance_looked_at(target)
-    ).double()
+    motions = unit_motions(target, intrinsics.double(), sizes, distance_looked_at(target)).double()
     weakest = torch.linalg.eigh(motions)[1][:, :, -1]
     generator = torch.Generator().manual_seed(0)
     errors = {"pixels": 0.0, "centres": 0.0}

@@ -5,9 +5,9 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 
 from fm3d_plugins.camera_optimization.camera_optimizer import CameraOptimizerConfig
-from fm3d_plugins.gaussian_splatting.model import pinhole
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import rasterize
+from fm3d_plugins.nerfstudio_cameras import pinhole
 
 WIDTH, HEIGHT, COUNT = 24, 20, 15
 
@@ -51,13 +51,17 @@ def optimizer_for(cameras, mode):
 def loss_of(optimizer, cameras, gaussians, target, backend):
     camera = cameras[1:2]
     camera.metadata = {"cam_idx": 1}
-    camera_from_world, intrinsics, width, height = pinhole(camera, optimizer, 1)
+    seen = pinhole(
+        camera,
+        camera_to_world=optimizer.apply_to_camera(camera),
+        focal_factor=optimizer.focal_factor(camera),
+    )
     view = rasterize(
         **gaussians,
-        camera_from_world=camera_from_world,
-        intrinsics=intrinsics,
-        width=width,
-        height=height,
+        camera_from_world=seen.camera_from_world,
+        intrinsics=seen.intrinsics,
+        width=seen.width,
+        height=seen.height,
         sh_degree=1,
         backend=backend,
     )

@@ -2,10 +2,7 @@
 
 import torch
 
-from fm3d_plugins.gaussian_splatting.seeding import (
-    point_looked_at,
-    random_points_in_view,
-)
+from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, transform_points
 
@@ -20,21 +17,6 @@ def looking_at_origin(positions):
     poses[:, :3, :3] = torch.stack([right, down, forward], dim=-1)
     poses[:, :3, 3] = positions
     return poses
-
-
-def test_axes_through_a_point_find_it():
-    poses = looking_at_origin(torch.tensor([[3.0, 0, 1], [0, 4, 1], [-2, 1, 2]]))
-    poses[:, :3, 3] += torch.tensor([5.0, 6.0, 7.0])
-    # The pull towards the cameras' mean is a thousandth.
-    torch.testing.assert_close(
-        point_looked_at(poses), torch.tensor([5.0, 6.0, 7.0]), atol=0.02, rtol=0
-    )
-
-
-def test_parallel_axes_give_a_finite_point():
-    poses = torch.eye(4).repeat(3, 1, 1)
-    poses[:, 0, 3] = torch.tensor([0.0, 1.0, 2.0])
-    assert point_looked_at(poses).isfinite().all()
 
 
 def test_random_points_are_seen_and_have_the_colour_of_their_pixel():

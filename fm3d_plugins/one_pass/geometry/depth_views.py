@@ -11,7 +11,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fm3d_plugins.depth_supervision.depth_maps import DepthFiles, read_map
-from fm3d_plugins.geometry.cameras import opencv_from_opengl
+from fm3d_plugins.geometry.cameras import resize_intrinsics
+from fm3d_plugins.nerfstudio_cameras import (
+    image_sizes,
+    lens_distortion,
+    world_from_cameras,
+)
 
 OPAQUE = 0.5
 """Alpha from which a pixel counts as part of the photo."""
@@ -84,19 +89,15 @@ class DepthViews:
         data = self._dataset.get_data(row)
         rgb = _resized(data["image"], depth.shape)
         is_used = _used_pixels(data, depth.shape)
-        camera = self._cameras[row]
-        shrink = depth.new_tensor([columns / float(camera.width), rows / float(camera.height), 1])
-        intrinsics = camera.get_intrinsics_matrices().float().cpu() * shrink[:, None]
-        bottom = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
-        opengl = torch.cat([camera.camera_to_worlds.float().cpu(), bottom])
-        distortion = camera.distortion_params
+        camera = self._cameras[row].to("cpu")
+        shrink = depth.new_tensor([columns, rows]) / image_sizes(camera)
         return DepthView(
             rgb=rgb[..., :3].contiguous(),
             depth=depth * is_used,
             confidence=confidence * is_used,
-            world_from_camera=opencv_from_opengl(opengl),
-            intrinsics=intrinsics,
-            distortion=depth.new_zeros(6) if distortion is None else distortion.float().cpu(),
+            world_from_camera=world_from_cameras(camera),
+            intrinsics=resize_intrinsics(camera.get_intrinsics_matrices(), shrink),
+            distortion=lens_distortion(camera),
         )
 
 

@@ -6,18 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
-from torch import Tensor
 
 from fm3d_plugins.camera_optimization.export import run_cameras
-from fm3d_plugins.camera_optimization.held_out_poses import homogeneous
 from fm3d_plugins.depth_supervision.depth_maps import read_map
-from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT, write_map
 from fm3d_plugins.io.ply import write_ply
 from fm3d_plugins.io.transforms import write_transforms
+from fm3d_plugins.nerfstudio_cameras import dataparser_frame
 from fm3d_plugins.one_pass.geometry.pipeline import GeometryPipeline
 from fm3d_plugins.scene import SceneGeometry
 
@@ -81,21 +78,13 @@ def _with_points(
             f"the surest has {float(model.splat_confidence.max()):.3f}. Ask for less with "
             "--min-confidence."
         )
+    frame = dataparser_frame(outputs.dataparser_transform, outputs.dataparser_scale)
     return replace(
         scene,
-        points=_original_points(model.splat_means.cpu()[is_sure], outputs),
+        points=frame.inverse().apply(model.splat_means.cpu()[is_sure].double()).float(),
         point_colors=model.splat_colors.cpu()[is_sure],
         point_confidence=model.splat_confidence.cpu()[is_sure].float(),
     )
-
-
-def _original_points(
-    points: Float[Tensor, "point 3"], outputs: DataparserOutputs
-) -> Float[Tensor, "point 3"]:
-    """Points before the dataparser turned, centred and scaled the scene."""
-    transform = homogeneous(outputs.dataparser_transform.double().cpu()[None])[0]
-    unscaled = points.double() / outputs.dataparser_scale
-    return transform_points(invert(transform), unscaled).float()
 
 
 def _write_maps(

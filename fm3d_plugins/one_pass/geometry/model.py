@@ -18,10 +18,9 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizer,
     CameraOptimizerConfig,
 )
-from fm3d_plugins.geometry.cameras import opencv_from_opengl
-from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import rasterize
+from fm3d_plugins.nerfstudio_cameras import pinhole
 from fm3d_plugins.one_pass.geometry.depth_views import DepthViews
 from fm3d_plugins.one_pass.geometry.point_splats import (
     PointSplats,
@@ -219,8 +218,7 @@ class GeometryModel(SplatfactoModel):
         if not len(rows):
             nothing = background.new_zeros(height, width, 1)
             return background.expand(height, width, 3), nothing, nothing
-        opengl = camera.camera_to_worlds.reshape(3, 4)
-        bottom = opengl.new_tensor([[0.0, 0.0, 0.0, 1.0]])
+        seen = pinhole(camera)
         means, scales = self.splat_means[rows], self.splat_scales[rows]
         view = rasterize(
             means,
@@ -228,8 +226,8 @@ class GeometryModel(SplatfactoModel):
             scales[:, None].repeat(1, 3),
             torch.full_like(scales, OPACITY),
             RGB2SH(colors)[:, None],
-            invert(opencv_from_opengl(torch.cat([opengl, bottom]))),
-            camera.get_intrinsics_matrices().reshape(3, 3).to(means),
+            seen.camera_from_world,
+            seen.intrinsics,
             width=width,
             height=height,
             sh_degree=0,
