@@ -1,6 +1,8 @@
-"""Photos at a size that training can afford."""
+"""What every datamanager here does with photos: checked, scaled exactly, and as they were given."""
 
-from typing import Literal
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
@@ -9,6 +11,104 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
+from fm3d_plugins.io.depth_files import DepthFiles
+
+GIVEN_CAMERAS = "given_cameras"
+"""Key of a dataset's metadata under which the dataparser's cameras are handed over, at the size of
+the photos that the dataset gives out, lens distortion included."""
+
+DEPTH_FILES = "depth_files"
+"""Key of a dataset's metadata under which a datamanager hands `DepthFiles` to the model."""
+
+CPU_IMAGE_SIZE = 640
+"""Long side in pixels that a CPU gets through in minutes."""
+
+
+@dataclass
+class PhotoOptions:
+    """Options of every datamanager of photos; a base of its config."""
+
+    max_image_size: int | None = None
+    """Long side in pixels above which photos are scaled down; 0: never. None: 640 on a CPU, never
+    on CUDA."""
+
+
+class PhotoDatasets:
+    """Stands before a datamanager of nerfstudio's among the bases of one of this package's.
+
+    What is wrong with the input ends the program with one message. Datasets hold under
+    `GIVEN_CAMERAS` the cameras as they were given, and under `DEPTH_FILES` what the dataparser says
+    about depth.
+    """
+
+    config: Any
+    device: torch.device | str
+    dataparser: Any
+    test_split: str
+    train_dataparser_outputs: DataparserOutputs
+
+    def __init__(self, config: Any, **kwargs: Any) -> None:
+        """Args:
+        config: With `PhotoOptions`.
+        kwargs: As nerfstudio's pipeline passes them.
+        """
+        data = config.data if config.data is not None else config.dataparser.data
+        with checked_parsing(config.dataparser, data):
+            super().__init__(config, **kwargs)  # pyright: ignore[reportCallIssue] (a mixin)
+        if self.is_on_cpu and getattr(config, "cache_images", None) == "cpu":
+            # Above 500 photos nerfstudio says so; it pins memory and needs a CUDA driver.
+            config.cache_images = "gpu"
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether the photos are for a CPU."""
+        return torch.device(self.device).type == "cpu"
+
+    def create_train_dataset(self) -> InputDataset:
+        """Called by nerfstudio's datamanager."""
+        return self._dataset(self.train_dataparser_outputs)
+
+    def create_eval_dataset(self) -> InputDataset:
+        """Called by nerfstudio's datamanager."""
+        return self._dataset(self.dataparser.get_dataparser_outputs(split=self.test_split))
+
+    def _dataset(self, outputs: DataparserOutputs) -> InputDataset:
+        check_dataparser_outputs(outputs)
+        limit = self.config.max_image_size
+        if limit is None and self.is_on_cpu:
+            limit = CPU_IMAGE_SIZE
+        scale = training_scale(
+            self.train_dataparser_outputs.cameras,
+            limit,
+            self.config.camera_res_scale_factor,
+            # Once, not again for held-out photos.
+            is_said=getattr(self, "train_dataset", None) is None,
+        )
+        dataset = scaled_dataset(outputs, scale)
+        # `ns-export cameras` (nerfstudio 1.1.5) asks for a dictionary that not all parsers make.
+        dataset.cameras.metadata = dataset.cameras.metadata or {}
+        # A copy: where photos are loaded and their distortion is undone, intrinsics change.
+        dataset.metadata[GIVEN_CAMERAS] = deepcopy(dataset.cameras)
+        dataset.metadata[DEPTH_FILES] = depth_files_of(outputs)
+        return dataset
+
+
+def depth_files_of(outputs: DataparserOutputs) -> DepthFiles:
+    """What a dataparser says about depth; whatever is absent is empty.
+
+    Reads the metadata `depth_filenames`, `depth_unit_scale_factor` and
+    `depth_confidence_filenames`.
+    """
+    metadata = outputs.metadata
+    return DepthFiles(
+        photos=outputs.image_filenames,
+        depths=metadata.get("depth_filenames") or (),
+        confidences=metadata.get("depth_confidence_filenames") or (),
+        scale=float(metadata.get("depth_unit_scale_factor") or 1.0)
+        * float(outputs.dataparser_scale),
+    )
 
 
 def scaled_dataset(outputs: DataparserOutputs, scale: float) -> InputDataset:

@@ -18,10 +18,7 @@ from fm3d_plugins.camera_optimization.pixel_units import (
 from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.poses import se3_exp, so3_exp
 from fm3d_plugins.nerfstudio_cameras import calibrations, image_sizes, world_from_cameras
-
-GIVEN_CAMERAS = "given_cameras"
-"""Key of a dataset's metadata under which a datamanager hands over the dataparser's cameras, at
-the size of the photos that it gives out, lens distortion included."""
+from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS
 
 CAMERA_CONFIDENCE = "camera_confidence"
 """Key of the dataparser's metadata: [V], how sure each training camera is; 1 where absent."""

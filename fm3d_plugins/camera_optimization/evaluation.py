@@ -9,7 +9,6 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS
 from fm3d_plugins.camera_optimization.held_out_poses import (
     HeldOutView,
     TestPoseProtocol,
@@ -17,6 +16,7 @@ from fm3d_plugins.camera_optimization.held_out_poses import (
     training_cameras,
 )
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
+from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS
 from fm3d_plugins.viewer import CameraFrusta
 
 PROTOCOL = "test_poses"

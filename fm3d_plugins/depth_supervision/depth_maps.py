@@ -1,77 +1,19 @@
-"""Depth and confidence maps of the training photos: their files, and values at pixels."""
+"""Depth and confidence maps of the training photos, looked up at pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from torch import Tensor
 
+from fm3d_plugins.io.depth_files import DepthFiles, read_map
 from fm3d_plugins.progress import track
-
-DEPTH_FILES = "depth_files"
-"""Key of a dataset's metadata under which a datamanager hands `DepthFiles` to the model."""
 
 LARGEST_STRETCH = 1.15
 """A map's aspect ratio may differ from its photo's by this factor: networks round sizes to whole
 patches, but a map that lies on its side is a mistake."""
-
-
-@dataclass(frozen=True)
-class DepthFiles:
-    """What a dataparser says about depth, photo by photo."""
-
-    photos: Sequence[Path]
-    depths: Sequence[Path]
-    """Maps of z-depth as 16- or 32-bit images or .npy, in nerfstudio's convention."""
-    confidences: Sequence[Path]
-    """Maps of any positive scale (.npy or images); empty: every depth is as sure as any other."""
-    scale: float
-    """Scene units per unit of the files."""
-
-    @staticmethod
-    def of(outputs: DataparserOutputs) -> "DepthFiles":
-        """Read the metadata `depth_filenames`, `depth_unit_scale_factor` and
-        `depth_confidence_filenames`; whatever is absent is empty."""
-        metadata = outputs.metadata
-        unit = metadata.get("depth_unit_scale_factor") or 1.0
-        return DepthFiles(
-            photos=outputs.image_filenames,
-            depths=metadata.get("depth_filenames") or (),
-            confidences=metadata.get("depth_confidence_filenames") or (),
-            scale=float(unit) * float(outputs.dataparser_scale),
-        )
-
-    def check(self) -> None:
-        """Refuse lists that cannot belong to the photos.
-
-        Raises:
-            ValueError: No depth maps, or not one map per photo.
-            FileNotFoundError: Files are absent.
-        """
-        if not self.depths:
-            raise ValueError(
-                f"Depth supervision is on, but the dataparser brings no depth maps for its "
-                f"{len(self.photos)} training photos. Expected one map per photo (nerfstudio-data: "
-                "`depth_file_path` in every frame of transforms.json). Add them, or leave out "
-                "--pipeline.model.depth.weight."
-            )
-        for what, files in (("depth", self.depths), ("confidence", self.confidences)):
-            if files and len(files) != len(self.photos):
-                raise ValueError(
-                    f"The dataparser brings {len(files)} {what} maps for {len(self.photos)} "
-                    "training photos. Expected one per photo. Correct the dataparser's list."
-                )
-            absent = [str(file) for file in files if not Path(file).is_file()]
-            if absent:
-                raise FileNotFoundError(
-                    f"{len(absent)} of {len(files)} {what} maps are absent (first: {absent[0]}). "
-                    "Put them there, or take them out of the scene's description."
-                )
 
 
 class DepthMaps:
@@ -183,43 +125,3 @@ def _nearest(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         for old, new in zip(values.shape, shape, strict=True)
     )
     return values[rows[:, None], columns]
-
-
-def read_map(file: Path) -> Float[np.ndarray, "rows columns"]:
-    """One number per pixel, in single precision, of a .npy file or an image.
-
-    Raises:
-        ValueError: The file cannot be read, or holds something else.
-    """
-    values = _read_npy(file) if Path(file).suffix == ".npy" else _read_image(file)
-    squeezed = values.squeeze(-1) if values.ndim == 3 and values.shape[-1] == 1 else values
-    is_number = squeezed.dtype.kind in "fui"
-    if squeezed.ndim != 2 or not squeezed.size or not is_number:
-        raise ValueError(
-            f"{file} holds {values.dtype} values of shape {list(values.shape)}. Expected one "
-            "number per pixel, [height, width]. Write it anew."
-        )
-    return squeezed.astype(np.float32)
-
-
-def _read_npy(file: Path) -> np.ndarray:
-    try:
-        return np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(
-            f"{file} cannot be read: {error}. Expected an array of numbers as numpy.save writes "
-            "it. Write it anew."
-        ) from error
-
-
-def _read_image(file: Path) -> Any:
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return np.array(image)
-    except OSError as error:
-        raise ValueError(
-            f"{file} cannot be read: {error}. Expected a 16- or 32-bit image of one channel, or a "
-            ".npy file. Write it anew."
-        ) from error

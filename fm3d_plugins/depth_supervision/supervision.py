@@ -10,7 +10,7 @@ from nerfstudio.configs.base_config import InstantiateConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS, CameraOptimizer
+from fm3d_plugins.camera_optimization.camera_optimizer import CameraOptimizer
 from fm3d_plugins.depth_supervision.alignment import (
     Alignment,
     AlignmentMode,
@@ -19,11 +19,13 @@ from fm3d_plugins.depth_supervision.alignment import (
     relative_errors,
 )
 from fm3d_plugins.depth_supervision.anchors import align_to_points
-from fm3d_plugins.depth_supervision.depth_maps import DEPTH_FILES, DepthFiles, DepthMaps
+from fm3d_plugins.depth_supervision.depth_maps import DepthMaps
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.geometry.cameras import denormalize, distort, normalize
 from fm3d_plugins.geometry.rays import pixel_centers
+from fm3d_plugins.io.depth_files import DepthFiles
 from fm3d_plugins.nerfstudio_cameras import image_sizes, lens_distortion, world_from_cameras
+from fm3d_plugins.photo_datamanager import DEPTH_FILES, GIVEN_CAMERAS
 
 MEMORY_RAYS = 1024
 """Rays per photo by which a scale and a shift are found. Where a batch holds fewer, those of

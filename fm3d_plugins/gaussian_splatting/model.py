@@ -21,7 +21,6 @@ from torch.nn import Parameter
 from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     CAMERA_CONFIDENCE,
-    GIVEN_CAMERAS,
     CameraOptimizer,
     CameraOptimizerConfig,
 )
@@ -38,6 +37,7 @@ from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.nerfstudio_cameras import pinhole
+from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS
 from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)

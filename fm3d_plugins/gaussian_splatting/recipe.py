@@ -32,8 +32,6 @@ class Recipe:
     mcmc_noise: float
     mcmc_growth: float
     max_gaussians: int
-    max_image_size: int | None
-    """Long side in pixels above which photos are scaled down; None: never."""
     learning_rates: Mapping[str, tuple[float, float]]
     """First and last of each parameter; scene units of a scene scaled to a box from -1 to 1.
     `camera_opt` and `camera_focal` move in units of about one pixel."""
@@ -87,7 +85,6 @@ def recipe_for(device_type: str, steps: int | None) -> Recipe:
             mcmc_noise=5e5,
             mcmc_growth=0.05,
             max_gaussians=1_000_000,
-            max_image_size=None,
             learning_rates=CUDA_LEARNING_RATES,
         )
     total = steps or CPU_STEPS
@@ -106,6 +103,5 @@ def recipe_for(device_type: str, steps: int | None) -> Recipe:
         mcmc_noise=1e5,
         mcmc_growth=0.1,
         max_gaussians=60_000,
-        max_image_size=640,
         learning_rates=CPU_LEARNING_RATES,
     )

@@ -1,9 +1,10 @@
-"""Depth and confidence maps of a scene as one .npy file per photo, each over exactly its photo."""
+"""Depth and confidence maps as files, one per photo, each over exactly its photo."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,46 @@ class DepthMapFiles:
     """z-depth; 0 where it is unknown."""
     confidences: Mapping[str, Path]
     """In [0, 1]."""
+
+
+@dataclass(frozen=True)
+class DepthFiles:
+    """Depth maps of some photos, and how sure they are."""
+
+    photos: Sequence[Path]
+    depths: Sequence[Path]
+    """Maps of z-depth as 16- or 32-bit images or .npy, in nerfstudio's convention."""
+    confidences: Sequence[Path]
+    """Maps of any positive scale (.npy or images); empty: every depth is as sure as any other."""
+    scale: float
+    """Scene units per unit of the files."""
+
+    def check(self) -> None:
+        """Refuse lists that cannot belong to the photos.
+
+        Raises:
+            ValueError: No depth maps, or not one map per photo.
+            FileNotFoundError: Files are absent.
+        """
+        if not self.depths:
+            raise ValueError(
+                f"Depth supervision is on, but the dataparser brings no depth maps for its "
+                f"{len(self.photos)} training photos. Expected one map per photo (nerfstudio-data: "
+                "`depth_file_path` in every frame of transforms.json). Add them, or leave out "
+                "--pipeline.model.depth.weight."
+            )
+        for what, files in (("depth", self.depths), ("confidence", self.confidences)):
+            if files and len(files) != len(self.photos):
+                raise ValueError(
+                    f"The dataparser brings {len(files)} {what} maps for {len(self.photos)} "
+                    "training photos. Expected one per photo. Correct the dataparser's list."
+                )
+            absent = [str(file) for file in files if not Path(file).is_file()]
+            if absent:
+                raise FileNotFoundError(
+                    f"{len(absent)} of {len(files)} {what} maps are absent (first: {absent[0]}). "
+                    "Put them there, or take them out of the scene's description."
+                )
 
 
 def write_depth_maps(scene: SceneGeometry, folder: Path, *, unit: float = 1.0) -> DepthMapFiles:
@@ -64,6 +105,46 @@ def write_map(path: Path, values: Float[Tensor, "rows columns"]) -> None:
     values = values if values.dtype == torch.float16 else values.float()
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.save(file, values.detach().cpu().numpy())
+
+
+def read_map(file: Path) -> Float[np.ndarray, "rows columns"]:
+    """One number per pixel, in single precision, of a .npy file or an image.
+
+    Raises:
+        ValueError: The file cannot be read, or holds something else.
+    """
+    values = _read_npy(file) if Path(file).suffix == ".npy" else _read_image(file)
+    squeezed = values.squeeze(-1) if values.ndim == 3 and values.shape[-1] == 1 else values
+    is_number = squeezed.dtype.kind in "fui"
+    if squeezed.ndim != 2 or not squeezed.size or not is_number:
+        raise ValueError(
+            f"{file} holds {values.dtype} values of shape {list(values.shape)}. Expected one "
+            "number per pixel, [height, width]. Write it anew."
+        )
+    return squeezed.astype(np.float32)
+
+
+def _read_npy(file: Path) -> np.ndarray:
+    try:
+        return np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{file} cannot be read: {error}. Expected an array of numbers as numpy.save writes "
+            "it. Write it anew."
+        ) from error
+
+
+def _read_image(file: Path) -> Any:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return np.array(image)
+    except OSError as error:
+        raise ValueError(
+            f"{file} cannot be read: {error}. Expected a 16- or 32-bit image of one channel, or a "
+            ".npy file. Write it anew."
+        ) from error
 
 
 def depth_digest(scene: SceneGeometry) -> str:

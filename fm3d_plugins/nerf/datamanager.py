@@ -12,7 +12,6 @@ from nerfstudio.data.datamanagers.base_datamanager import (
     VanillaDataManager,
     VanillaDataManagerConfig,
 )
-from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 from nerfstudio.data.utils.dataloaders import (
@@ -21,22 +20,16 @@ from nerfstudio.data.utils.dataloaders import (
 )
 from nerfstudio.data.utils.nerfstudio_collate import nerfstudio_collate
 
-from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS
-from fm3d_plugins.depth_supervision.depth_maps import DEPTH_FILES, DepthFiles
 from fm3d_plugins.errors import one_line_errors
-from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
 from fm3d_plugins.nerf.pixels import PixelTable
-from fm3d_plugins.photo_datamanager import scaled_dataset, training_scale
-
-CPU_IMAGE_SIZE = 640
-"""Long side in pixels that a CPU gets through in minutes."""
+from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
 
 CPU_RAYS, CUDA_RAYS = 1024, 4096
 """Rays per step."""
 
 
 @dataclass
-class NerfDataManagerConfig(VanillaDataManagerConfig):
+class NerfDataManagerConfig(PhotoOptions, VanillaDataManagerConfig):
     """Options of the photos and of the rays drawn from them."""
 
     _target: type = field(default_factory=lambda: NerfDataManager)
@@ -45,9 +38,6 @@ class NerfDataManagerConfig(VanillaDataManagerConfig):
     get farther than larger ones, 4096 on CUDA."""
     eval_num_rays_per_batch: int = 1024
     """Rays of held-out photos per evaluation of the loss."""
-    max_image_size: int | None = None
-    """Long side in pixels above which photos are scaled down; 0: never. None: 640 on a CPU, never
-    on CUDA."""
     pixel_seed: int = 42
     """Which random pixels are drawn. The same seed draws the same pixels at the same step."""
 
@@ -68,7 +58,7 @@ class NerfDataManagerConfig(VanillaDataManagerConfig):
     )
 
 
-class NerfDataManager(VanillaDataManager[InputDataset]):
+class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
     """nerfstudio's ray datamanager with checked input and all pixels in one tensor.
 
     Pixels follow from `pixel_seed`, the step and the process, so a resumed run draws what an
@@ -78,43 +68,15 @@ class NerfDataManager(VanillaDataManager[InputDataset]):
     config: NerfDataManagerConfig
 
     def __init__(self, config: NerfDataManagerConfig, **kwargs) -> None:
-        data = config.data if config.data is not None else config.dataparser.data
-        with checked_parsing(config.dataparser, data):
-            super().__init__(config, **kwargs)
+        super().__init__(config, **kwargs)
         self._last_draw = (-1, 0)
-
-    def create_train_dataset(self) -> InputDataset:
-        dataset = self._dataset(self.train_dataparser_outputs)
-        dataset.metadata[GIVEN_CAMERAS] = dataset.cameras
-        dataset.metadata[DEPTH_FILES] = DepthFiles.of(self.train_dataparser_outputs)
-        return dataset
-
-    def create_eval_dataset(self) -> InputDataset:
-        return self._dataset(self.dataparser.get_dataparser_outputs(split=self.test_split))
-
-    def _dataset(self, outputs: DataparserOutputs) -> InputDataset:
-        check_dataparser_outputs(outputs)
-        limit = self.config.max_image_size
-        if limit is None and self._is_on_cpu():
-            limit = CPU_IMAGE_SIZE
-        scale = training_scale(
-            self.train_dataparser_outputs.cameras,
-            limit,
-            self.config.camera_res_scale_factor,
-            # Once, not again for held-out photos.
-            is_said=getattr(self, "train_dataset", None) is None,
-        )
-        return scaled_dataset(outputs, scale)
-
-    def _is_on_cpu(self) -> bool:
-        return torch.device(self.device).type == "cpu"
 
     def setup_train(self) -> None:
         """Read the training photos, unless this only serves to look at a trained scene."""
         # ns-export asks the sampler for its number of rays, and sets it.
         count = self.config.train_num_rays_per_batch
         if count is None:
-            count = CPU_RAYS if self._is_on_cpu() else CUDA_RAYS
+            count = CPU_RAYS if self.is_on_cpu else CUDA_RAYS
         self.train_pixel_sampler = self._get_pixel_sampler(self.train_dataset, count)
         if self.test_mode == "val":
             assert self.train_pixels.num_pixels

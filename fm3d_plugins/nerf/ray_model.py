@@ -21,11 +21,11 @@ from torch import Tensor
 from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     CAMERA_CONFIDENCE,
-    GIVEN_CAMERAS,
     CameraOptimizer,
     CameraOptimizerConfig,
 )
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
+from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS
 
 POSE_PIXELS = 4096
 """Pixels of a photo by which the pose of a held-out camera is found."""

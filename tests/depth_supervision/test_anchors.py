@@ -11,7 +11,8 @@ from fm3d_plugins.depth_supervision.anchors import (
     nearest_of_cell,
     project_points,
 )
-from fm3d_plugins.depth_supervision.depth_maps import DepthFiles, DepthMaps
+from fm3d_plugins.depth_supervision.depth_maps import DepthMaps
+from fm3d_plugins.io.depth_files import DepthFiles
 
 torch.set_num_threads(1)
 WIDTH, HEIGHT, FOCAL = 64, 48, 50.0

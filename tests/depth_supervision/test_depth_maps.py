@@ -10,7 +10,9 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.depth_dataset import DepthDataset
 from PIL import Image
 
-from fm3d_plugins.depth_supervision.depth_maps import DepthFiles, DepthMaps
+from fm3d_plugins.depth_supervision.depth_maps import DepthMaps
+from fm3d_plugins.io.depth_files import DepthFiles
+from fm3d_plugins.photo_datamanager import depth_files_of
 
 WIDTH, HEIGHT = 6, 4
 SIZES = torch.tensor([[WIDTH, HEIGHT]])
@@ -56,7 +58,7 @@ def test_scale_is_that_of_the_unit_and_of_the_dataparser():
         dataparser_scale=0.25,
         metadata={"depth_filenames": [Path("a.png")], "depth_unit_scale_factor": 0.001},
     )
-    assert DepthFiles.of(outputs) == DepthFiles([Path("a.jpg")], [Path("a.png")], (), 0.00025)
+    assert depth_files_of(outputs) == DepthFiles([Path("a.jpg")], [Path("a.png")], (), 0.00025)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".npy"])
@@ -79,7 +81,7 @@ def test_maps_are_read_as_nerfstudio_reads_them(tmp_path, suffix, size):
         metadata={"depth_filenames": [file], "depth_unit_scale_factor": 0.001},
     )
     expected = DepthDataset(outputs).get_data(0)["depth_image"].squeeze(-1)
-    found = read(DepthFiles.of(outputs))[0].reshape(HEIGHT, WIDTH)
+    found = read(depth_files_of(outputs))[0].reshape(HEIGHT, WIDTH)
     torch.testing.assert_close(found, expected)
 
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 
-from fm3d_plugins.camera_optimization.camera_optimizer import GIVEN_CAMERAS, CameraOptimizerConfig
+from fm3d_plugins.camera_optimization.camera_optimizer import CameraOptimizerConfig
 from fm3d_plugins.depth_supervision.alignment import Alignment
-from fm3d_plugins.depth_supervision.depth_maps import DEPTH_FILES, DepthFiles
 from fm3d_plugins.depth_supervision.supervision import (
     MEMORY_RAYS,
     DepthSupervision,
@@ -17,6 +16,8 @@ from fm3d_plugins.depth_supervision.supervision import (
     axis_cosines,
     positions_in_photo,
 )
+from fm3d_plugins.io.depth_files import DepthFiles
+from fm3d_plugins.photo_datamanager import DEPTH_FILES, GIVEN_CAMERAS
 
 torch.set_num_threads(1)
 WIDTH, HEIGHT, PHOTOS = 24, 16, 3

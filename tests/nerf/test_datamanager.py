@@ -6,7 +6,7 @@ import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
 
-from fm3d_plugins import photo_datamanager as scaled_photos
+from fm3d_plugins import photo_datamanager
 
 
 def manager_config(capture, rays=64):
@@ -76,7 +76,7 @@ def test_photos_are_not_read_where_nothing_is_trained(capture, monkeypatch):
 
 def test_large_photos_are_scaled_down_and_said_so_once(capture, monkeypatch):
     said = []
-    monkeypatch.setattr(scaled_photos.CONSOLE, "print", lambda text, **_: said.append(text))
+    monkeypatch.setattr(photo_datamanager.CONSOLE, "print", lambda text, **_: said.append(text))
     config = manager_config(capture)
     config.max_image_size = 48
     manager = config.setup(device="cpu", test_mode="val")

@@ -9,13 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.depth_supervision.depth_maps import read_map
 from fm3d_plugins.dust3r.localisation import QueryCamera, localise
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
 from fm3d_plugins.geometry.focal import weiszfeld_focal
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.rays import pixel_centers
-from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT
+from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT, read_map
 from fm3d_plugins.io.transforms import read_frame_files, read_transforms
 from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
 from fm3d_plugins.scene import SceneGeometry

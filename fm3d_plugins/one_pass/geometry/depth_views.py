@@ -10,8 +10,8 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fm3d_plugins.depth_supervision.depth_maps import DepthFiles, read_map
 from fm3d_plugins.geometry.cameras import resize_intrinsics
+from fm3d_plugins.io.depth_files import DepthFiles, read_map
 from fm3d_plugins.nerfstudio_cameras import (
     image_sizes,
     lens_distortion,

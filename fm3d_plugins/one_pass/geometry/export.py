@@ -9,9 +9,8 @@ import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
 from fm3d_plugins.camera_optimization.export import run_cameras
-from fm3d_plugins.depth_supervision.depth_maps import read_map
 from fm3d_plugins.io.colmap import write_colmap
-from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT, write_map
+from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT, read_map, write_map
 from fm3d_plugins.io.ply import write_ply
 from fm3d_plugins.io.transforms import write_transforms
 from fm3d_plugins.nerfstudio_cameras import dataparser_frame

@@ -9,9 +9,9 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.scene_box import SceneBox
 from PIL import Image
 
-from fm3d_plugins.depth_supervision.depth_maps import DepthFiles
 from fm3d_plugins.geometry.cameras import opencv_from_opengl
 from fm3d_plugins.one_pass.geometry.depth_views import DepthViews
+from fm3d_plugins.photo_datamanager import depth_files_of
 
 WIDTH, HEIGHT = 64, 48
 
@@ -48,7 +48,7 @@ def outputs(folder, *, mode="RGB", mask=None, confidence=True):
 
 def only_view(parsed):
     dataset = InputDataset(parsed)
-    (view,) = DepthViews(dataset, dataset.cameras, DepthFiles.of(parsed))
+    (view,) = DepthViews(dataset, dataset.cameras, depth_files_of(parsed))
     return view
 
 
