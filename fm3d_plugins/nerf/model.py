@@ -22,8 +22,8 @@ from fm3d_plugins.depth_supervision.supervision import (
 from fm3d_plugins.geometry.volume_rendering import expected_distance, median_distance
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
 from fm3d_plugins.kernels.radiance_field import Intervals, render_rays
-from fm3d_plugins.kernels.radiance_field.importance_grid import ImportanceGrid
 from fm3d_plugins.nerf.exposure import Exposure
+from fm3d_plugins.nerf.importance_grid import ImportanceGrid
 from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
 from fm3d_plugins.nerf.network import RadianceField
 from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig, composited

@@ -20,6 +20,10 @@ from fm3d_plugins.kernels.radiance_field.definitions import (
     Intervals,
     RenderedRays,
 )
+from fm3d_plugins.kernels.radiance_field.importance_reference import (
+    draw_intervals_torch,
+    move_cells_torch,
+)
 from fm3d_plugins.kernels.radiance_field.torch_reference import (
     contract_to_cube,
     density_torch,
@@ -35,6 +39,8 @@ __all__ = [
     "RenderedRays",
     "contract_to_cube",
     "density",
+    "draw_intervals",
+    "move_cells",
     "render_rays",
 ]
 
@@ -94,6 +100,59 @@ def density(
     return density_torch(parameters, layout, positions, "auto")
 
 
+def draw_intervals(
+    densities: Float[Tensor, "x y z"],
+    strata: Float[Tensor, " edge"],
+    origins: Float[Tensor, "ray 3"],
+    directions: Float[Tensor, "ray 3"],
+    num_samples: int,
+    jitter: Float[Tensor, " ray"],
+) -> Intervals:
+    """Cut rays into intervals, short where a grid over contracted space is dense.
+
+    Args:
+        densities: Per scene unit.
+        strata: Distances between which the grid is looked up once, scene units, ascending.
+        origins: World frame, scene units.
+        directions: Unit vectors, world frame.
+        jitter: In [0, 1): shifts a ray's inner cuts.
+    """
+    if _is_float32_on_cpu(origins) and (len(strata) - 1) % SAMPLES_STEP == 0:
+        from fm3d_plugins.kernels.radiance_field.importance_backend import draw_intervals_numba
+
+        return draw_intervals_numba(densities, strata, origins, directions, num_samples, jitter)
+    return draw_intervals_torch(densities, strata, origins, directions, num_samples, jitter)
+
+
+def move_cells(
+    grid: Float[Tensor, "x y z"],
+    sums: Float[Tensor, " cell"],
+    counts: Float[Tensor, " cell"],
+    origins: Float[Tensor, "ray 3"],
+    directions: Float[Tensor, "ray 3"],
+    middles: Float[Tensor, "ray sample"],
+    densities: Float[Tensor, "ray sample"],
+) -> None:
+    """Move a grid's cells, in place, towards the densities of the samples that lie in them.
+
+    Args:
+        sums: Zero before and after; room to work in.
+        counts: The same.
+        middles: Distances of the samples along their rays, scene units.
+    """
+    if _is_float32_on_cpu(origins) and middles.shape[1] % SAMPLES_STEP == 0:
+        from fm3d_plugins.kernels.radiance_field.importance_backend import move_cells_numba
+
+        move_cells_numba(grid, sums, counts, origins, directions, middles, densities)
+        return
+    positions = origins[:, None] + middles[..., None] * directions[:, None]
+    move_cells_torch(grid, sums, counts, positions.flatten(0, 1), densities.flatten())
+
+
+def _is_float32_on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+
 def _use_numba(
     parameters: FieldParameters, layout: HashGridLayout, num_samples: int, backend: FieldBackend
 ) -> bool:
@@ -101,7 +160,7 @@ def _use_numba(
         return False
     table = parameters.table
     sizes_suit = num_samples % SAMPLES_STEP == 0 and layout.num_features % SAMPLES_STEP == 0
-    suits = table.device.type == "cpu" and table.dtype == torch.float32 and sizes_suit
+    suits = _is_float32_on_cpu(table) and sizes_suit
     if backend == "numba" and not suits:
         raise ValueError(
             f"The numba backend got {table.dtype} parameters on {table.device}, {num_samples} "

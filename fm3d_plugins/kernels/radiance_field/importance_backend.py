@@ -1,11 +1,10 @@
-"""Drawing intervals on a CPU."""
+"""Drawing intervals, and remembering densities, on a CPU."""
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.kernels.radiance_field import importance_grid
 from fm3d_plugins.kernels.radiance_field.definitions import Intervals
 from fm3d_plugins.kernels.radiance_field.importance_kernels import (
     RAYS_PER_ITEM,
@@ -13,11 +12,15 @@ from fm3d_plugins.kernels.radiance_field.importance_kernels import (
     draw,
     move_cells,
 )
-from fm3d_plugins.kernels.simd import LANES
+from fm3d_plugins.kernels.radiance_field.importance_reference import (
+    MAX_DENSITY,
+    RATE,
+    UNIFORM_SHARE,
+)
 from fm3d_plugins.kernels.threads import run_kernel
 
 
-def draw_intervals(
+def draw_intervals_numba(
     densities: Float[Tensor, "x y z"],
     strata: Float[Tensor, " edge"],
     origins: Float[Tensor, "ray 3"],
@@ -25,12 +28,7 @@ def draw_intervals(
     num_samples: int,
     jitter: Float[Tensor, " ray"],
 ) -> Intervals:
-    """`draw_intervals_torch` for tensors on the CPU."""
-    num_strata = len(strata) - 1
-    if origins.dtype != torch.float32 or num_strata % LANES:
-        return importance_grid.draw_intervals_torch(
-            densities, strata, origins, directions, num_samples, jitter
-        )
+    """`draw_intervals_torch` for float32 tensors on the CPU and whole vectors of strata."""
     rays = torch.cat([origins, directions], dim=-1).numpy()
     middles = np.empty((len(rays), num_samples), np.float32)
     lengths = np.empty_like(middles)
@@ -42,7 +40,7 @@ def draw_intervals(
         strata.numpy(),
         places,
         densities.numpy(),
-        np.float32(importance_grid.UNIFORM_SHARE / num_strata),
+        np.float32(UNIFORM_SHARE / (len(strata) - 1)),
         jitter.contiguous().numpy(),
         middles,
         lengths,
@@ -50,7 +48,7 @@ def draw_intervals(
     return Intervals(torch.from_numpy(middles), torch.from_numpy(lengths))
 
 
-def remember_samples(
+def move_cells_numba(
     grid: Float[Tensor, "x y z"],
     sums: Float[Tensor, " cell"],
     counts: Float[Tensor, " cell"],
@@ -59,17 +57,17 @@ def remember_samples(
     middles: Float[Tensor, "ray sample"],
     densities: Float[Tensor, "ray sample"],
 ) -> None:
-    """`ImportanceGrid.remember` for float32 tensors on the CPU, whose samples are many."""
+    """`radiance_field.move_cells` for float32 tensors on the CPU and whole vectors of samples."""
     cells = np.empty(middles.shape, np.int64)
     count_samples(
         torch.cat([origins, directions], dim=-1).numpy(),
         middles.contiguous().numpy(),
         densities.contiguous().numpy(),
-        np.float32(importance_grid.MAX_DENSITY),
+        np.float32(MAX_DENSITY),
         len(grid),
         cells,
         sums.numpy(),
         counts.numpy(),
     )
-    rate = np.float32(importance_grid.RATE)
+    rate = np.float32(RATE)
     move_cells(grid.view(-1).numpy(), cells.ravel(), sums.numpy(), counts.numpy(), rate)

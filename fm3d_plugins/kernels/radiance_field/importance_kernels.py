@@ -1,4 +1,4 @@
-"""Drawing a ray's intervals from the importance grid; the definition is `draw_intervals_torch`."""
+"""Drawing intervals from a grid of densities; the definition is `importance_reference`."""
 
 import numpy as np
 

@@ -7,13 +7,13 @@ from torch.nn.functional import normalize
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
 from fm3d_plugins.kernels.radiance_field import FieldParameters, Intervals, contract_to_cube
 from fm3d_plugins.kernels.radiance_field.definitions import INITIAL_DENSITY
-from fm3d_plugins.kernels.radiance_field.importance_grid import (
+from fm3d_plugins.kernels.radiance_field.importance_reference import (
     MAX_DENSITY,
     RATE,
-    ImportanceGrid,
     draw_intervals_torch,
-    expand_from_cube,
+    move_cells_torch,
 )
+from fm3d_plugins.nerf.importance_grid import ImportanceGrid, expand_from_cube
 
 
 @pytest.fixture(autouse=True)
@@ -101,10 +101,13 @@ def test_remembering_by_kernel_and_by_torch_is_the_same():
     by_kernel, by_torch = ImportanceGrid(32, 64), ImportanceGrid(32, 64)
     cut = by_kernel.intervals(origins, directions, 32, near=0.1, far=50.0, jitter=jitter)
     positions = origins[:, None] + cut.middles[..., None] * directions[:, None]
+    sums, counts = torch.zeros(2, 32**3)
     for _ in range(2):
         densities = 400 * torch.rand(200, 32)
         by_kernel.remember(origins, directions, cut, densities)
-        by_torch._move_cells(positions.flatten(0, 1), densities.flatten())
+        move_cells_torch(
+            by_torch.densities, sums, counts, positions.flatten(0, 1), densities.flatten()
+        )
     differs = (by_kernel.densities - by_torch.densities).abs() > 1e-3
     # A position on a cell's face may be rounded into either cell.
     assert int(differs.sum()) <= 4

@@ -4,23 +4,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fm3d_plugins.geometry.volume_rendering import weights_from_density
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
-from fm3d_plugins.kernels.radiance_field.definitions import (
-    SAMPLES_STEP,
+from fm3d_plugins.kernels.radiance_field import (
     FieldParameters,
     Intervals,
+    density,
+    draw_intervals,
+    move_cells,
 )
-from fm3d_plugins.kernels.radiance_field.torch_reference import contract_to_cube
-
-RATE = 0.1
-"""How far a sample moves its cell's density towards its own."""
-MAX_DENSITY = 300.0
-"""Per scene unit; what is denser is as good as opaque, and would outweigh everything in a mean."""
-UNIFORM_SHARE = 0.5
-"""Samples that are spread over all strata alike, relative to those that follow the weights. With
-few of them a ray crosses what it believes empty in long intervals, in which a chance sample of thin
-fog hides everything behind: the field then stays foggy (measured: 0.2 and less)."""
+from fm3d_plugins.kernels.radiance_field.importance_reference import move_cells_torch
 
 
 class ImportanceGrid(nn.Module):
@@ -83,13 +75,7 @@ class ImportanceGrid(nn.Module):
             )
         jitter = origins.new_full((len(origins),), 0.5) if jitter is None else jitter
         strata = self.strata(near, far)
-        if origins.device.type == "cpu":
-            from fm3d_plugins.kernels.radiance_field.importance_backend import draw_intervals
-
-            return draw_intervals(self.densities, strata, origins, directions, num_samples, jitter)
-        return draw_intervals_torch(
-            self.densities, strata, origins, directions, num_samples, jitter
-        )
+        return draw_intervals(self.densities, strata, origins, directions, num_samples, jitter)
 
     @torch.no_grad()
     def remember(
@@ -100,15 +86,8 @@ class ImportanceGrid(nn.Module):
         densities: Float[Tensor, "ray sample"],
     ) -> None:
         """Move the cells of rendered samples towards the densities found there."""
-        middles = intervals.middles
-        if origins.device.type == "cpu" and middles.shape[1] % SAMPLES_STEP == 0:
-            from fm3d_plugins.kernels.radiance_field.importance_backend import remember_samples
-
-            sums, counts = self._sums, self._counts
-            remember_samples(self.densities, sums, counts, origins, directions, middles, densities)
-            return
-        positions = origins[:, None] + middles[..., None] * directions[:, None]
-        self._move_cells(positions.flatten(0, 1), densities.flatten())
+        sums, counts, middles = self._sums, self._counts, intervals.middles
+        move_cells(self.densities, sums, counts, origins, directions, middles, densities)
 
     @torch.no_grad()
     def refresh(
@@ -124,29 +103,14 @@ class ImportanceGrid(nn.Module):
             generator: On the grid's device.
             share: Part of the cells that is looked up.
         """
-        from fm3d_plugins.kernels.radiance_field import density
-
         cells, resolution = self.densities, len(self.densities)
         count = max(1, int(share * cells.numel()))
         cube = torch.rand(count, 3, generator=generator, device=cells.device)
         # Contracted space ends at the cube's faces, where distance is infinite.
         cube = cube.clamp(0.5 / resolution, 1 - 0.5 / resolution)
         positions = expand_from_cube(cube)
-        self._move_cells(positions, density(parameters, layout, positions))
-
-    def _move_cells(
-        self, positions: Float[Tensor, "point 3"], densities: Float[Tensor, " point"]
-    ) -> None:
-        """A cell with n samples of mean m moves by 1 - (1 - RATE)^n of its way to m."""
-        cells = cell_of(positions, len(self.densities))
-        flat = self.densities.view(-1)
-        self._sums.index_add_(0, cells, densities.clamp_max(MAX_DENSITY))
-        self._counts.index_add_(0, cells, torch.ones_like(densities))
-        counts = self._counts[cells]
-        way = self._sums[cells] / counts - flat[cells]
-        flat[cells] += way * (1 - (1 - RATE) ** counts)  # Equal values for equal cells.
-        self._sums[cells] = 0
-        self._counts[cells] = 0
+        found = density(parameters, layout, positions)
+        move_cells_torch(self.densities, self._sums, self._counts, positions, found)
 
 
 def _space(distance: float) -> float:
@@ -160,46 +124,3 @@ def expand_from_cube(cube: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3
     largest = contracted.abs().amax(-1, keepdim=True)
     distance = 1 / (2 - largest.clamp_min(1.0))
     return contracted * torch.where(largest > 1, distance / largest, 1.0)
-
-
-def cell_of(positions: Float[Tensor, "*batch 3"], resolution: int) -> Tensor:
-    """Flat index of the grid cell that holds a position in scene units."""
-    place = (contract_to_cube(positions) * resolution).long().clamp(0, resolution - 1)
-    x, y, z = place.unbind(-1)
-    return (x * resolution + y) * resolution + z
-
-
-def stratum_shares(weights: Float[Tensor, "ray stratum"]) -> Float[Tensor, "ray stratum"]:
-    """How much of a ray's samples each stratum gets, not normalised.
-
-    Weights are widened to their neighbours (mip-NeRF, Barron et al. 2021, equation 18): a surface
-    near a stratum's end may lie in the next.
-    """
-    padded = torch.nn.functional.pad(weights, (1, 1))
-    pairs = torch.maximum(padded[:, 1:], padded[:, :-1])
-    return (pairs[:, 1:] + pairs[:, :-1]) / 2 + UNIFORM_SHARE / weights.shape[1]
-
-
-def draw_intervals_torch(
-    densities: Float[Tensor, "x y z"],
-    strata: Float[Tensor, " edge"],
-    origins: Float[Tensor, "ray 3"],
-    directions: Float[Tensor, "ray 3"],
-    num_samples: int,
-    jitter: Float[Tensor, " ray"],
-) -> Intervals:
-    """Cuts where the strata's cumulative shares reach evenly spaced values: the definition."""
-    middles = (strata[1:] + strata[:-1]) / 2
-    positions = origins[:, None] + middles[:, None] * directions[:, None]
-    found = densities.view(-1)[cell_of(positions, len(densities))]
-    weights, _ = weights_from_density(found, strata.diff().expand_as(found))
-    cumulative = torch.nn.functional.pad(stratum_shares(weights).cumsum(-1), (1, 0))
-    ticks = torch.arange(num_samples - 1, device=jitter.device) + jitter[:, None]
-    wanted = ticks / max(num_samples - 1, 1) * cumulative[:, -1:]
-    index = torch.searchsorted(cumulative, wanted, right=True).clamp(1, len(strata) - 1)
-    low, high = cumulative.gather(1, index - 1), cumulative.gather(1, index)
-    start, end = strata[index - 1], strata[index]
-    cuts = start + (end - start) * ((wanted - low) / (high - low)).clamp(0, 1)
-    ends = strata[[0, -1]].expand(len(origins), 2)
-    edges = torch.cat([ends[:, :1], cuts, ends[:, 1:]], dim=1)
-    return Intervals((edges[:, 1:] + edges[:, :-1]) / 2, edges.diff(dim=1))
