@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from nerfstudio.cameras import camera_utils
 from nerfstudio.data.dataparsers.base_dataparser import (
     DataParser,
@@ -32,15 +32,14 @@ from torch import Tensor
 from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
-from fm3d_plugins.estimators.cache import estimate_cached
+from fm3d_plugins.estimators.cache import estimated, points_cached
 from fm3d_plugins.estimators.dust3r.estimator import Dust3r
 from fm3d_plugins.estimators.sfm.estimator import Sfm
 from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.geometry.cameras import opengl_from_opencv
 from fm3d_plugins.io.depth_files import depth_digest, write_depth_maps
 from fm3d_plugins.nerfstudio_cameras import cameras_of_scene, dataparser_frame
-from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
-from fm3d_plugins.progress import track
+from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
 
 
@@ -70,8 +69,8 @@ class EstimatedDataParserConfig(DataParserConfig):
     """Share of the photos to train on; only with eval_mode fraction."""
     eval_interval: int = 8
     """Photos from one held-out photo to the next; only with eval_mode interval."""
-    max_points: int = 200_000
-    """No more points than this, the surest first."""
+    max_points: int | None = None
+    """No more points than this, the most confident first; None: all that the estimator gives."""
     skip_unreadable: bool = False
     """Leave out photos that cannot be read, with a warning, instead of stopping."""
     cache_dir: Path | None = None
@@ -81,9 +80,9 @@ class EstimatedDataParserConfig(DataParserConfig):
 class EstimatedDataParser(DataParser):
     """Runs the estimator once and keeps its result in memory and on disk.
 
-    Held-out photos take part in estimating cameras, so that theirs are known too; points that only
-    they see are left out. (Points of `sfm` that training photos see as well have the mean colour of
-    all photos that see them.) `metadata` holds `points3D_xyz` [N, 3] (the frame of
+    Held-out photos take part in estimating cameras, so that theirs are known too; points are those
+    that training photos see. (Points of `sfm` that held-out photos see as well have the mean colour
+    of all photos that see them.) `metadata` holds `points3D_xyz` [N, 3] (the frame of
     the cameras), `points3D_rgb` [N, 3] uint8 and `points3D_confidence` [N]. An estimator that gives
     depth adds, one per photo of the split, `depth_filenames` (.npy, z-depth over exactly the photo,
     0 where unknown), their `depth_unit_scale_factor` and `depth_confidence_filenames` (.npy in
@@ -104,20 +103,18 @@ class EstimatedDataParser(DataParser):
 
     def _estimated(self) -> tuple[PhotoSet, SceneGeometry]:
         if self._memo is None:
-            photos = find_photos(
-                self.config.data, skip_unreadable=self.config.skip_unreadable, progress=track
+            config = self.config
+            photos, scene = estimated(
+                config.data,
+                config.estimator,
+                skip_unreadable=config.skip_unreadable,
+                cache_dir=config.cache_dir,
             )
-            for warning in photos.warnings:
-                CONSOLE.print(f"Warning: {warning}", style="yellow", markup=False)
-            scene = estimate_cached(self.config.estimator, photos, self.config.cache_dir)
-            if scene.unregistered:
-                CONSOLE.print(
-                    f"No camera was found for {len(scene.unregistered)} of {len(photos)} "
-                    f"photos, which are left out: {', '.join(scene.unregistered)}",
-                    style="yellow",
-                    markup=False,
-                )
-            self._memo = photos, scene
+            train = self._split_rows(scene.names, "train").tolist()
+            self._memo = (
+                photos,
+                points_cached(config.estimator, photos, scene, train, config.cache_dir),
+            )
         return self._memo
 
     def _outputs(self, photos: PhotoSet, scene: SceneGeometry, split: str) -> DataparserOutputs:
@@ -136,8 +133,7 @@ class EstimatedDataParser(DataParser):
         rows = torch.from_numpy(self._split_rows(scene.names, split))
         files = photos.plain_files(self._copies_folder(photos), scene.names)
         masks = photos.mask_files(self._copies_folder(photos) / "masks", scene.names)
-        train = torch.from_numpy(self._split_rows(scene.names, "train"))
-        kept = _surest_points(scene, _seen_from(scene, train), config.max_points)
+        kept = _surest_points(scene, config.max_points)
         half = config.scene_scale
         return DataparserOutputs(
             image_filenames=[files[scene.names[row]] for row in rows],
@@ -186,30 +182,14 @@ class EstimatedDataParser(DataParser):
         return cache_folder(self.config.cache_dir) / "photos" / photos.digest
 
 
-def _seen_from(scene: SceneGeometry, views: Int[Tensor, " some"]) -> Bool[Tensor, " point"]:
-    """Points that one of these views sees; all where the scene does not tell.
-
-    What only held-out photos show must not reach the scene's parameters: a dense estimator makes a
-    point, with its colour, of each pixel.
-    """
-    if scene.tracks is None:
-        return torch.ones(len(scene.points), dtype=torch.bool)
-    seen = torch.zeros(len(scene.points), dtype=torch.bool)
-    seen[scene.tracks.point_index[torch.isin(scene.tracks.view_index, views)]] = True
-    return seen
-
-
-def _surest_points(
-    scene: SceneGeometry, allowed: Bool[Tensor, " point"], limit: int
-) -> Int[Tensor, " kept"]:
-    """Rows of at most `limit` distinct allowed points, the surest ones, in their order.
+def _surest_points(scene: SceneGeometry, limit: int | None) -> Int[Tensor, " kept"]:
+    """Rows of at most `limit` distinct points, the most confident ones, in their order.
 
     Splatfacto takes the logarithm of the distance to the nearest points, so none may be doubled.
     """
-    candidates = allowed.nonzero().squeeze(-1)
-    distinct = np.unique(scene.points[candidates].numpy(), axis=0, return_index=True)[1]
-    rows = candidates[torch.from_numpy(np.sort(distinct))]
-    if len(rows) > limit:
+    distinct = np.unique(scene.points.numpy(), axis=0, return_index=True)[1]
+    rows = torch.from_numpy(np.sort(distinct))
+    if limit is not None and len(rows) > limit:
         rows = rows[scene.point_confidence[rows].topk(limit).indices].sort().values
     return rows
 

@@ -1,8 +1,8 @@
 """`SceneGeometry`: what an estimator hands to a dataparser, a file or another estimator."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fm3d_plugins.geometry.pixel_map import PixelMap
 
-FORMAT = "fm3d-scene-2"
+FORMAT = "fm3d-scene-3"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class ViewDepth:
     """In [0, 1]; higher is surer. What it measures is the estimator's to say."""
     map_from_photo: PixelMap
     """Where the pixels of each view's photo lie in its map."""
+    colors: UInt8[Tensor, "view rows columns 3"] | None = None
+    """The photo under each pixel of its map, where the estimator keeps it."""
 
     def __post_init__(self) -> None:
         """Refuse maps that no later stage could use.
@@ -164,6 +166,27 @@ class SceneGeometry:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def seen_from(self, views: Iterable[int]) -> "SceneGeometry":
+        """The scene with only the points that one of these views sees; all if it does not tell."""
+        if self.tracks is None:
+            return self
+        chosen = torch.isin(self.tracks.view_index, torch.tensor(list(views), dtype=torch.long))
+        is_seen = torch.zeros(len(self.points), dtype=torch.bool)
+        is_seen[self.tracks.point_index[chosen]] = True
+        kept = is_seen[self.tracks.point_index]
+        new_row = is_seen.cumsum(0) - 1
+        return replace(
+            self,
+            points=self.points[is_seen],
+            point_colors=self.point_colors[is_seen],
+            point_confidence=self.point_confidence[is_seen],
+            tracks=Tracks(
+                new_row[self.tracks.point_index[kept]],
+                self.tracks.view_index[kept],
+                self.tracks.pixels[kept],
+            ),
+        )
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""

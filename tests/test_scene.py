@@ -55,12 +55,34 @@ def view_depth(views=3, **changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"tracks": None}, {"depth": view_depth()}, {"depth": view_depth(), "tracks": None}],
+    [
+        {},
+        {"tracks": None},
+        {"depth": view_depth()},
+        {"depth": view_depth(), "tracks": None},
+        {"depth": view_depth(colors=torch.randint(0, 256, (3, 6, 8, 3), dtype=torch.uint8))},
+    ],
 )
 def test_scene_survives_the_disk(tmp_path, changes):
     original = scene(**changes)
     original.save(tmp_path / "scene.safetensors")
     assert_equal(SceneGeometry.load(tmp_path / "scene.safetensors"), original)
+
+
+def test_points_that_some_views_see_keep_their_tracks():
+    """Point 0 is seen by view 0, point 4 by views 2 and 1, the others by none."""
+    index, views = torch.tensor([4, 0, 4]), torch.tensor([2, 0, 1])
+    original = scene(tracks=Tracks(index, views, torch.arange(6.0).reshape(3, 2)))
+    seen = original.seen_from([1, 2])
+    assert torch.equal(seen.points, original.points[[4]])
+    assert torch.equal(seen.point_confidence, original.point_confidence[[4]])
+    assert_equal(
+        seen.tracks,
+        Tracks(torch.tensor([0, 0]), torch.tensor([2, 1]), torch.tensor([[0.0, 1.0], [4.0, 5.0]])),
+    )
+    assert len(original.seen_from([]).points) == 0
+    untold = scene(tracks=None)
+    assert untold.seen_from([0]) is untold
 
 
 def test_foreign_and_damaged_files_are_refused(tmp_path):

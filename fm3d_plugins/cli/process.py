@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
-from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
+from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
 
 
@@ -89,22 +89,18 @@ def process(
     from nerfstudio.utils.rich_utils import CONSOLE
 
     from fm3d_plugins.atomic import atomic_directory
-    from fm3d_plugins.estimators.cache import estimate_cached
-    from fm3d_plugins.progress import track
+    from fm3d_plugins.estimators.cache import estimated, points_cached
 
     with atomic_directory(output_dir, overwrite=overwrite) as folder:
-        photos = find_photos(data, skip_unreadable=skip_unreadable, progress=track)
-        for warning in photos.warnings:
-            CONSOLE.print(f"Warning: {warning}", style="yellow", markup=False)
-        scene = estimate_cached(estimator, photos, cache_dir)
+        photos, scene = estimated(
+            data, estimator, skip_unreadable=skip_unreadable, cache_dir=cache_dir
+        )
+        scene = points_cached(estimator, photos, scene, range(len(scene)), cache_dir)
         write_scene(scene, photos, folder)
     CONSOLE.print(
         f"{len(scene)} of {len(photos)} photos and {len(scene.points)} points are in {output_dir}",
         markup=False,
     )
-    if scene.unregistered:
-        missing = ", ".join(scene.unregistered)
-        CONSOLE.print(f"No camera was found for: {missing}", style="yellow", markup=False)
     CONSOLE.print(f"Next: ns-train 3dgs --data {output_dir}", markup=False, highlight=False)
     return scene
 

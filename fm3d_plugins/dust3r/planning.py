@@ -16,10 +16,13 @@ from fm3d_plugins.dust3r.network import (
 from fm3d_plugins.nn.planning import (
     FIXED_BYTES,
     RESERVE,
+    Plan,
     Speed,
     duration,
+    expect_fitting,
     gib,
     measured_speed,
+    stored_bytes,
 )
 
 DENSE_HEAD_FLOPS_PER_PIXEL = 0.917e6
@@ -75,23 +78,6 @@ class Workload:
         return REST * (products / speed.products + attention / speed.attention + heads)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How the pairs are worked on; `pairs_at_once` and `kept` are arguments of `decode_pairs`
-    and of `PhotoEncodings`."""
-
-    precision: str
-    pairs_at_once: int
-    kept: int
-    """Photos whose tokens stay in memory."""
-    bytes: int
-    """Expected peak, without what the caller keeps of the results."""
-    seconds: float
-    """Expected, for all pairs."""
-    sentence: str
-    """Tells the user."""
-
-
 def workload(
     network: DUSt3R,
     sizes: Sequence[tuple[int, int]],
@@ -107,7 +93,6 @@ def workload(
         precision: Of the matrices of the encoder and the decoders.
     """
     config = network.config
-    number_bytes = torch.empty((), dtype=precision).element_size()
     tokens = [height * width // config.patch_size**2 for height, width in sizes]
     most = max(tokens)
     pixels = most * config.patch_size**2
@@ -127,9 +112,11 @@ def workload(
     return Workload(
         num_photos=len(sizes),
         num_pairs=len(pairs),
-        fixed_bytes=int(_weights(network, number_bytes) + head_bytes + FIXED_BYTES),
+        fixed_bytes=stored_bytes(network.named_parameters(), network.matrix_names(), precision)
+        + head_bytes
+        + FIXED_BYTES,
         bytes_per_pair=int(of_pair + 2 * RESULT_BYTES_PER_PIXEL * pixels),
-        bytes_per_photo=number_bytes * most * config.encoder_width,
+        bytes_per_photo=precision.itemsize * most * config.encoder_width,
         encoding=(
             2.0 * encoder * sum(tokens),
             4.0 * config.encoder_width * config.encoder_depth * sum(n**2 for n in tokens),
@@ -158,12 +145,14 @@ def make_plan(
         ValueError: Not even one pair fits.
     """
     usable = int(RESERVE * available)
-    least = work.bytes(1, 2)
-    if least > usable:
-        raise ValueError(
-            f"dust3r needs {gib(least)} for one pair of photos at once in {precision}, but "
-            f"{gib(usable)} of memory may be used. Expected at least that. {_advice(precision)}"
-        )
+    expect_fitting(
+        work.bytes(1, 2),
+        usable,
+        name="dust3r",
+        work="one pair of photos",
+        precision=precision,
+        ideas=["smaller photos"],
+    )
     most = PAIRS_AT_ONCE_CUDA if device.type == "cuda" else PAIRS_AT_ONCE_CPU
     fitting = (usable - work.bytes(0, 2)) // work.bytes_per_pair
     at_once = min(most, work.num_pairs, max(1, fitting))
@@ -178,25 +167,9 @@ def make_plan(
         f"dust3r on {device.type} in {precision}: {work.num_photos} photos in {work.num_pairs} "
         f"pairs{again}; about {gib(expected)} of memory and {duration(seconds)}."
     )
-    return Plan(precision, at_once, kept, expected, seconds, sentence)
+    return Plan(precision, at_once, expected, seconds, sentence, kept)
 
 
 def _numbers(module: nn.Module) -> int:
     """Those of its matrices."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim > 1)
-
-
-def _weights(network: DUSt3R, number_bytes: int) -> int:
-    """Bytes of all weights, the matrices having `number_bytes` a number."""
-    matrices = network.matrix_names()
-    return sum(
-        parameter.numel() * (number_bytes if name in matrices else 4)
-        for name, parameter in network.named_parameters()
-    )
-
-
-def _advice(precision: str) -> str:
-    ideas = ["smaller photos", "closing other programs", "--memory-gib if more may be used"]
-    if precision == "float32":
-        ideas.insert(0, "--precision bfloat16")
-    return f"Try {', '.join(ideas)}, or the estimator sfm."

@@ -5,6 +5,7 @@ of `ns-train … <name>` and of `fm3d process <name>` alike.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -40,8 +41,32 @@ class Estimator(ABC):
             ValueError: Nothing usable can be found; the message says what to try.
         """
 
+    def find_cameras(self, photos: PhotoSet) -> SceneGeometry:
+        """All of `estimate` that takes long, and is kept on disk: cameras, with points or depth.
+
+        Raises:
+            ValueError: As `estimate`.
+        """
+        return self.estimate(photos)
+
+    def with_points(self, scene: SceneGeometry, views: Sequence[int]) -> SceneGeometry:
+        """The scene with the points that some of its views see.
+
+        Args:
+            scene: Of `find_cameras`.
+            views: Rows of the scene: photos that are held out must not show in its points.
+
+        Raises:
+            ValueError: Nothing usable is left.
+        """
+        return scene.seen_from(views)
+
+    def point_options(self) -> dict:
+        """What `with_points` depends on besides its arguments, as JSON values."""
+        return {}
+
     def identity(self) -> dict:
-        """Everything besides the photos that the result depends on, as JSON values."""
+        """What `find_cameras` depends on besides the photos, as JSON values."""
         return {"estimator": self.name, "options": asdict(self)}
 
 

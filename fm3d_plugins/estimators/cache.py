@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.estimators.base import Estimator
-from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
+from fm3d_plugins.progress import track
 from fm3d_plugins.scene import FORMAT, SceneGeometry
 
 
@@ -22,14 +25,40 @@ def cache_key(estimator: Estimator, photos: PhotoSet) -> str:
         "format": FORMAT,
         **estimator.identity(),
     }
-    text = json.dumps(made_from, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return _hash(made_from)
 
 
-def estimate_cached(
+def estimated(
+    data: Path,
+    estimator: Estimator,
+    *,
+    skip_unreadable: bool = False,
+    cache_dir: Path | None = None,
+) -> tuple[PhotoSet, SceneGeometry]:
+    """The photos of a folder and their cameras; what is odd about them is said.
+
+    Raises:
+        ValueError: Photos cannot be read, or the estimator finds nothing usable.
+        OSError: The folder holds no photo, or the cache folder cannot be written.
+    """
+    photos = find_photos(data, skip_unreadable=skip_unreadable, progress=track)
+    for warning in photos.warnings:
+        CONSOLE.print(f"Warning: {warning}", style="yellow", markup=False)
+    scene = cameras_cached(estimator, photos, cache_dir)
+    if scene.unregistered:
+        CONSOLE.print(
+            f"No camera was found for {len(scene.unregistered)} of {len(photos)} photos, which "
+            f"are left out: {', '.join(scene.unregistered)}",
+            style="yellow",
+            markup=False,
+        )
+    return photos, scene
+
+
+def cameras_cached(
     estimator: Estimator, photos: PhotoSet, cache_dir: Path | None = None
 ) -> SceneGeometry:
-    """The estimate for these photos: read when it was made before, otherwise made and kept.
+    """`Estimator.find_cameras`: read when it was made before, otherwise made and kept.
 
     Processes that want the same estimate at once wait for the first (so do the ranks of a
     distributed run). A file that cannot be read is made anew.
@@ -38,6 +67,33 @@ def estimate_cached(
         ValueError: The estimator finds nothing usable.
         OSError: The cache folder cannot be written.
     """
+    name = f"{estimator.name}-{cache_key(estimator, photos)}"
+    return _kept(name, lambda: estimator.find_cameras(photos), cache_dir)
+
+
+def points_cached(
+    estimator: Estimator,
+    photos: PhotoSet,
+    scene: SceneGeometry,
+    views: Sequence[int],
+    cache_dir: Path | None = None,
+) -> SceneGeometry:
+    """`Estimator.with_points`; kept likewise where points are made of depth.
+
+    Args:
+        scene: Of `cameras_cached`.
+        views: Rows of the scene.
+    """
+    if scene.depth is None:
+        return estimator.with_points(scene, views)
+    made_from = [cache_key(estimator, photos), estimator.point_options(), list(views)]
+    name = f"{estimator.name}-points-{_hash(made_from)}"
+    # Depth is in the file of the cameras.
+    made = _kept(name, lambda: replace(estimator.with_points(scene, views), depth=None), cache_dir)
+    return replace(made, depth=scene.depth)
+
+
+def _kept(name: str, make: Callable[[], SceneGeometry], cache_dir: Path | None) -> SceneGeometry:
     folder = cache_folder(cache_dir) / "scenes"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +102,7 @@ def estimate_cached(
             f"The cache folder {folder} cannot be made ({error.strerror}). Expected a folder that "
             "can be written. Choose another with --cache-dir or FM3D_CACHE_DIR."
         ) from error
-    path = folder / f"{estimator.name}-{cache_key(estimator, photos)}.safetensors"
+    path = folder / f"{name}.safetensors"
     with FileLock(path.with_suffix(".lock")):
         if path.exists():
             try:
@@ -54,8 +110,13 @@ def estimate_cached(
             except ValueError as error:
                 CONSOLE.print(str(error), style="yellow", markup=False)
             else:
-                CONSOLE.print(f"Cameras of {len(scene)} photos read from {path}", markup=False)
+                CONSOLE.print(f"{len(scene)} cameras read from {path}", markup=False)
                 return scene
-        scene = estimator.estimate(photos)
+        scene = make()
         scene.save(path)
     return scene
+
+
+def _hash(made_from: object) -> str:
+    text = json.dumps(made_from, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

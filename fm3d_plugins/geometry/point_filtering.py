@@ -1,5 +1,6 @@
 """Which predicted points to keep: those that several views agree on, and few enough of them."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -224,13 +225,13 @@ def _votes(
         column = x.nan_to_num().clamp(0, width - 1).long()
         place = row * width + column
         seen = depth[other].flatten()[place].float()
-        surety = confidence[other].flatten()[place].float()
-        has_say = inside & _is_known(seen, surety)
+        certainty = confidence[other].flatten()[place].float()
+        has_say = inside & _is_known(seen, certainty)
         # Relative to the larger of the two, so that who is asked about whom does not matter.
         supports = has_say & ((z - seen).abs() <= tolerance * torch.maximum(z, seen))
         contradicts = has_say & (seen - z > tolerance * torch.maximum(z, seen))
         support += supports
-        balance += torch.where(supports, surety, 0) - torch.where(contradicts, surety, 0)
+        balance += torch.where(supports, certainty, 0) - torch.where(contradicts, certainty, 0)
     return support, balance
 
 
@@ -260,22 +261,19 @@ def _voxel_side(points: Float[Tensor, "point 3"], cap: int) -> float:
     distances = points.abs().amax(dim=-1)
     # Where most points coincide the middle one's distance is nothing to start from.
     size = float(distances.median()) or float(distances.max()) or 1.0
+    fails, fits = 1e-9 * size, math.inf
     # A surface of the middle points' size fills about 6 voxels per side squared.
-    side, smallest = 2 * size * (6 / cap) ** 0.5, 1e-9 * size
-    if _count_voxels(points, side) <= cap:
-        fits, fails = side, side / 2
-        while fails > smallest and _count_voxels(points, fails) <= cap:
-            fits, fails = fails, fails / 2
-        if fails <= smallest:
-            return fits
-    else:
-        fails, fits = side, 2 * side
-        while _count_voxels(points, fits) > cap:
-            fails, fits = fits, 2 * fits
+    side = 2 * size * (6 / cap) ** 0.5
     while fits > _CELL_TOLERANCE * fails:
-        middle = (fits * fails) ** 0.5
-        if _count_voxels(points, middle) <= cap:
-            fits = middle
+        count = _count_voxels(points, side)
+        if count <= cap:
+            fits = side
         else:
-            fails = middle
+            fails = side
+        if cap / _CELL_TOLERANCE <= count <= cap:
+            break
+        # Voxels of a surface are as many as its area holds; aimed at the middle of the tolerance.
+        side *= (_CELL_TOLERANCE**0.5 * count / cap) ** 0.5
+        if not fails < side < fits:
+            side = 2 * fails if math.isinf(fits) else (fails * fits) ** 0.5
     return fits

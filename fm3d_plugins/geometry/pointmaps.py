@@ -1,7 +1,7 @@
 """Pointmaps (one 3D point per pixel) from depth, and confidence masks."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.geometry.cameras import unproject
@@ -40,30 +40,6 @@ def points_at(
     """3D points seen at some pixels only; arguments as of `pointmap_from_depth`."""
     points = unproject(pixels, depth, intrinsics, distortion)
     return points if world_from_camera is None else transform_points(world_from_camera, points)
-
-
-def confidence_mask(
-    confidence: Float[Tensor, "*shape"],
-    *,
-    keep_fraction: float | int | None = None,
-    threshold: float | int | None = None,
-) -> Bool[Tensor, "*shape"]:
-    """Where the confidence is high enough; nan never is.
-
-    Args:
-        confidence: Larger is surer. All values of the tensor are ranked together, so views with
-            better predictions keep more of their pixels.
-        keep_fraction: Keep this share (0 to 1] of the values, the highest; ties with the last
-            kept value are kept too.
-        threshold: Keep values of at least this. Exactly one of the two is given.
-    """
-    if (keep_fraction is None) == (threshold is None):
-        raise ValueError(
-            f"Found keep_fraction={keep_fraction} and threshold={threshold}; expected exactly "
-            "one of the two to be a number. Give one and leave the other out."
-        )
-    lowest = threshold if keep_fraction is None else _lowest_kept(confidence, keep_fraction)
-    return confidence >= torch.as_tensor(lowest, dtype=confidence.dtype, device=confidence.device)
 
 
 def _lowest_kept(

@@ -1,12 +1,13 @@
 """What plans of a network's run have in common: types of numbers, a device's speed, words."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from fm3d_plugins.nn.linear import Linear
@@ -33,6 +34,23 @@ class Speed:
     attention: float
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How photos, or pairs of them, are worked on."""
+
+    precision: str
+    at_once: int
+    """Photos, or pairs, in one pass of the network."""
+    bytes: int
+    """Expected peak, without what the caller keeps of the results."""
+    seconds: float
+    """Expected, for all of them."""
+    sentence: str
+    """Tells the user."""
+    kept: int = 0
+    """Photos whose tokens stay in memory from one pass to the next."""
+
+
 def choose_precision(precision: Precision, device: torch.device) -> str:
     """bfloat16 where the device multiplies it fast, on older GPUs float16, else float32."""
     if precision != "auto":
@@ -55,6 +73,38 @@ def measured_speed(precision: str, device: torch.device) -> Speed:
     return Speed(
         products=2 * PROBE_TOKENS * layer.weight.numel() * _rate(partial(layer, tokens), device),
         attention=4 * PROBE_TOKENS**2 * wide * _rate(attention, device),
+    )
+
+
+def stored_bytes(
+    parameters: Iterable[tuple[str, Tensor]], matrices: Collection[str], precision: torch.dtype
+) -> int:
+    """Of parameters by name: those among the matrices in a precision, all others in float32."""
+    size = precision.itemsize
+    return sum(p.numel() * (size if name in matrices else 4) for name, p in parameters)
+
+
+def expect_fitting(
+    needed: int, usable: int, *, name: str, work: str, precision: str, ideas: Sequence[str]
+) -> None:
+    """Refuse work that memory does not suffice for.
+
+    Args:
+        name: Of the estimator.
+        work: What takes that much, in words.
+        ideas: What would take less, besides what always helps.
+
+    Raises:
+        ValueError: More is needed than may be used.
+    """
+    if needed <= usable:
+        return
+    smaller = ["--precision bfloat16"] if precision == "float32" else []
+    listed = [*smaller, *ideas, "closing other programs", "--memory-gib if more may be used"]
+    raise ValueError(
+        f"{name} needs {gib(needed)} for {work} at once in {precision}, but {gib(usable)} of "
+        f"memory may be used. Expected at least that. Try {', '.join(listed)}, or the estimator "
+        "sfm."
     )
 
 

@@ -1,18 +1,18 @@
 """Photos as a network takes them: on canvases, and the way back to each photo's pixels."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from torch import Tensor
 
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.photos.photo_set import Photo
-from fm3d_plugins.photos.pixels import open_upright, rgb_pixels
+from fm3d_plugins.photos.pixels import alpha_channel, rgb_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,33 +47,27 @@ class Placement:
 
 @dataclass(frozen=True)
 class Canvas:
-    """The common size of all photos of a scene, and where each of them lies on it."""
+    """What a network sees one photo on."""
 
     width: int
     height: int
-    placements: tuple[Placement, ...]
+    placement: Placement
     margin: int = WHITE
-    """Grey value around photos that do not fill the canvas."""
+    """Grey value around a photo that does not fill the canvas."""
     resampling: Resampling = "bicubic"
-    """How photos are resized; both average where they shrink."""
-
-    @property
-    def map_from_photo(self) -> PixelMap:
-        """Where pixels of every photo lie."""
-        return PixelMap.stack([placement.map_from_photo for placement in self.placements])
+    """How the photo is resized; both average where it shrinks."""
 
 
 @dataclass(frozen=True)
-class OwnFrames:
-    """A canvas for each photo, for networks whose photos may differ in size. Photos fill them."""
+class Canvases:
+    """The canvas of each photo of a scene."""
 
-    canvases: tuple[Canvas, ...]
-    """One per photo, each with one placement."""
+    each: tuple[Canvas, ...]
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """Rows and columns of each photo as the network sees it."""
-        return tuple((canvas.height, canvas.width) for canvas in self.canvases)
+        return tuple((canvas.height, canvas.width) for canvas in self.each)
 
     @property
     def common_shape(self) -> tuple[int, int]:
@@ -84,23 +78,13 @@ class OwnFrames:
     @property
     def map_from_photo(self) -> PixelMap:
         """Where pixels of every photo lie; padding does not change it."""
-        return PixelMap.stack([canvas.placements[0].map_from_photo for canvas in self.canvases])
+        return PixelMap.stack([canvas.placement.map_from_photo for canvas in self.each])
 
 
-@dataclass(frozen=True)
-class NetworkPhotos:
-    """Photos on their canvas."""
-
-    images: Float[Tensor, "view 3 height width"]
-    """RGB in [0, 1]; transparent and masked pixels are white, as VGGT's authors prepare them."""
-    usable: Bool[Tensor, "view height width"]
-    """False on margins and where a mask or the alpha channel leaves a pixel out."""
-
-
-def plan_canvas(
+def plan_common_canvas(
     sizes: Sequence[tuple[int, int]], *, longest: int, patch: int, framing: Framing = "fit"
-) -> Canvas:
-    """Choose the canvas for photos of the given sizes.
+) -> Canvases:
+    """Choose one canvas for all photos, for networks that see them together.
 
     Args:
         sizes: Width and height of each upright photo.
@@ -121,20 +105,20 @@ def plan_canvas(
     placed = [place(width, height, longest, patch) for width, height in sizes]
     margin = BLACK if framing == "square" else WHITE
     if framing in ("pad", "square"):
-        return Canvas(longest, longest, tuple(placed), margin)
+        return Canvases(tuple(Canvas(longest, longest, one, margin) for one in placed))
     shown = [(min(one.width, longest), min(one.height, longest)) for one in placed]
     width, height = (max(sides) for sides in zip(*shown, strict=True))
     centred = [_centred(one, *show, width, height) for one, show in zip(placed, shown, strict=True)]
-    return Canvas(width, height, tuple(centred), margin)
+    return Canvases(tuple(Canvas(width, height, one, margin) for one in centred))
 
 
-def plan_own_frames(
+def plan_own_canvases(
     sizes: Sequence[tuple[int, int]],
     *,
     resolution: int,
     patch: int = 16,
     framing: OwnFraming = "long",
-) -> OwnFrames:
+) -> Canvases:
     """Choose a canvas for each photo as DUSt3R's own loader does (`load_images`).
 
     Photos are resized with square pixels, rounded to whole ones, and cut equally on opposite sides:
@@ -142,8 +126,8 @@ def plan_own_frames(
 
     Args:
         sizes: Width and height of each upright photo.
-        resolution: Of one side of the frames, pixels; a multiple of `patch`.
-        patch: Both sides of a frame are multiples of it.
+        resolution: Of one side of the canvases, pixels; a multiple of `patch`.
+        patch: Both sides of a canvas are multiples of it.
         framing: long: the longer side becomes `resolution`, and of the other at most
             `patch` pixels are cut off. no-squares: the same, but square photos lose a quarter of
             their height, as by the authors' default, whose networks for 512 pixels saw no squares
@@ -152,12 +136,12 @@ def plan_own_frames(
 
     Raises:
         ValueError: `resolution` is no positive multiple of `patch`, there is no photo, or one is
-            so long and narrow that its frame would be empty.
+            so long and narrow that its canvas would be empty.
     """
     _require_plannable(sizes, resolution, patch)
     canvases = []
     for row, (width, height) in enumerate(sizes):
-        canvas = _own_frame(width, height, resolution, patch, framing)
+        canvas = _own_canvas(width, height, resolution, patch, framing)
         if not (canvas.width and canvas.height):
             raise ValueError(
                 f"Photo {row + 1} of {len(sizes)} has {width} x {height} pixels, too long and "
@@ -166,7 +150,7 @@ def plan_own_frames(
                 "photo or raise the resolution."
             )
         canvases.append(canvas)
-    return OwnFrames(tuple(canvases))
+    return Canvases(tuple(canvases))
 
 
 def padded(
@@ -186,39 +170,44 @@ def padded(
     return larger
 
 
-def load_photos(
-    photos: Iterable[Photo], placements: Iterable[Placement], canvas: Canvas
-) -> NetworkPhotos:
-    """Read photos and put them on the canvas.
+def on_canvas(
+    photo: Photo, canvas: Canvas
+) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
+    """Read a photo and put it on its canvas.
 
-    Args:
-        photos: Any of the scene's photos.
-        placements: Theirs, in the same order.
+    Returns:
+        RGB, in which transparent and masked pixels are white, as VGGT's authors prepare them; and
+        which pixels are of use: not margins, nor what a mask or the alpha channel leaves out.
     """
-    images, usable = [], []
-    for photo, placement in zip(photos, placements, strict=True):
-        image, keep = _on_canvas(photo, placement, canvas)
-        images.append(image)
-        usable.append(keep)
-    stacked = torch.stack(images).permute(0, 3, 1, 2).contiguous()
-    return NetworkPhotos(stacked.float().div_(255), torch.stack(usable))
+    stored = photo.open()
+    pixels = paste(on_white(stored), canvas).copy()
+    centers = pixel_centers(canvas.height, canvas.width, dtype=torch.float64)
+    seen = canvas.placement.map_from_photo.on_photo(centers.flatten(0, 1)).view_as(centers)
+    usable = ((seen > 0) & (seen < torch.tensor(stored.size))).all(-1).numpy()
+    keep = photo.usable_pixels(stored)
+    if keep is not None:
+        column, row = seen.long().unbind(-1)
+        kept = keep[row.clamp(0, photo.height - 1), column.clamp(0, photo.width - 1)]
+        pixels[usable & ~kept] = WHITE
+        usable &= kept
+    return pixels, usable
 
 
 def on_white(image: "Image") -> "Image":
     """8-bit RGB of a picture of any mode; alpha is composited over white."""
     from PIL import Image
 
-    if "A" in image.getbands() or "transparency" in image.info:
+    if alpha_channel(image) is not None:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (255,) * 4), rgba).convert("RGB")
     return Image.fromarray(rgb_pixels(image))
 
 
-def paste(image: "Image", placement: Placement, canvas: Canvas) -> np.ndarray:
+def paste(image: "Image", canvas: Canvas) -> np.ndarray:
     """A picture resized (antialiased) and put on a canvas, uint8, rows x columns x 3."""
     from PIL import Image
 
-    how = Image.Resampling[canvas.resampling.upper()]
+    placement, how = canvas.placement, Image.Resampling[canvas.resampling.upper()]
     box, size = placement.box, (placement.width, placement.height)
     if box[0] < 0 or box[1] < 0 or box[2] > image.width or box[3] > image.height:
         left, top, right, bottom = (round(side) for side in box)
@@ -228,25 +217,6 @@ def paste(image: "Image", placement: Placement, canvas: Canvas) -> np.ndarray:
     target = Image.new(image.mode, (canvas.width, canvas.height), (canvas.margin,) * 3)
     target.paste(resized, (placement.left, placement.top))
     return np.asarray(target)
-
-
-def _on_canvas(
-    photo: Photo, placement: Placement, canvas: Canvas
-) -> tuple[UInt8[Tensor, "height width 3"], Bool[Tensor, "height width"]]:
-    """The picture, and which of its pixels show a usable part of the photo."""
-    image = on_white(open_upright(photo.path.read_bytes()))
-    pixels = torch.from_numpy(paste(image, placement, canvas).copy())
-    centers = pixel_centers(canvas.height, canvas.width, dtype=torch.float64)
-    seen = placement.map_from_photo.on_photo(centers.flatten(0, 1)).view_as(centers)
-    usable = ((seen > 0) & (seen < torch.tensor(image.size))).all(-1)
-    keep = photo.read_mask()
-    if keep is not None:
-        x, y = seen.long().unbind(-1)
-        row, column = y.clamp(0, photo.height - 1), x.clamp(0, photo.width - 1)
-        masked = usable & ~torch.from_numpy(keep)[row, column]
-        pixels[masked] = WHITE
-        usable &= ~masked
-    return pixels, usable
 
 
 def _require_plannable(sizes: Sequence[tuple[int, int]], resolution: int, patch: int) -> None:
@@ -302,7 +272,9 @@ def _centred(
     return Placement(placement.box, placement.width, placement.height, left, top)
 
 
-def _own_frame(width: int, height: int, resolution: int, patch: int, framing: OwnFraming) -> Canvas:
+def _own_canvas(
+    width: int, height: int, resolution: int, patch: int, framing: OwnFraming
+) -> Canvas:
     longer = resolution
     if framing == "short":
         longer = round(resolution * max(width / height, height / width))
@@ -318,4 +290,4 @@ def _own_frame(width: int, height: int, resolution: int, patch: int, framing: Ow
     box = (0.0, 0.0, float(width), float(height))
     placement = Placement(box, new_width, new_height, left, top)
     how = "lanczos" if max(width, height) > longer else "bicubic"
-    return Canvas(patches_x * patch, patches_y * patch, (placement,), resampling=how)
+    return Canvas(patches_x * patch, patches_y * patch, placement, resampling=how)

@@ -14,12 +14,23 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from fm3d_plugins.photos.pixels import ORIENTATION, camera_from_exif, open_upright, rgb_pixels
+from fm3d_plugins.photos.pixels import (
+    ORIENTATION,
+    alpha_channel,
+    camera_from_exif,
+    open_upright,
+    rgb_pixels,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 READ_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 """File names that are taken as photos (in any case); their content decides how they are decoded."""
@@ -57,23 +68,29 @@ class Photo:
     mask_path: Path | None = None
     """A single-channel image of the same size; zero marks pixels to ignore."""
 
+    def open(self) -> "Image":
+        """The upright picture, decoded, in the file's mode."""
+        return open_upright(self.path.read_bytes())
+
     def read(self) -> UInt8[np.ndarray, "height width 3"]:
         """The upright RGB pixels; alpha is composited over black."""
-        return rgb_pixels(open_upright(self.path.read_bytes()))
+        return rgb_pixels(self.open())
 
-    def read_mask(self) -> Bool[np.ndarray, "height width"] | None:
-        """True where a pixel is to be used, from the mask file and the alpha channel; None: all."""
+    def usable_pixels(self, image: "Image") -> Bool[np.ndarray, "height width"] | None:
+        """True where a pixel is to be used, from the mask file and the alpha channel; None: all.
+
+        Args:
+            image: Of `open`.
+        """
         from PIL import Image
 
         keep = None
         if self.mask_path is not None:
             with Image.open(self.mask_path) as mask:
                 keep = np.asarray(mask.convert("L")) > 0
-        if not self.is_plain or self.path.suffix.lower() not in {".jpg", ".jpeg", ".bmp"}:
-            image = open_upright(self.path.read_bytes())
-            if "A" in image.getbands():
-                opaque = np.asarray(image.getchannel("A")) > 127
-                keep = opaque if keep is None else keep & opaque
+        alpha = alpha_channel(image)
+        if alpha is not None:
+            keep = alpha > 127 if keep is None else keep & (alpha > 127)
         return keep
 
 
@@ -93,7 +110,7 @@ class PhotoSet:
     def __iter__(self):
         return iter(self.photos)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """BLAKE2b over the names and contents of photos and masks."""
         total = hashlib.blake2b(digest_size=16)

@@ -46,6 +46,13 @@ def open_upright(content: bytes) -> "Image":
     return ImageOps.exif_transpose(image)
 
 
+def alpha_channel(image: "Image") -> UInt8[np.ndarray, "height width"] | None:
+    """Opacity of a picture of any mode; None where it has none."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return None
+    return np.asarray(image.convert("RGBA").getchannel("A"))
+
+
 def rgb_pixels(image: "Image") -> UInt8[np.ndarray, "height width 3"]:
     """Eight-bit RGB of a picture of any mode; alpha is composited over black."""
     if image.mode.startswith("I") or image.mode == "F":
@@ -53,7 +60,7 @@ def rgb_pixels(image: "Image") -> UInt8[np.ndarray, "height width 3"]:
         grey = np.asarray(image).astype(np.int64)
         shift = 8 if grey.max(initial=0) > 255 or image.mode.startswith("I;16") else 0
         return np.repeat((grey >> shift).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    if "A" in image.getbands() or "transparency" in image.info:
+    if alpha_channel(image) is not None:
         rgba = np.asarray(image.convert("RGBA"), dtype=np.float32)
         return (rgba[..., :3] * (rgba[..., 3:] / 255.0) + 0.5).astype(np.uint8)
     return np.array(image.convert("RGB"))

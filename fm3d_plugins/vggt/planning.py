@@ -5,28 +5,17 @@ from dataclasses import dataclass
 import torch
 
 from fm3d_plugins.nn.planning import (
-    DTYPES,
     FIXED_BYTES,
     RESERVE,
-    Precision,
+    Plan,
     Speed,
-    choose_precision,
     duration,
+    expect_fitting,
     gib,
     measured_speed,
+    stored_bytes,
 )
 from fm3d_plugins.vggt.network import FRAMES_PER_PASS_CPU, FRAMES_PER_PASS_CUDA, VGGT
-
-__all__ = [
-    "DTYPES",
-    "Plan",
-    "Precision",
-    "Workload",
-    "choose_precision",
-    "frames_per_pass",
-    "make_plan",
-    "workload",
-]
 
 HEAD_BYTES_PER_PIXEL = 2000
 """Of the depth head for one photo of its pass: the fused maps at two resolutions, and copies."""
@@ -67,20 +56,6 @@ class Workload:
         return REST * (photos * self.product_flops / speed.products + attention / speed.attention)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How the photos are worked on."""
-
-    precision: str
-    photos_at_once: int
-    bytes: int
-    """Expected peak."""
-    seconds: float
-    """Expected, for all photos."""
-    sentence: str
-    """Tells the user."""
-
-
 def frames_per_pass(device: torch.device) -> int:
     """Photos that the heads work on at once; more gain little time on a CPU."""
     return FRAMES_PER_PASS_CUDA if device.type == "cuda" else FRAMES_PER_PASS_CPU
@@ -105,23 +80,22 @@ def workload(
     config = network.aggregator.config
     rows, columns = height // config.patch_size, width // config.patch_size
     tokens = rows * columns + 1 + config.num_registers
-    size = torch.empty((), dtype=precision).element_size()
+    size = precision.itemsize
     kept = len({layer for head in ("camera", "depth") for layer in network.layers.get(head, ())})
     stream = 4 * tokens * config.width
     of_photo = stream * (1 + 2 * kept) + 5 * size * tokens * config.width + 24 * height * width
-    heads = [network.camera_head, network.depth_head]
-    head_bytes = sum(4 * p.numel() for head in heads if head for p in head.parameters())
-    matrices = network.matrix_names()
-    backbone = list(network.aggregator.named_parameters())
-    body = sum(p.numel() * (size if f"aggregator.{n}" in matrices else 4) for n, p in backbone)
+    used = ("aggregator.", "camera_head.", "depth_head.")
+    weights = [(name, p) for name, p in network.named_parameters() if name.startswith(used)]
     of_pass = in_pass * (HEAD_BYTES_PER_PIXEL * height * width + 12 * stream)
-    layers = 2 * sum(p.numel() for n, p in backbone if p.ndim >= 2)
+    layers = 2 * sum(p.numel() for p in network.aggregator.parameters() if p.ndim >= 2)
     within = 4 * tokens**2 * config.width * (2 * config.depth)  # Of DINOv2 too.
     return Workload(
         num_photos=num_photos,
         height=height,
         width=width,
-        fixed_bytes=int(body + head_bytes + of_pass + FIXED_BYTES),
+        fixed_bytes=stored_bytes(weights, network.matrix_names(), precision)
+        + of_pass
+        + FIXED_BYTES,
         bytes_per_photo=int(of_photo),
         product_flops=float(tokens * layers),
         attention_flops=float(within),
@@ -150,12 +124,14 @@ def make_plan(
     fitting = (usable - work.fixed_bytes) // work.bytes_per_photo
     least = min(FEWEST_AT_ONCE, work.num_photos)
     wanted = least if chunk_size is None else min(chunk_size, work.num_photos)
-    if fitting < wanted:
-        raise ValueError(
-            f"vggt needs {gib(work.bytes(wanted))} for {wanted} photos of {work.width} x "
-            f"{work.height} pixels at once in {precision}, but {gib(usable)} of memory may be "
-            f"used. Expected at least that. {_advice(chunk_size, precision)}"
-        )
+    expect_fitting(
+        work.bytes(wanted),
+        usable,
+        name="vggt",
+        work=f"{wanted} photos of {work.width} x {work.height} pixels",
+        precision=precision,
+        ideas=["a lower --resolution", *([] if chunk_size is None else ["a smaller --chunk-size"])],
+    )
     at_once = min(work.num_photos, fitting if chunk_size is None else wanted)
     seconds = work.seconds(at_once, measured_speed(precision, device)) * work.num_photos / at_once
     parts = "all at once" if at_once == work.num_photos else f"at most {at_once} at once"
@@ -165,12 +141,3 @@ def make_plan(
         f"{duration(seconds)}."
     )
     return Plan(precision, at_once, work.bytes(at_once), seconds, sentence)
-
-
-def _advice(chunk_size: int | None, precision: str) -> str:
-    ideas = ["a lower --resolution", "closing other programs", "--memory-gib if more may be used"]
-    if chunk_size is not None:
-        ideas.insert(0, "a smaller --chunk-size")
-    if precision == "float32":
-        ideas.insert(0, "--precision bfloat16")
-    return f"Try {', '.join(ideas)}, or the estimator sfm."

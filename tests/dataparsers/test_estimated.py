@@ -16,7 +16,7 @@ from PIL import Image
 
 from fm3d_plugins.dataparsers.estimated import EstimatedDataParserConfig
 from fm3d_plugins.estimators.base import Estimator
-from fm3d_plugins.estimators.cache import cache_key, estimate_cached
+from fm3d_plugins.estimators.cache import cache_key, cameras_cached
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, se3_exp, transform_points
 from fm3d_plugins.photos.photo_set import find_photos
@@ -100,7 +100,7 @@ def test_damaged_cache_is_made_anew(photos, tmp_path):
     outputs_for(photos, tmp_path)
     (path,) = (tmp_path / "cache" / "scenes").glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
-    scene = estimate_cached(Known(), find_photos(photos), tmp_path / "cache")
+    scene = cameras_cached(Known(), find_photos(photos), tmp_path / "cache")
     assert len(Known.calls) == 2
     torch.testing.assert_close(scene.points, SceneGeometry.load(path).points)
 

@@ -16,10 +16,10 @@ from fm3d_plugins.geometry.poses import (
     transform_points,
 )
 from fm3d_plugins.geometry.rays import camera_rays, pixel_centers
-from fm3d_plugins.photos.canvas import plan_own_frames
+from fm3d_plugins.photos.canvas import plan_own_canvases
 
 SIZE, QUERY = (1201, 901), 9
-FRAMES = plan_own_frames([SIZE], resolution=96)
+FRAMES = plan_own_canvases([SIZE], resolution=96)
 MAP_FROM_PHOTO = FRAMES.map_from_photo[0]
 FOCAL, MIDDLE = 1000.0, (590.0, 470.0)
 LENS = torch.tensor([-0.12, 0.05, 0, 0, 0.001, -0.002]).double()

@@ -68,7 +68,7 @@ SMALL = Workload(
 
 def test_everything_is_kept_where_it_fits():
     found = plan(SMALL, 4 * GIB)
-    assert (found.pairs_at_once, found.kept) == (4, 10)
+    assert (found.at_once, found.kept) == (4, 10)
     assert found.bytes == GIB + GIB // 4 + 10 * GIB // 32
     # 50e12 at 4e12, 3e11 of attention at 1e11, heads at the float32 speed of 1e12.
     assert found.seconds == pytest.approx(REST * (12.5 + 3 + 20))
@@ -78,7 +78,7 @@ def test_everything_is_kept_where_it_fits():
 def test_photos_are_encoded_again_where_their_tokens_do_not_fit():
     # 0.9 of 1.5 GiB: beside the weights 0.35 GiB, of which 4 pairs take 0.25: 3 photos.
     found = plan(SMALL, 3 * GIB // 2)
-    assert (found.pairs_at_once, found.kept) == (4, 3)
+    assert (found.at_once, found.kept) == (4, 3)
     assert found.bytes <= 0.9 * 1.5 * GIB
     assert "each photo encoded 10 times" in found.sentence
     assert found.seconds == pytest.approx(REST * (140 / 4 + 12 + 20))
@@ -87,7 +87,7 @@ def test_photos_are_encoded_again_where_their_tokens_do_not_fit():
 def test_fewer_pairs_at_once_come_before_giving_up():
     # 0.9 of 1.32 GiB: 0.188 beside the weights, of which two photos take 0.0625: two pairs.
     found = plan(SMALL, int(1.32 * GIB))
-    assert (found.pairs_at_once, found.kept) == (2, 2)
+    assert (found.at_once, found.kept) == (2, 2)
     with pytest.raises(ValueError, match=r"1\.1 GiB for one pair .* 0\.9 GiB of memory may be"):
         plan(SMALL, GIB)
     with pytest.raises(ValueError, match="--precision bfloat16"):
@@ -95,4 +95,4 @@ def test_fewer_pairs_at_once_come_before_giving_up():
 
 
 def test_no_more_pairs_are_taken_at_once_than_there_are(published):
-    assert plan(work_of(published), 64 * GIB).pairs_at_once == 1
+    assert plan(work_of(published), 64 * GIB).at_once == 1

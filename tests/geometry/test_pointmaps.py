@@ -5,7 +5,6 @@ import torch
 
 from fm3d_plugins.geometry.cameras import intrinsics_matrix, project
 from fm3d_plugins.geometry.pointmaps import (
-    confidence_mask,
     pointmap_from_depth,
 )
 from fm3d_plugins.geometry.poses import invert, se3_exp, transform_points
@@ -55,31 +54,3 @@ def test_pointmap_agrees_with_golden_values(shared):
     camera_from_world[:, :3] = golden["unproj_extrinsics"]
     points = pointmap_from_depth(depth, intrinsics, invert(camera_from_world))
     torch.testing.assert_close(points, golden["unproj_points"].float(), atol=1e-4, rtol=1e-4)
-
-
-def test_keep_fraction_keeps_the_highest_values():
-    confidence = torch.tensor([[0.1, 0.9, 0.5], [0.7, 0.3, torch.nan]])
-    # Half of six values: 0.9, 0.7 and 0.5; nan never counts as sure.
-    expected = torch.tensor([[False, True, True], [True, False, False]])
-    assert torch.equal(confidence_mask(confidence, keep_fraction=0.5), expected)
-    all_but_nan = torch.tensor([[True, True, True], [True, True, False]])
-    assert torch.equal(confidence_mask(confidence, keep_fraction=1.0), all_but_nan)
-    assert torch.equal(confidence_mask(confidence, threshold=0.5), expected)
-
-
-def test_keep_fraction_works_beyond_the_limit_of_quantile():
-    """torch.quantile refuses more than 2^24 values; forty views at 518 px have more."""
-    confidence = torch.arange(2**24 + 2, dtype=torch.float64)
-    assert int(confidence_mask(confidence, keep_fraction=0.5).sum()) == 2**23 + 1
-
-
-def test_mask_of_nothing_is_empty():
-    assert confidence_mask(torch.zeros(0, 4), keep_fraction=0.5).shape == (0, 4)
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"keep_fraction": 0.5, "threshold": 1.0}, {"keep_fraction": 0.0}]
-)
-def test_contradictory_mask_options_are_refused(options):
-    with pytest.raises(ValueError, match="expected"):
-        confidence_mask(torch.ones(3), **options)

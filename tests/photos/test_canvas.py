@@ -6,10 +6,10 @@ from PIL import Image
 from fm3d_plugins.photos.canvas import (
     Canvas,
     Placement,
-    load_photos,
+    on_canvas,
     on_white,
     paste,
-    plan_canvas,
+    plan_common_canvas,
 )
 from fm3d_plugins.photos.photo_set import find_photos
 
@@ -32,12 +32,11 @@ def golden(shared):
 
 def shown(images: list[Image.Image], framing, longest=518) -> np.ndarray:
     """The pictures on their canvas, view x 3 x height x width, uint8."""
-    canvas = plan_canvas(
+    canvases = plan_common_canvas(
         [image.size for image in images], longest=longest, patch=14, framing=framing
     )
     placed = [
-        paste(on_white(image), placement, canvas)
-        for image, placement in zip(images, canvas.placements, strict=True)
+        paste(on_white(image), canvas) for image, canvas in zip(images, canvases.each, strict=True)
     ]
     return np.stack(placed).transpose(0, 3, 1, 2)
 
@@ -70,13 +69,12 @@ def test_alpha_is_composited_over_white_as_officially(golden):
 def test_square_gives_the_official_pixels_and_coordinates(golden):
     found = shown([LYING, STANDING], "square", longest=1022)
     assert found.shape == (2, 3, 1022, 1022)
-    canvas = Canvas(1024, 1024, (), 0)
     placements = [
         Placement((0.0, -80.0, 640.0, 560.0), 1024, 1024, 0, 0),
         Placement((-80.0, 0.0, 560.0, 640.0), 1024, 1024, 0, 0),
     ]
     pairs = zip((LYING, STANDING), placements, strict=True)
-    images = [paste(one, place, canvas) for one, place in pairs]
+    images = [paste(one, Canvas(1024, 1024, place, 0)) for one, place in pairs]
     found = np.stack(images).transpose(0, 3, 1, 2)[:, :, ::8, ::8].astype(int)
     assert np.abs(found - golden("square_1024_sub").astype(int)).max() <= 1
     for placement, image, row in zip(
@@ -97,12 +95,13 @@ def test_a_dot_of_the_photo_lies_where_the_map_says(framing, size):
     radius = max(size) / 40
     dot = np.exp(-(((columns[None] - x) ** 2 + (rows[:, None] - y) ** 2) / (2 * radius**2)))
     image = Image.fromarray(np.repeat((dot * 255).astype(np.uint8)[..., None], 3, -1))
-    canvas = plan_canvas([size], longest=518, patch=14, framing=framing)
-    seen = paste(image, canvas.placements[0], canvas)[..., 0].astype(float)
+    canvases = plan_common_canvas([size], longest=518, patch=14, framing=framing)
+    canvas = canvases.each[0]
+    seen = paste(image, canvas)[..., 0].astype(float)
     if framing == "pad":
         seen[seen == 255] = 0  # Margins.
     place = torch.tensor([[x, y]], dtype=torch.float64)
-    expected_x, expected_y = canvas.map_from_photo[0].on_map(place)[0].tolist()
+    expected_x, expected_y = canvases.map_from_photo[0].on_map(place)[0].tolist()
     total = seen.sum()
     found_x = (seen.sum(0) * (np.arange(canvas.width) + 0.5)).sum() / total
     found_y = (seen.sum(1) * (np.arange(canvas.height) + 0.5)).sum() / total
@@ -113,11 +112,12 @@ def test_a_dot_of_the_photo_lies_where_the_map_says(framing, size):
 
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (1131, 850), (4000, 250), (360, 640)])
 def test_fit_keeps_pixels_square_and_the_centre_in_the_centre(size):
-    canvas = plan_canvas([size], longest=518, patch=14)
+    canvases = plan_common_canvas([size], longest=518, patch=14)
+    canvas = canvases.each[0]
     assert max(canvas.width, canvas.height) == 518
     assert canvas.width % 14 == canvas.height % 14 == 0
     (scale_x, scale_y), (offset_x, offset_y) = (
-        part[0].tolist() for part in (canvas.map_from_photo.scale, canvas.map_from_photo.offset)
+        part[0].tolist() for part in (canvases.map_from_photo.scale, canvases.map_from_photo.offset)
     )
     assert scale_x == pytest.approx(scale_y, rel=1e-12)
     assert size[0] / 2 * scale_x + offset_x == pytest.approx(canvas.width / 2)
@@ -131,12 +131,12 @@ def test_fit_keeps_pixels_square_and_the_centre_in_the_centre(size):
 
 
 def test_several_shapes_fit_centred_on_one_canvas_with_white_margins():
-    canvas = plan_canvas([(640, 480), (480, 640)], longest=518, patch=14)
-    assert (canvas.width, canvas.height) == (518, 518)
-    seen = paste(LYING, canvas.placements[0], canvas)
+    canvases = plan_common_canvas([(640, 480), (480, 640)], longest=518, patch=14)
+    assert canvases.shapes == ((518, 518),) * 2
+    seen = paste(LYING, canvases.each[0])
     assert (seen[:63] == 255).all() and (seen[-63:] == 255).all()
     middles = torch.tensor([[[320.0, 240.0]], [[240.0, 320.0]]])
-    found = canvas.map_from_photo.on_map(middles)
+    found = canvases.map_from_photo.on_map(middles)
     torch.testing.assert_close(found, torch.full((2, 1, 2), 259.0))
 
 
@@ -146,29 +146,25 @@ def test_masked_pixels_are_white_and_not_usable(tmp_path):
     mask = np.full((480, 640), 255, np.uint8)
     mask[:240] = 0
     Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
-    photos = find_photos(tmp_path).photos
-    canvas = plan_canvas([(640, 480)], longest=518, patch=14)
-    loaded = load_photos(photos, canvas.placements, canvas)
-    assert loaded.images.shape == (1, 3, 392, 518)
-    assert not loaded.usable[0, :196].any() and loaded.usable[0, 196:].all()
-    assert (loaded.images[0, :, :196] == 1).all()
-    expected = paste(LYING, canvas.placements[0], canvas)[196:]
-    found = (loaded.images[0, :, 196:] * 255).round().permute(1, 2, 0).to(torch.uint8)
-    np.testing.assert_array_equal(found.numpy(), expected)
+    (canvas,) = plan_common_canvas([(640, 480)], longest=518, patch=14).each
+    pixels, usable = on_canvas(find_photos(tmp_path).photos[0], canvas)
+    assert pixels.shape == (392, 518, 3)
+    assert not usable[:196].any() and usable[196:].all()
+    assert (pixels[:196] == 255).all()
+    np.testing.assert_array_equal(pixels[196:], paste(LYING, canvas)[196:])
 
 
 @pytest.mark.parametrize("framing", ["fit", "pad", "square", "crop"])
 def test_margins_are_not_usable(tmp_path, framing):
     """Truth: the share of usable pixels is the share of the canvas that the photo covers."""
     Image.fromarray(gradient(640, 320)).save(tmp_path / "a.png")
-    photos = find_photos(tmp_path).photos
-    canvas = plan_canvas([(640, 320)], longest=448, patch=14, framing=framing)
-    usable = load_photos(photos, canvas.placements, canvas).usable
+    (canvas,) = plan_common_canvas([(640, 320)], longest=448, patch=14, framing=framing).each
+    _, usable = on_canvas(find_photos(tmp_path).photos[0], canvas)
     assert usable.sum() == 448 * 224
-    assert usable.numel() == 448 * (448 if framing in ("pad", "square") else 224)
+    assert usable.size == 448 * (448 if framing in ("pad", "square") else 224)
 
 
 @pytest.mark.parametrize("longest", [0, 7, 500])
 def test_a_resolution_that_is_no_multiple_of_the_patch_is_refused(longest):
     with pytest.raises(ValueError, match="positive multiple of 14"):
-        plan_canvas([(640, 480)], longest=longest, patch=14)
+        plan_common_canvas([(640, 480)], longest=longest, patch=14)

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from fm3d_plugins.photos.canvas import (
-    load_photos,
+    on_canvas,
     on_white,
     padded,
     paste,
-    plan_own_frames,
+    plan_own_canvases,
 )
 from fm3d_plugins.photos.photo_set import find_photos
 
@@ -40,8 +40,8 @@ def test_frames_have_the_official_sizes(shared):
         width, height = map(int, size.split("x"))
         resolution = int(resolution.removeprefix("size="))
         framing = official_framing(resolution, square_ok == "square_ok=True")
-        frames = plan_own_frames([(width, height)], resolution=resolution, framing=framing)
-        assert [list(shape) for shape in frames.shapes] == expected["true_shape"], case
+        canvases = plan_own_canvases([(width, height)], resolution=resolution, framing=framing)
+        assert [list(shape) for shape in canvases.shapes] == expected["true_shape"], case
     assert len(cases) >= 36
 
 
@@ -53,8 +53,8 @@ def test_frames_have_the_official_pixels(shared, name, resolution):
     pixels = {"l": PHOTO, "s": PHOTO[:, :450], "p": PHOTO.transpose(1, 0, 2)}[name[0]]
     image = Image.fromarray(np.ascontiguousarray(pixels))
     framing = official_framing(resolution, square_ok=False)
-    (canvas,) = plan_own_frames([image.size], resolution=resolution, framing=framing).canvases
-    found = paste(on_white(image), canvas.placements[0], canvas).transpose(2, 0, 1)[None]
+    (canvas,) = plan_own_canvases([image.size], resolution=resolution, framing=framing).each
+    found = paste(on_white(image), canvas).transpose(2, 0, 1)[None]
     with safe_open(shared / "golden/dust3r_load.safetensors", framework="np") as tensors:
         expected = tensors.get_tensor(f"{name}.{resolution}")
     # 1: versions of Pillow round differently.
@@ -63,8 +63,8 @@ def test_frames_have_the_official_pixels(shared, name, resolution):
 
 @pytest.mark.parametrize("resolution", [512, 224])
 def test_only_photos_that_grow_are_resized_bicubically(resolution):
-    frames = plan_own_frames([(600, 450), (150, 200)], resolution=resolution)
-    assert [canvas.resampling for canvas in frames.canvases] == ["lanczos", "bicubic"]
+    canvases = plan_own_canvases([(600, 450), (150, 200)], resolution=resolution)
+    assert [canvas.resampling for canvas in canvases.each] == ["lanczos", "bicubic"]
 
 
 @pytest.mark.parametrize("framing", ["long", "no-squares", "short"])
@@ -77,11 +77,11 @@ def test_a_dot_of_the_photo_lies_where_the_map_says(framing, size):
     columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
     dot = np.exp(-(((columns[None] - x) ** 2 + (rows[:, None] - y) ** 2) / (2 * radius**2)))
     image = Image.fromarray(np.repeat((dot * 255).astype(np.uint8)[..., None], 3, -1))
-    frames = plan_own_frames([size], resolution=512, framing=framing)
-    canvas = frames.canvases[0]
-    seen = paste(image, canvas.placements[0], canvas)[..., 0].astype(float)
+    canvases = plan_own_canvases([size], resolution=512, framing=framing)
+    canvas = canvases.each[0]
+    seen = paste(image, canvas)[..., 0].astype(float)
     place = torch.tensor([[x, y]], dtype=torch.float64)
-    expected_x, expected_y = frames.map_from_photo[0].on_map(place)[0].tolist()
+    expected_x, expected_y = canvases.map_from_photo[0].on_map(place)[0].tolist()
     found_x = (seen.sum(0) * (np.arange(canvas.width) + 0.5)).sum() / seen.sum()
     found_y = (seen.sum(1) * (np.arange(canvas.height) + 0.5)).sum() / seen.sum()
     # An odd side has no middle pixel: half a pixel off the centre would fail.
@@ -92,8 +92,8 @@ def test_a_dot_of_the_photo_lies_where_the_map_says(framing, size):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("resolution", [224, 512])
 def test_whole_photos_lose_at_most_a_patch(size, resolution):
-    frames = plan_own_frames([size], resolution=resolution)
-    (height, width), placement = frames.shapes[0], frames.canvases[0].placements[0]
+    canvases = plan_own_canvases([size], resolution=resolution)
+    (height, width), placement = canvases.shapes[0], canvases.each[0].placement
     assert max(height, width) == resolution and height % 16 == width % 16 == 0
     cut = [placement.width - width, placement.height - height]
     assert min(cut) == 0 and max(cut) <= 16
@@ -102,8 +102,8 @@ def test_whole_photos_lose_at_most_a_patch(size, resolution):
 
 
 def test_squares_stay_square_unless_asked_otherwise():
-    whole = plan_own_frames([(600, 600)], resolution=512)
-    cut = plan_own_frames([(600, 600)], resolution=512, framing="no-squares")
+    whole = plan_own_canvases([(600, 600)], resolution=512)
+    cut = plan_own_canvases([(600, 600)], resolution=512, framing="no-squares")
     assert whole.shapes == ((512, 512),) and cut.shapes == ((384, 512),)
     torch.testing.assert_close(cut.map_from_photo.offset[0, 1], torch.tensor(-64.0).double())
 
@@ -116,15 +116,12 @@ def test_masks_and_pixels_are_loaded_in_each_frame(tmp_path):
     mask[:, :300] = 0
     Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
     photos = find_photos(tmp_path).photos
-    frames = plan_own_frames([(photo.width, photo.height) for photo in photos], resolution=128)
-    assert frames.shapes == ((96, 128), (128, 80)) and frames.common_shape == (128, 128)
-    loaded = [
-        load_photos([photo], canvas.placements, canvas)
-        for photo, canvas in zip(photos, frames.canvases, strict=True)
-    ]
-    assert [tuple(one.images.shape) for one in loaded] == [(1, 3, 96, 128), (1, 3, 128, 80)]
-    assert not loaded[0].usable[..., :64].any() and loaded[0].usable[..., 64:].all()
-    assert loaded[1].usable.all()
+    canvases = plan_own_canvases([(photo.width, photo.height) for photo in photos], resolution=128)
+    assert canvases.shapes == ((96, 128), (128, 80)) and canvases.common_shape == (128, 128)
+    loaded = [on_canvas(photo, canvas) for photo, canvas in zip(photos, canvases.each, strict=True)]
+    assert [pixels.shape for pixels, _ in loaded] == [(96, 128, 3), (128, 80, 3)]
+    assert not loaded[0][1][:, :64].any() and loaded[0][1][:, 64:].all()
+    assert loaded[1][1].all()
 
 
 def test_padding_keeps_pixels_in_place_and_knows_nothing_beyond():
@@ -140,10 +137,10 @@ def test_padding_keeps_pixels_in_place_and_knows_nothing_beyond():
 @pytest.mark.parametrize("size", [(10_000, 100), (20, 700)])
 def test_a_photo_too_narrow_for_one_patch_is_refused(size):
     with pytest.raises(ValueError, match="Photo 2 of 2 has .* at most 32 to 1"):
-        plan_own_frames([(640, 480), size], resolution=512)
+        plan_own_canvases([(640, 480), size], resolution=512)
 
 
 @pytest.mark.parametrize("resolution", [0, 8, 500])
 def test_a_resolution_that_is_no_multiple_of_the_patch_is_refused(resolution):
     with pytest.raises(ValueError, match="positive multiple of 16"):
-        plan_own_frames([(640, 480)], resolution=resolution)
+        plan_own_canvases([(640, 480)], resolution=resolution)

@@ -88,7 +88,8 @@ def test_transparent_pixels_are_masked(tmp_path):
     rgba = np.dstack([GRADIENT, np.full((48, 64), 255, np.uint8)])
     rgba[:, :16, 3] = 0
     save(tmp_path, "cut.png", rgba)
-    keep = next(iter(find_photos(tmp_path))).read_mask()
+    photo = next(iter(find_photos(tmp_path)))
+    keep = photo.usable_pixels(photo.open())
     assert not keep[:, :16].any()
     assert keep[:, 16:].all()
 
@@ -108,7 +109,7 @@ def test_masks_are_found_by_name_and_must_have_the_size(tmp_path):
     save(tmp_path / "masks", "a.png", np.zeros((48, 64), np.uint8))
     photos = find_photos(tmp_path)
     assert [photo.mask_path is not None for photo in photos] == [True, False]
-    assert not photos.photos[0].read_mask().any()
+    assert not photos.photos[0].usable_pixels(photos.photos[0].open()).any()
     save(tmp_path / "masks", "b.jpg.png", np.zeros((9, 9), np.uint8))
     with pytest.raises(ValueError, match=r"b\.jpg\.png: the mask is 9 x 9"):
         find_photos(tmp_path)

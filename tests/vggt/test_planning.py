@@ -63,7 +63,7 @@ def test_operations_are_those_of_the_matrix_products():
 def test_all_photos_are_seen_at_once_where_they_fit():
     work = Workload(10, 392, 518, 2**30, 2**26, 1e12, 0.0, 1e10)
     found = plan(work, 4 * 2**30)
-    assert found.photos_at_once == 10
+    assert found.at_once == 10
     assert found.bytes == 2**30 + 10 * 2**26
     # 10 x 1 s of products, 100 pairs x 0.1 s of attention.
     assert found.seconds == pytest.approx(REST * (10 + 10))
@@ -76,10 +76,10 @@ def test_what_does_not_fit_is_cut_so_that_it_does():
     available = 3 * 2**30
     found = plan(work, available)
     # 0.9 of 3 GiB without 1 GiB: 1.7 GiB, 27 photos of 64 MiB.
-    assert found.photos_at_once == 27
+    assert found.at_once == 27
     assert found.bytes <= 0.9 * available
     assert "at most 27 at once" in found.sentence
-    assert plan(work, available, chunk_size=10).photos_at_once == 10
+    assert plan(work, available, chunk_size=10).at_once == 10
 
 
 def test_too_little_memory_is_an_error_before_anything_is_loaded():
@@ -91,4 +91,4 @@ def test_too_little_memory_is_an_error_before_anything_is_loaded():
     with pytest.raises(ValueError, match="--precision bfloat16"):
         plan(work, 2**30, precision="float32")
     # One photo alone needs room for one only.
-    assert plan(Workload(1, 392, 518, 2**29, 2**28, 1e12, 0.0, 0.0), 2**30).photos_at_once == 1
+    assert plan(Workload(1, 392, 518, 2**29, 2**28, 1e12, 0.0, 0.0), 2**30).at_once == 1

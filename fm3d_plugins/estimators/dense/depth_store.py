@@ -1,9 +1,10 @@
 """Depth maps of many views, on disk while they are made where there are many."""
 
+import math
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from fm3d_plugins.geometry.pixel_map import PixelMap
@@ -30,8 +31,8 @@ class DepthStore:
             deleted at any time, what is open stays until it is let go.
         """
         self._map_from_photo = map_from_photo
-        self._depth = _half(shape, folder and folder / "depth")
-        self._confidence = _half(shape, folder and folder / "confidence")
+        self._depth = mapped_zeros(shape, torch.float16, folder and folder / "depth")
+        self._confidence = mapped_zeros(shape, torch.float16, folder and folder / "confidence")
         self._range = torch.ones(shape[0], dtype=torch.float64)
 
     def put(
@@ -49,7 +50,11 @@ class DepthStore:
         self._depth[view] = torch.where(known, relative, 0.0)
         self._confidence[view] = torch.where(known, confidence.clamp(0, 1), 0.0)
 
-    def finished(self, scale: Float[Tensor, " view"]) -> ViewDepth:
+    def finished(
+        self,
+        scale: Float[Tensor, " view"],
+        colors: UInt8[Tensor, "view rows columns 3"] | None = None,
+    ) -> ViewDepth:
         """All maps, each view's depth times its scale."""
         factors = self._range * scale
         depth = self._depth
@@ -57,12 +62,12 @@ class DepthStore:
             depth = depth.float()
         for view, factor in enumerate(factors.tolist()):
             depth[view] = (depth[view].float() * factor).clamp(max=torch.finfo(depth.dtype).max)
-        return ViewDepth(depth, self._confidence, self._map_from_photo)
+        return ViewDepth(depth, self._confidence, self._map_from_photo, colors)
 
 
-def _half(shape: tuple[int, int, int], file: Path | None) -> Tensor:
+def mapped_zeros(shape: tuple[int, ...], dtype: torch.dtype, file: Path | None) -> Tensor:
+    """Zeros in memory, or in a file that is mapped into it."""
     if file is None:
-        return torch.zeros(shape, dtype=torch.float16)
-    count = shape[0] * shape[1] * shape[2]
-    mapped = torch.from_file(str(file), shared=True, size=count, dtype=torch.float16)
-    return mapped.view(shape)
+        return torch.zeros(shape, dtype=dtype)
+    size = math.prod(shape)
+    return torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)

@@ -2,30 +2,38 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.estimators.base import Estimator
+from fm3d_plugins.estimators.dense.cameras import (
+    DenseCameras,
+    KnownCameras,
+    known_cameras,
+    respect_known,
+    settle_cameras,
+)
+from fm3d_plugins.estimators.dense.points import PointOptions, points_from_views
+from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
+from fm3d_plugins.estimators.stages import Stages
+from fm3d_plugins.io.posed_scenes import read_posed_scene
+from fm3d_plugins.memory import available_memory
 from fm3d_plugins.photos.photo_set import PhotoSet
-from fm3d_plugins.scene import SceneGeometry, ViewDepth
-
-if TYPE_CHECKING:
-    from fm3d_plugins.estimators.dense.cameras import DenseCameras, KnownCameras
-    from fm3d_plugins.estimators.dense.points import DensePoints
-    from fm3d_plugins.estimators.stages import Stages
+from fm3d_plugins.scene import SceneGeometry, Tracks, ViewDepth
 
 UNSURE = 0.1
 """Median confidence (1 - 1/c, so c of 1.1) of a photo below which its camera is doubted."""
 
 
 @dataclass(frozen=True)
-class DenseEstimator(Estimator):
+class DenseEstimator(PointOptions, Estimator):
     """Cameras, depth and points by a network. Subclasses add what only theirs has."""
 
     weights: str = ""
@@ -45,28 +53,42 @@ class DenseEstimator(Estimator):
     """Of the matrices; auto: bfloat16 where the device is fast at it."""
     drop_sky: bool = True
     """Leave out the depth of smooth, bright areas that hang from a photo's upper border."""
-    confidence_percentile: float = 20.0
-    """Percent of the pixels, the least sure ones, that become no points."""
-    min_confidence: float = 0.1
-    """Pixels below this confidence (0 to 1) become no points."""
-    consistent_views: int = 1
-    """Other views that must agree on a pixel's depth for it to become a point; 0: none."""
-    depth_tolerance: float = 0.05
-    """Relative difference of depths that still agree."""
-    max_points: int = 200_000
-    """Most points, spread evenly over space."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where there is a device."""
     memory_gib: float | None = None
     """Memory that may be used, GiB; None: what is free on the device."""
 
-    def identity(self) -> dict:
-        """Everything besides the photos that the result depends on, as JSON values."""
-        from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
+    def estimate(self, photos: PhotoSet) -> SceneGeometry:
+        """Find a camera and a depth map for every photo, and points.
 
+        Raises:
+            ValueError: As `find_cameras`, or no pixel can become a point.
+        """
+        scene = self.find_cameras(photos)
+        return self.with_points(scene, range(len(scene)))
+
+    def with_points(self, scene: SceneGeometry, views: Sequence[int]) -> SceneGeometry:
+        """The scene with points of these views' pixels, and those that were there already.
+
+        Raises:
+            ValueError: No pixel is left.
+        """
+        seen = scene.seen_from(views)
+        if scene.depth is None:
+            return seen
+        with Stages().stage("Making points", total=len(views)) as report:
+            found = points_from_views(scene, views, self, report)
+        return found.added_to(seen)
+
+    def point_options(self) -> dict:
+        """What `with_points` depends on besides its arguments, as JSON values."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(PointOptions)}
+
+    def identity(self) -> dict:
+        """What `find_cameras` depends on besides the photos, as JSON values."""
         identity = super().identity()
         options = identity["options"]
-        for name in ("device", "memory_gib", "commercial_only"):
+        for name in ("device", "memory_gib", "commercial_only", *self.point_options()):
             del options[name]
         if self.known_cameras is not None:
             options["known_cameras"] = digest_of_scene(self.known_cameras)
@@ -101,17 +123,12 @@ class DenseEstimator(Estimator):
                 "what the focal length is. Leave one out."
             )
 
-    def read_known(
-        self, photos: PhotoSet, sizes: Sequence[tuple[int, int]]
-    ) -> "KnownCameras | None":
+    def read_known(self, photos: PhotoSet, sizes: Sequence[tuple[int, int]]) -> KnownCameras | None:
         """The cameras that the user gives, if any.
 
         Raises:
             ValueError: They cannot be read, or belong to other photos.
         """
-        from fm3d_plugins.estimators.dense.cameras import known_cameras
-        from fm3d_plugins.io.posed_scenes import read_posed_scene
-
         if self.known_cameras is None:
             return None
         scene = read_posed_scene(self.known_cameras)
@@ -132,8 +149,6 @@ class DenseEstimator(Estimator):
 
     def budget(self, device: torch.device) -> int:
         """Bytes that may be used."""
-        from fm3d_plugins.memory import available_memory
-
         return int(self.memory_gib * 2**30) if self.memory_gib else available_memory(device)
 
     def settled_cameras(
@@ -142,50 +157,24 @@ class DenseEstimator(Estimator):
         focals: Float[Tensor, " view"],
         sizes: Sequence[tuple[int, int]],
         groups: Sequence[int],
-        known: "KnownCameras | None",
-    ) -> "DenseCameras":
+        known: KnownCameras | None,
+    ) -> DenseCameras:
         """Cameras in photo pixels, with shared focal lengths and what the user knows of them."""
-        from fm3d_plugins.estimators.dense.cameras import respect_known, settle_cameras
-
         cameras = settle_cameras(world_from_camera, focals, sizes, groups, self.focal_length)
         if known is None:
             return cameras
         return respect_known(cameras, known, use_poses=self.use_known_poses)
 
-    def points_of(
-        self,
-        depth: ViewDepth,
-        cameras: "DenseCameras",
-        colors_of: Callable[[int], UInt8[Tensor, "rows columns 3"]],
-        stages: "Stages",
-    ) -> "DensePoints":
-        """Points of the depth maps by the options.
-
-        Raises:
-            ValueError: No pixel is left.
-        """
-        from fm3d_plugins.estimators.dense.points import PointOptions, points_from_views
-
-        options = PointOptions(
-            percentile=self.confidence_percentile,
-            least_confidence=self.min_confidence,
-            consistent_views=self.consistent_views,
-            tolerance=self.depth_tolerance,
-            max_points=self.max_points,
-        )
-        with stages.stage("Making points", total=len(depth)) as report:
-            return points_from_views(depth, cameras, colors_of, options, report)
-
     def scene(
         self,
         photos: PhotoSet,
         groups: Sequence[int],
-        cameras: "DenseCameras",
+        cameras: DenseCameras,
         depth: ViewDepth,
-        points: "DensePoints",
         provenance: Mapping[str, object],
     ) -> SceneGeometry:
-        """All of it as a scene, about which one line is said, and one for each doubt."""
+        """All of it as a scene without points, of which one line is said, and one per doubt."""
+        none = torch.zeros(0, dtype=torch.long)
         scene = SceneGeometry(
             names=tuple(photo.name for photo in photos),
             image_sizes=torch.tensor([(photo.width, photo.height) for photo in photos]),
@@ -193,10 +182,10 @@ class DenseEstimator(Estimator):
             intrinsics=cameras.intrinsics,
             distortion=cameras.distortion,
             camera_index=_shared_cameras(groups, cameras),
-            points=points.points,
-            point_colors=points.colors,
-            point_confidence=points.confidence,
-            tracks=points.tracks,
+            points=torch.zeros(0, 3),
+            point_colors=torch.zeros(0, 3, dtype=torch.uint8),
+            point_confidence=torch.zeros(0),
+            tracks=Tracks(none, none, torch.zeros(0, 2, dtype=torch.float64)),
             depth=depth,
             provenance=self.identity() | dict(provenance),
         )
@@ -208,12 +197,10 @@ class DenseEstimator(Estimator):
 
 def say(line: str, style: str | None = None) -> None:
     """Print one line for the user, as it is."""
-    from nerfstudio.utils.rich_utils import CONSOLE
-
     CONSOLE.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def _shared_cameras(groups: Sequence[int], cameras: "DenseCameras") -> Int[Tensor, " view"]:
+def _shared_cameras(groups: Sequence[int], cameras: DenseCameras) -> Int[Tensor, " view"]:
     """Views of a group whose intrinsics are equal share a camera; given ones may differ."""
     numbers = torch.cat(
         [
@@ -246,7 +233,7 @@ def _say(name: str, scene: SceneGeometry, depth: ViewDepth) -> None:
     focals = sorted({round(float(matrix[0, 0]), 1) for matrix in scene.intrinsics})
     listed = f"{focals[0]:g}" if len(focals) == 1 else f"{focals[0]:g} to {focals[-1]:g}"
     say(
-        f"{name}: {len(scene)} photos, {len(scene.points)} points, focal length {listed} px, "
+        f"{name}: {len(scene)} photos, focal length {listed} px, "
         f"median confidence {sorted(surety)[len(surety) // 2]:.2f} (0 to 1)."
     )
     doubted = [name for name, value in zip(scene.names, surety, strict=True) if value < UNSURE]

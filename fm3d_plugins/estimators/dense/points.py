@@ -1,17 +1,16 @@
 """Points of a scene from the depth maps of its views."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from fm3d_plugins.estimators.dense.cameras import DenseCameras
 from fm3d_plugins.geometry.point_filtering import consistent_mask, overlapping_views, thin_to_voxels
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.rays import pixel_centers
-from fm3d_plugins.scene import Tracks, ViewDepth
+from fm3d_plugins.scene import SceneGeometry, Tracks
 
 NEIGHBOURS = 6
 """Views against which each view's depth is checked."""
@@ -25,17 +24,19 @@ SAMPLED_CONFIDENCES = 2_000_000
 
 @dataclass(frozen=True)
 class PointOptions:
-    """Which pixels become points."""
+    """Which pixels of depth maps become points."""
 
-    percentile: float
-    """Share of the known pixels with the least confidence that is left out, percent."""
-    least_confidence: float
-    """In [0, 1]: what is left out in any case."""
-    consistent_views: int
-    """Other views that must see the same depth where they look; 0 asks for none."""
-    tolerance: float
-    """Relative difference of depths that still counts as the same."""
-    max_points: int
+    confidence_percentile: float = 20.0
+    """Percent of the pixels, the least confident ones, that become no points."""
+    min_confidence: float = 0.1
+    """Pixels below this confidence (0 to 1) become no points."""
+    consistent_views: int = 1
+    """Other views that must agree on a pixel's depth for it to become a point; 0: none, which also
+    keeps what a single view sees."""
+    depth_tolerance: float = 0.05
+    """Relative difference of depths that still agree."""
+    max_points: int = 200_000
+    """Most points, spread evenly over space."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,28 @@ class DensePoints:
     colors: UInt8[Tensor, "point 3"]
     confidence: Float[Tensor, " point"]
     tracks: Tracks
-    """Each point is seen by its own pixel."""
+    """By which pixels each point is seen."""
+
+    def added_to(self, scene: SceneGeometry) -> SceneGeometry:
+        """A scene with these points before its own, whose tracks are known."""
+        own = scene.tracks
+        assert own is not None
+        return replace(
+            scene,
+            points=torch.cat([self.points, scene.points]),
+            point_colors=torch.cat([self.colors, scene.point_colors]),
+            point_confidence=torch.cat([self.confidence, scene.point_confidence]),
+            tracks=Tracks(
+                torch.cat([self.tracks.point_index, own.point_index + len(self.points)]),
+                torch.cat([self.tracks.view_index, own.view_index]),
+                torch.cat([self.tracks.pixels, own.pixels]),
+            ),
+        )
 
 
 def points_from_views(
-    depth: ViewDepth,
-    cameras: DenseCameras,
-    colors_of: Callable[[int], UInt8[Tensor, "rows columns 3"]],
+    scene: SceneGeometry,
+    views: Sequence[int],
     options: PointOptions,
     report: Callable[[int], None],
 ) -> DensePoints:
@@ -61,46 +77,52 @@ def points_from_views(
     Memory does not grow with the number of views beyond the depth maps themselves.
 
     Args:
-        colors_of: The picture of a view, in pixels of its depth map.
+        scene: With depth and its colours.
+        views: Whose pixels become points, and are asked whether they agree.
         report: Gets the number of views done.
 
     Raises:
         ValueError: No pixel is left.
     """
-    intrinsics = depth.map_from_photo.intrinsics_on_map(cameras.intrinsics)
-    threshold = max(options.least_confidence, _percentile(depth, options.percentile))
-    shape = depth.depth, intrinsics, cameras.world_from_camera
-    neighbours = overlapping_views(*shape, NEIGHBOURS) if options.consistent_views else None
+    assert scene.depth is not None and scene.depth.colors is not None
+    rows = list(views)
+    depth, confidence = scene.depth.depth, scene.depth.confidence
+    if rows != list(range(len(scene))):
+        depth, confidence = depth[rows], confidence[rows]
+    intrinsics = scene.depth.map_from_photo[torch.tensor(rows)].intrinsics_on_map(
+        scene.intrinsics[rows]
+    )
+    maps = depth, confidence, intrinsics, scene.world_from_camera[rows]
+    threshold = max(
+        options.min_confidence, _percentile(depth, confidence, options.confidence_percentile)
+    )
+    neighbours = overlapping_views(depth, *maps[2:], NEIGHBOURS)
     held: list[_Rows] = []
-    for view in range(len(depth)):
-        known = (depth.depth[view] > 0) & (depth.confidence[view] >= threshold)
-        if neighbours is not None:
+    for place, view in enumerate(rows):
+        known = (depth[place] > 0) & (confidence[place] >= threshold)
+        if options.consistent_views:
             known &= consistent_mask(
-                depth.depth,
-                depth.confidence,
-                intrinsics,
-                cameras.world_from_camera,
+                *maps,
                 neighbours,
-                relative_tolerance=options.tolerance,
+                relative_tolerance=options.depth_tolerance,
                 least_views=options.consistent_views,
-                judged=[view],
+                judged=[place],
             )[0]
-        held.append(_rows_of(depth, cameras, view, known, colors_of))
+        held.append(_rows_of(scene, view, known))
         if sum(len(rows.points) for rows in held) > HELD_POINTS * options.max_points:
             held = [_thinned(held, options.max_points)]
-        report(view + 1)
-    rows = _thinned(held, options.max_points)
-    if not len(rows.points):
+        report(place + 1)
+    found = _thinned(held, options.max_points)
+    if not len(found.points):
         raise ValueError(
-            f"No point is left of {len(depth)} depth maps: each pixel is masked, unsure (confidence"
+            f"No point is left of {len(rows)} depth maps: each pixel is masked, unsure (confidence"
             f" below {threshold:.3f}) or contradicted by other views. Expected photos of one place "
             "that overlap. Try a lower --confidence-percentile, --min-confidence 0 or "
             "--consistent-views 0."
         )
-    index = torch.arange(len(rows.points))
-    return DensePoints(
-        rows.points, rows.colors, rows.confidence, Tracks(index, rows.view, rows.pixels)
-    )
+    index = torch.arange(len(found.points))
+    tracks = Tracks(index, found.view, found.pixels)
+    return DensePoints(found.points, found.colors, found.confidence, tracks)
 
 
 @dataclass(frozen=True)
@@ -117,39 +139,38 @@ class _Rows:
         return _Rows(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
-def _percentile(depth: ViewDepth, percentile: float) -> float:
+def _percentile(
+    depth: Float[Tensor, "view rows columns"],
+    confidence: Float[Tensor, "view rows columns"],
+    percentile: float,
+) -> float:
     """The confidence below which that many percent of the known pixels lie."""
-    stride = max(1, round((depth.depth.numel() / SAMPLED_CONFIDENCES) ** 0.5))
-    known = depth.depth[:, ::stride, ::stride] > 0
-    confidence = depth.confidence[:, ::stride, ::stride][known].float()
-    if not len(confidence):
+    stride = max(1, round((depth.numel() / SAMPLED_CONFIDENCES) ** 0.5))
+    known = depth[:, ::stride, ::stride] > 0
+    values = confidence[:, ::stride, ::stride][known].float()
+    if not len(values):
         return 0.0
-    rank = min(len(confidence) - 1, int(percentile / 100 * len(confidence)))
-    return float(confidence.kthvalue(rank + 1).values)
+    rank = min(len(values) - 1, int(percentile / 100 * len(values)))
+    return float(values.kthvalue(rank + 1).values)
 
 
-def _rows_of(
-    depth: ViewDepth,
-    cameras: DenseCameras,
-    view: int,
-    chosen: Tensor,
-    colors_of: Callable[[int], Tensor],
-) -> _Rows:
+def _rows_of(scene: SceneGeometry, view: int, chosen: Bool[Tensor, "rows columns"]) -> _Rows:
     """The chosen pixels of one view in the world."""
-    rows, columns = chosen.shape
-    on_map = pixel_centers(rows, columns, dtype=torch.float64)[chosen]
-    pixels = depth.map_from_photo[view].on_photo(on_map)
+    maps = scene.depth
+    assert maps is not None and maps.colors is not None
+    on_map = pixel_centers(*chosen.shape, dtype=torch.float64)[chosen]
+    pixels = maps.map_from_photo[view].on_photo(on_map)
     points = points_at(
         pixels,
-        depth.depth[view][chosen].double(),
-        cameras.intrinsics[view],
-        cameras.world_from_camera[view],
-        cameras.distortion[view],
+        maps.depth[view][chosen].double(),
+        scene.intrinsics[view].double(),
+        scene.world_from_camera[view].double(),
+        scene.distortion[view].double(),
     )
     return _Rows(
         points=points.float(),
-        colors=colors_of(view)[chosen],
-        confidence=depth.confidence[view][chosen].float(),
+        colors=maps.colors[view][chosen],
+        confidence=maps.confidence[view][chosen].float(),
         view=torch.full((len(points),), view),
         pixels=pixels,
     )

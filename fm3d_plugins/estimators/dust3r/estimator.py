@@ -6,28 +6,44 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fm3d_plugins.checkpoints import locate
+from fm3d_plugins.dust3r.alignment.global_alignment import align_globally
+from fm3d_plugins.dust3r.alignment.views import AlignedViews
+from fm3d_plugins.dust3r.alignment.views import KnownCameras as KnownInMaps
+from fm3d_plugins.dust3r.inference import (
+    PhotoEncodings,
+    architecture,
+    decode_pairs,
+    load_network,
+    photo_descriptors,
+)
+from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps, PairStore
+from fm3d_plugins.dust3r.pairs import PairGraph, require_connected, symmetrised
+from fm3d_plugins.dust3r.planning import make_plan, workload
 from fm3d_plugins.estimators.camera_groups import camera_groups
+from fm3d_plugins.estimators.chunks.similarity import similarity_matrix
+from fm3d_plugins.estimators.dense.cameras import DenseCameras, KnownCameras
 from fm3d_plugins.estimators.dense.estimator import DenseEstimator, digest_of_scene, say
-from fm3d_plugins.photos.canvas import OwnFrames, plan_own_frames
+from fm3d_plugins.estimators.dense.seen_photos import SeenPhotos
+from fm3d_plugins.estimators.dust3r.localisation import (
+    NEAREST,
+    KnownScene,
+    found_cameras,
+    pairs_to_make,
+)
+from fm3d_plugins.estimators.dust3r.masking import masked_pair, view_depth
+from fm3d_plugins.estimators.dust3r.match_tracks import tracked_points
+from fm3d_plugins.estimators.stages import Stages
+from fm3d_plugins.nn.planning import DTYPES, Plan, choose_precision
+from fm3d_plugins.photos.canvas import Canvases, plan_own_canvases
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
-
-if TYPE_CHECKING:
-    from fm3d_plugins.dust3r.alignment.views import AlignedViews
-    from fm3d_plugins.dust3r.inference import PhotoEncodings
-    from fm3d_plugins.dust3r.network import DUSt3R
-    from fm3d_plugins.dust3r.pair_pointmaps import PairStore
-    from fm3d_plugins.dust3r.pairs import PairGraph
-    from fm3d_plugins.dust3r.planning import Plan
-    from fm3d_plugins.estimators.dense.cameras import DenseCameras, KnownCameras
-    from fm3d_plugins.estimators.dust3r.framed_photos import FramedPhotos
-    from fm3d_plugins.estimators.stages import Stages
 
 COMPLETE_UP_TO = 12
 """Photos of which all pairs are made by default: 132 predictions."""
@@ -73,49 +89,42 @@ class Dust3r(DenseEstimator):
             identity["options"]["localize"] = digest_of_scene(self.localize)
         return identity
 
-    def estimate(self, photos: PhotoSet) -> SceneGeometry:
-        """Find a camera and a depth map for every photo, and points.
+    def find_cameras(self, photos: PhotoSet) -> SceneGeometry:
+        """Find a camera and a depth map for every photo, and points that several photos see.
 
         Raises:
             ValueError: Options make no sense, memory does not suffice, weights are damaged or
                 refused, or pairs cannot be aligned.
             FileNotFoundError: The weights are not here and cannot be fetched.
         """
-        from fm3d_plugins.estimators.dust3r.framed_photos import FramedPhotos
-        from fm3d_plugins.estimators.dust3r.match_tracks import joined, tracked_points
-        from fm3d_plugins.estimators.stages import Stages
-
         self._expect_sensible(photos)
         if self.localize is not None:
             return self._localise(photos, self.localize)
         sizes = [(photo.width, photo.height) for photo in photos]
         groups = camera_groups(photos.photos, self.camera)
         known = self.read_known(photos, sizes)
-        frames = self._frames(sizes)
-        framed = FramedPhotos(photos, frames, drop_sky=self.drop_sky)
+        canvases = self._canvases(sizes)
         stages = Stages()
-        with TemporaryDirectory(prefix="fm3d-dust3r-", ignore_cleanup_errors=True) as folder:
-            pairs = self._see(framed, Path(folder), stages)
+        with TemporaryDirectory(prefix="fm3d-dust3r-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            seen = SeenPhotos(photos, canvases, drop_sky=self.drop_sky, folder=folder)
+            pairs = self._see(seen, folder, stages)
             with stages.stage("Aligning pairs", total=1) as report:
-                with _naming(framed.names):
-                    aligned = self._align(pairs, frames, sizes, groups, known)
+                with _naming(seen.names):
+                    aligned = self._align(pairs, canvases, sizes, groups, known)
                 report(1)
-            cameras = self._cameras(aligned, frames, known)
-            depth = framed.view_depth(aligned.depth, aligned.confidence)
-            points = self.points_of(depth, cameras, framed.colors, stages)
+            cameras = self._cameras(aligned, canvases, known)
+            maps = canvases.map_from_photo
+            depth = view_depth(seen, maps, aligned.depth, aligned.confidence)
             with stages.stage("Matching pixels", total=1) as report:
-                shapes = list(frames.shapes)
-                tracked = tracked_points(pairs, depth, cameras, shapes, framed.colors)
+                tracked = tracked_points(pairs, depth, cameras, list(seen.shapes), seen.colors)
                 report(1)
-        points = joined(points, tracked)
         provenance = {"seconds": stages.seconds, "pairs": len(aligned.pairs)}
-        scene = self.scene(photos, groups, cameras, depth, points, provenance)
+        scene = tracked.added_to(self.scene(photos, groups, cameras, depth, provenance))
         _say_doubts(aligned, scene.names)
         return scene
 
     def _expect_sensible(self, photos: PhotoSet) -> None:
-        from fm3d_plugins.dust3r.pairs import PairGraph
-
         self.expect_ranges({})
         if len(photos) < 2 and self.localize is None:
             raise ValueError(
@@ -125,128 +134,89 @@ class Dust3r(DenseEstimator):
         if self.pairs != "auto":
             PairGraph.from_name(self.pairs)
 
-    def _frames(self, sizes: Sequence[tuple[int, int]]) -> OwnFrames:
+    def _canvases(self, sizes: Sequence[tuple[int, int]]) -> Canvases:
         framing = "long" if self.keep_squares else "no-squares"
-        return plan_own_frames(
+        return plan_own_canvases(
             sizes,
             resolution=self.resolution,
             framing="short" if self.resolution == 224 else framing,
         )
 
-    def _see(self, framed: "FramedPhotos", folder: Path, stages: "Stages") -> "PairStore":
+    def _see(self, photos: SeenPhotos, folder: Path, stages: Stages) -> PairStore:
         """The network's predictions of all pairs, in files."""
-        from fm3d_plugins.dust3r.inference import PhotoEncodings, decode_pairs
-        from fm3d_plugins.dust3r.pair_pointmaps import PairStore
-        from fm3d_plugins.dust3r.pairs import require_connected, symmetrised
-
-        graph = self._graph(len(framed))
-        network, plan = self._prepare(graph, framed)
-        say(plan.sentence)
-        encodings = PhotoEncodings(
-            network, framed.signed_image, kept=plan.kept, sizes=framed.shapes
-        )
-        chosen = symmetrised(_pairs(graph, encodings, len(framed), stages))
-        require_connected(chosen, framed.names)
-        store, at_once = PairStore(folder), plan.pairs_at_once
-        with stages.stage("Seeing pairs", total=len(chosen)) as report:
-            for first, second, seen in decode_pairs(
-                encodings, chosen, pairs_at_once=at_once, report=report
-            ):
-                store.put(framed.pair(first, second, seen))
+        graph = self._graph(len(photos))
+        encodings, plan = self._prepare(graph, photos)
+        chosen = symmetrised(_pairs(graph, encodings, len(photos), stages))
+        require_connected(chosen, photos.names)
+        store = PairStore(folder)
+        for pair in _seen_pairs(photos, encodings, chosen, plan, stages):
+            store.put(pair)
         return store
 
     def _localise(self, photos: PhotoSet, folder: Path) -> SceneGeometry:
         """Cameras of photos in a scene that is there already."""
-        from fm3d_plugins.dust3r.inference import (
-            PhotoEncodings,
-            decode_pairs,
-            photo_descriptors,
-        )
-        from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
-        from fm3d_plugins.dust3r.pairs import PairGraph
-        from fm3d_plugins.estimators.chunks.similarity import similarity_matrix
-        from fm3d_plugins.estimators.dust3r.framed_photos import FramedPhotos
-        from fm3d_plugins.estimators.dust3r.localisation import (
-            NEAREST,
-            KnownScene,
-            found_cameras,
-            pairs_to_make,
-        )
-        from fm3d_plugins.estimators.stages import Stages
-
         scene = KnownScene.read(folder)
         both = PhotoSet(photos.folder, (*scene.photos.photos, *photos.photos))
-        frames = self._frames([(photo.width, photo.height) for photo in both])
-        framed = FramedPhotos(both, frames, drop_sky=self.drop_sky)
-        network, plan = self._prepare(PairGraph("swin", NEAREST), framed)
-        say(plan.sentence)
-        encodings = PhotoEncodings(
-            network, framed.signed_image, kept=plan.kept, sizes=framed.shapes
-        )
+        canvases = self._canvases([(photo.width, photo.height) for photo in both])
+        seen = SeenPhotos(both, canvases, drop_sky=self.drop_sky)
+        encodings, plan = self._prepare(PairGraph("swin", NEAREST), seen)
         descriptors = photo_descriptors(encodings, range(len(both)))
         similarity = similarity_matrix(descriptors - descriptors.mean(0))
         chosen = pairs_to_make(similarity, len(scene.photos))
         made: dict[int, list[PairPointmaps]] = {}
-        stages, at_once = Stages(), plan.pairs_at_once
-        with stages.stage("Seeing pairs", total=len(chosen)) as report:
-            for first, second, seen in decode_pairs(
-                encodings, chosen, pairs_at_once=at_once, report=report
-            ):
-                pair = framed.pair(first, second, seen)
-                made.setdefault(max(first, second), []).append(pair)
+        stages = Stages()
+        for pair in _seen_pairs(seen, encodings, chosen, plan, stages):
+            made.setdefault(max(pair.first, pair.second), []).append(pair)
         focals = {}
         if self.focal_length is not None:
             focals = {len(scene.photos) + n: self.focal_length for n in range(len(photos))}
-        found, reasons = found_cameras(scene, photos, frames, made, focals)
+        found, reasons = found_cameras(scene, photos, canvases, made, focals)
         for name, reason in reasons.items():
             say(f"{name} is not found: {reason}", "yellow")
         say(f"dust3r: {len(found)} of {len(photos)} photos found in {folder}.")
         return replace(found, provenance=self.identity() | {"seconds": stages.seconds})
 
-    def _graph(self, count: int) -> "PairGraph":
-        from fm3d_plugins.dust3r.pairs import PairGraph
+    def _graph(self, count: int) -> PairGraph:
 
         name = self.pairs
         if name == "auto":
             name = "complete" if count <= COMPLETE_UP_TO else f"retrieval-{NEIGHBOURS}"
         return PairGraph.from_name(name)
 
-    def _prepare(self, graph: "PairGraph", framed: "FramedPhotos") -> "tuple[DUSt3R, Plan]":
-        """The network, loaded only after it is known that it will fit."""
-        from fm3d_plugins.checkpoints import locate
-        from fm3d_plugins.dust3r.inference import architecture, load_network
-        from fm3d_plugins.dust3r.pairs import PairGraph, symmetrised
-        from fm3d_plugins.dust3r.planning import make_plan, workload
-        from fm3d_plugins.nn.planning import DTYPES, choose_precision
-
+    def _prepare(self, graph: PairGraph, photos: SeenPhotos) -> tuple[PhotoEncodings, Plan]:
+        """The network, loaded only after it is known that it will fit, before photos."""
         file = locate(self.weights, commercial_only=self.commercial_only)
         device = self.chosen_device()
         precision = choose_precision(self.precision, device)
         # Which photos are alike is not known yet, but how many pairs that will make is.
         counted = PairGraph("swin", graph.number) if graph.needs_similarity else graph
-        pairs = symmetrised(counted.pairs(len(framed)))
+        pairs = symmetrised(counted.pairs(len(photos)))
         sketch = architecture(file.path)
         plan = make_plan(
-            workload(sketch, framed.shapes, pairs, DTYPES[precision], device),
+            workload(sketch, photos.shapes, pairs, DTYPES[precision], device),
             precision=precision,
             device=device,
             available=self.budget(device),
         )
-        return load_network(file, DTYPES[precision], device), plan
+        say(plan.sentence)
+        network = load_network(file, DTYPES[precision], device)
+        return PhotoEncodings(
+            network,
+            lambda row: photos.image(row) * 2 - 1,
+            kept=plan.kept,
+            sizes=photos.shapes,
+        ), plan
 
     def _align(
         self,
-        pairs: "PairStore",
-        frames: OwnFrames,
+        pairs: PairStore,
+        canvases: Canvases,
         sizes: Sequence[tuple[int, int]],
         groups: Sequence[int],
-        known: "KnownCameras | None",
-    ) -> "AlignedViews":
+        known: KnownCameras | None,
+    ) -> AlignedViews:
         """One world for all pairs, in which what the user knows is kept."""
-        from fm3d_plugins.dust3r.alignment.global_alignment import align_globally
-        from fm3d_plugins.dust3r.alignment.views import KnownCameras as KnownInMaps
-
-        maps = frames.map_from_photo
+        maps = canvases.map_from_photo
         given: dict[int, Float[Tensor, "3 3"]] = {}
         if known is not None:
             given = {
@@ -265,18 +235,16 @@ class Dust3r(DenseEstimator):
             intrinsics=given,
             focal_groups=tuple(groups),
         )
-        return align_globally(pairs, frames.shapes, beforehand)
+        return align_globally(pairs, canvases.shapes, beforehand)
 
     def _cameras(
-        self, aligned: "AlignedViews", frames: OwnFrames, known: "KnownCameras | None"
-    ) -> "DenseCameras":
+        self, aligned: AlignedViews, canvases: Canvases, known: KnownCameras | None
+    ) -> DenseCameras:
         """Cameras in photo pixels; depth agrees with them already."""
-        from fm3d_plugins.estimators.dense.cameras import DenseCameras
-
         count = len(aligned.world_from_camera)
         cameras = DenseCameras(
             world_from_camera=aligned.world_from_camera.double(),
-            intrinsics=frames.map_from_photo.intrinsics_on_photo(aligned.intrinsics.double()),
+            intrinsics=canvases.map_from_photo.intrinsics_on_photo(aligned.intrinsics.double()),
             distortion=torch.zeros(count, 6, dtype=torch.float64),
             depth_scale=torch.ones(count, dtype=torch.float64),
         )
@@ -307,12 +275,25 @@ def _naming(names: Sequence[str]) -> Iterator[None]:
         ) from error
 
 
+def _seen_pairs(
+    photos: SeenPhotos,
+    encodings: PhotoEncodings,
+    pairs: Sequence[tuple[int, int]],
+    plan: Plan,
+    stages: Stages,
+) -> Iterator[PairPointmaps]:
+    """What the network says of pairs of photos, made when it is asked for."""
+    with stages.stage("Seeing pairs", total=len(pairs)) as report:
+        for first, second, seen in decode_pairs(
+            encodings, pairs, pairs_at_once=plan.at_once, report=report
+        ):
+            yield masked_pair(photos, first, second, seen)
+
+
 def _pairs(
-    graph: "PairGraph", encodings: "PhotoEncodings", count: int, stages: "Stages"
+    graph: PairGraph, encodings: PhotoEncodings, count: int, stages: Stages
 ) -> list[tuple[int, int]]:
     """Each pair once; photos are encoded first where their likeness decides."""
-    from fm3d_plugins.dust3r.inference import photo_descriptors
-    from fm3d_plugins.estimators.chunks.similarity import similarity_matrix
 
     if not graph.needs_similarity:
         return graph.pairs(count)
@@ -322,7 +303,7 @@ def _pairs(
     return graph.pairs(count, similarity_matrix(descriptors - descriptors.mean(0)))
 
 
-def _say_doubts(aligned: "AlignedViews", names: Sequence[str]) -> None:
+def _say_doubts(aligned: AlignedViews, names: Sequence[str]) -> None:
     """One line about how well the pairs fit, with those that contradict the others."""
     report = aligned.report
     if report is None:

@@ -1,9 +1,8 @@
 """New photos found in a scene that DUSt3R made before (`fm3d process dust3r --localize`)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -16,16 +15,12 @@ from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT, read_map
 from fm3d_plugins.io.transforms import read_frame_files, read_transforms
+from fm3d_plugins.photos.canvas import Canvases
 from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
 from fm3d_plugins.scene import SceneGeometry
 
-if TYPE_CHECKING:
-    from fm3d_plugins.photos.canvas import OwnFrames
-
 NEAREST = 6
 """Photos of the scene with which each new photo is paired: those most like it."""
-
-PairMaker = Callable[[Sequence[tuple[int, int]]], Iterator[PairPointmaps]]
 
 
 @dataclass(frozen=True)
@@ -58,15 +53,15 @@ class KnownScene:
         photos = PhotoSet(folder, chosen)
         return cls(geometry, photos, tuple(file for file in depths if file is not None))
 
-    def world_points(self, view: int, frames: "OwnFrames") -> Float[Tensor, "rows columns 3"]:
+    def world_points(self, view: int, canvases: Canvases) -> Float[Tensor, "rows columns 3"]:
         """What each pixel of a view sees, as the network's grid has it; nan where unknown.
 
         Args:
-            frames: Whose row `view` is this view's.
+            canvases: Whose row `view` is this view's.
         """
-        rows, columns = frames.shapes[view]
+        rows, columns = canvases.shapes[view]
         centers = pixel_centers(rows, columns, dtype=torch.float64).flatten(0, 1)
-        pixels = frames.map_from_photo[view].on_photo(centers)
+        pixels = canvases.map_from_photo[view].on_photo(centers)
         stored = torch.from_numpy(read_map(self.depth_files[view])).double() * NERFSTUDIO_UNIT
         width, height = self.geometry.image_sizes[view].tolist()
         row = (pixels[..., 1] / height * stored.shape[0]).long().clamp(0, stored.shape[0] - 1)
@@ -100,15 +95,15 @@ def pairs_to_make(
 def found_cameras(
     scene: KnownScene,
     new_photos: PhotoSet,
-    frames: "OwnFrames",
+    canvases: Canvases,
     pairs: Mapping[int, Sequence[PairPointmaps]],
     focals: Mapping[int, float],
 ) -> tuple[SceneGeometry, dict[str, str]]:
     """Cameras of the new photos in the scene's frame, and why others have none.
 
     Args:
-        frames: Of the scene's photos, then of the new ones.
-        pairs: Of each new photo, by its row in `frames`.
+        canvases: Of the scene's photos, then of the new ones.
+        pairs: Of each new photo, by its row in `canvases`.
         focals: Known focal lengths, pixels of the photo, by row; others follow from the pairs.
 
     Raises:
@@ -119,11 +114,13 @@ def found_cameras(
     for number, photo in enumerate(new_photos):
         row = count + number
         try:
-            focal = focals.get(row) or _focal(pairs[row], row, frames)
+            focal = focals.get(row) or _focal(pairs[row], row, canvases)
             camera = QueryCamera(
-                _pinhole(focal, photo.width, photo.height), frames.map_from_photo[row]
+                _pinhole(focal, photo.width, photo.height), canvases.map_from_photo[row]
             )
-            place = localise(pairs[row], row, camera, lambda view: scene.world_points(view, frames))
+            place = localise(
+                pairs[row], row, camera, lambda view: scene.world_points(view, canvases)
+            )
         except ValueError as error:
             reasons[photo.name] = str(error)
         else:
@@ -160,9 +157,9 @@ def _with_seen_points(geometry: SceneGeometry, scene: SceneGeometry) -> SceneGeo
     )
 
 
-def _focal(pairs: Sequence[PairPointmaps], row: int, frames: "OwnFrames") -> float:
+def _focal(pairs: Sequence[PairPointmaps], row: int, canvases: Canvases) -> float:
     """Median over the pairs in whose first camera the photo's points are; pixels of the photo."""
-    rows, columns = frames.shapes[row]
+    rows, columns = canvases.shapes[row]
     middle = torch.tensor([columns / 2, rows / 2])
     pixels = (pixel_centers(rows, columns) - middle).flatten(0, 1)
     each = [
@@ -170,7 +167,7 @@ def _focal(pairs: Sequence[PairPointmaps], row: int, frames: "OwnFrames") -> flo
         for pair in pairs
         if pair.first == row
     ]
-    return float(torch.tensor(each).median()) / float(frames.map_from_photo.scale[row, 0])
+    return float(torch.tensor(each).median()) / float(canvases.map_from_photo.scale[row, 0])
 
 
 def _pinhole(focal: float, width: int, height: int) -> Float[Tensor, "3 3"]:

@@ -63,21 +63,6 @@ def tracked_points(
     return seen.points(depth, cameras, shapes, colors_of)
 
 
-def joined(first: DensePoints, second: DensePoints) -> DensePoints:
-    """Both sets of points, the first ones first."""
-    tracks = second.tracks
-    return DensePoints(
-        torch.cat([first.points, second.points]),
-        torch.cat([first.colors, second.colors]),
-        torch.cat([first.confidence, second.confidence]),
-        Tracks(
-            torch.cat([first.tracks.point_index, tracks.point_index + len(first.points)]),
-            torch.cat([first.tracks.view_index, tracks.view_index]),
-            torch.cat([first.tracks.pixels, tracks.pixels]),
-        ),
-    )
-
-
 class _Observations:
     """Pixels by the track that they belong to."""
 

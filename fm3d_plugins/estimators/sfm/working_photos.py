@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from fm3d_plugins.backends.pycolmap import Features, extract_features
 from fm3d_plugins.backends.pycolmap.running import Report
 from fm3d_plugins.photos.photo_set import Photo
+from fm3d_plugins.photos.pixels import rgb_pixels
 
 PHOTOS_PER_THREAD = 4
 """Photos that are held in memory and in the temporary folder together, for each thread."""
@@ -59,10 +60,12 @@ def find_features(
         step = PHOTOS_PER_THREAD * num_threads
         for start in range(0, len(photos), step):
             group = photos[start : start + step]
-            images = list(pool.map(lambda photo: working_image(photo, max_image_size), group))
+            read = list(pool.map(lambda photo: _read(photo, max_image_size), group))
+            images = [image for image, _ in read]
             features = extract_features(images, max_features=max_features, num_threads=num_threads)
-            for photo, image, each in zip(group, images, features, strict=True):
-                found.append(_working_photo(photo, image, each, max_image_size))
+            for photo, (image, keep), each in zip(group, read, features, strict=True):
+                scale = working_scale(photo, max_image_size)
+                found.append(_working_photo(photo, scale, image, keep, each))
             report(len(found))
     return found
 
@@ -72,21 +75,22 @@ def working_scale(photo: Photo, max_image_size: int) -> float:
     return min(1.0, max_image_size / max(photo.width, photo.height))
 
 
-def working_image(photo: Photo, max_image_size: int) -> UInt8[np.ndarray, "height width 3"]:
-    """The upright photo, scaled by exactly `working_scale` on both axes.
+def scaled_image(
+    pixels: UInt8[np.ndarray, "rows columns 3"], scale: float
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A photo scaled by exactly one number, at most 1, on both axes.
 
     A size in whole pixels would stretch one axis a little; instead, the last fraction of a row
     and column is cut off.
     """
     from PIL import Image
 
-    scale = working_scale(photo, max_image_size)
-    pixels = photo.read()
     if scale == 1.0:
         return pixels
     # 1e-6: a product that should be whole may come out a rounding error below it.
-    width, height = (max(1, int(side * scale + 1e-6)) for side in (photo.width, photo.height))
-    box = (0.0, 0.0, min(width / scale, photo.width), min(height / scale, photo.height))
+    rows, columns, _ = pixels.shape
+    width, height = (max(1, int(side * scale + 1e-6)) for side in (columns, rows))
+    box = (0.0, 0.0, min(width / scale, columns), min(height / scale, rows))
     scaled = Image.fromarray(pixels).resize(
         (width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0
     )
@@ -98,14 +102,22 @@ def all_cores() -> int:
     return os.cpu_count() or 1
 
 
+def _read(
+    photo: Photo, max_image_size: int
+) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "rows columns"] | None]:
+    """The working copy, and which pixels of the photo itself are to be used."""
+    stored = photo.open()
+    image = scaled_image(rgb_pixels(stored), working_scale(photo, max_image_size))
+    return image, photo.usable_pixels(stored)
+
+
 def _working_photo(
     photo: Photo,
+    scale: float,
     image: UInt8[np.ndarray, "height width 3"],
+    keep: Bool[np.ndarray, "rows columns"] | None,
     features: Features,
-    max_image_size: int,
 ) -> WorkingPhoto:
-    scale = working_scale(photo, max_image_size)
-    keep = photo.read_mask()
     if keep is not None:
         row, column = _pixel_of(features, scale, keep.shape)
         features = features[keep[row, column]]

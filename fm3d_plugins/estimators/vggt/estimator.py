@@ -1,24 +1,34 @@
 """VGGT as an estimator: photos to cameras, depth and points in one forward pass, or in chunks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
+from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.estimators.camera_groups import camera_groups
+from fm3d_plugins.estimators.chunks.joining import JoinedViews, join_chunks
+from fm3d_plugins.estimators.chunks.plan import Chunks, plan_chunks
+from fm3d_plugins.estimators.chunks.similarity import (
+    looks_like_a_sequence,
+    photo_descriptors,
+    similarity_matrix,
+)
+from fm3d_plugins.estimators.dense.cameras import photo_focals
+from fm3d_plugins.estimators.dense.depth_store import DepthStore
 from fm3d_plugins.estimators.dense.estimator import DenseEstimator, say
-from fm3d_plugins.photos.canvas import Canvas, Framing, plan_canvas
+from fm3d_plugins.estimators.dense.seen_photos import SeenPhotos
+from fm3d_plugins.estimators.stages import Stages
+from fm3d_plugins.estimators.vggt.network_chunks import predictions
+from fm3d_plugins.nn.planning import DTYPES, Plan, choose_precision
+from fm3d_plugins.photos.canvas import Canvases, Framing, plan_common_canvas
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
-
-if TYPE_CHECKING:
-    from fm3d_plugins.estimators.chunks.joining import JoinedViews
-    from fm3d_plugins.estimators.chunks.plan import Chunks
-    from fm3d_plugins.estimators.dense.depth_store import DepthStore
-    from fm3d_plugins.estimators.stages import Stages
-    from fm3d_plugins.vggt.network import VGGT
-    from fm3d_plugins.vggt.planning import Plan
+from fm3d_plugins.vggt.inference import architecture, load_network, predict
+from fm3d_plugins.vggt.network import VGGT
+from fm3d_plugins.vggt.planning import frames_per_pass, make_plan, workload
 
 OVERLAP_SHARE = 1 / 3
 """Of a chunk, that it shares with the one before it."""
@@ -51,40 +61,34 @@ class Vggt(DenseEstimator):
     order: Literal["auto", "sequence", "unordered"] = "auto"
     """Whether the names' order is the path of the camera; matters for chunks only."""
 
-    def estimate(self, photos: PhotoSet) -> SceneGeometry:
-        """Find a camera and a depth map for every photo, and points.
+    def find_cameras(self, photos: PhotoSet) -> SceneGeometry:
+        """Find a camera and a depth map for every photo.
 
         Raises:
             ValueError: Options make no sense, memory does not suffice, weights are damaged or
                 refused, or chunks do not fit together.
             FileNotFoundError: The weights are not here and cannot be fetched.
         """
-        from fm3d_plugins.estimators.dense.cameras import photo_focals
-        from fm3d_plugins.estimators.dense.depth_store import DepthStore
-        from fm3d_plugins.estimators.stages import Stages
-        from fm3d_plugins.estimators.vggt.network_chunks import colors_on_canvas
-
         self._expect_sensible(photos)
         sizes = [(photo.width, photo.height) for photo in photos]
         groups = camera_groups(photos.photos, self.camera)
         known = self.read_known(photos, sizes)
-        network, plan, canvas = self._prepare(sizes)
-        say(plan.sentence)
+        network, plan, canvases = self._prepare(sizes)
         stages = Stages()
-        is_cut = plan.photos_at_once < len(photos)
-        shape = len(photos), canvas.height, canvas.width
-        with TemporaryDirectory(prefix="fm3d-vggt-", ignore_cleanup_errors=True) as folder:
-            maps = DepthStore(shape, canvas.map_from_photo, Path(folder) if is_cut else None)
-            joined = self._see(network, plan, photos, canvas, maps, stages)
+        is_cut = plan.at_once < len(photos)
+        with TemporaryDirectory(prefix="fm3d-vggt-", ignore_cleanup_errors=True) as name:
+            folder = Path(name) if is_cut else None
+            seen = SeenPhotos(photos, canvases, drop_sky=self.drop_sky, folder=folder)
+            maps = DepthStore((len(seen), *seen.common_shape), canvases.map_from_photo, folder)
+            chunks = self._chunks(plan, seen)
+            joined = _joined(network, chunks, seen, maps, stages)
             del network
-            focals = photo_focals(joined.intrinsics, canvas.map_from_photo)
+            focals = photo_focals(joined.intrinsics, canvases.map_from_photo)
             cameras = self.settled_cameras(joined.world_from_camera, focals, sizes, groups, known)
-            depth = maps.finished(joined.depth_scale * cameras.depth_scale)
-            colors_of = partial(colors_on_canvas, photos, canvas)
-            points = self.points_of(depth, cameras, colors_of, stages)
+            depth = maps.finished(joined.depth_scale * cameras.depth_scale, seen.all_colors)
         provenance = {"seconds": stages.seconds, "plan": plan.sentence}
-        scene = self.scene(photos, groups, cameras, depth, points, provenance)
-        for complaint in joined.complaints([photo.name for photo in photos]):
+        scene = self.scene(photos, groups, cameras, depth, provenance)
+        for complaint in joined.complaints(seen.names):
             say(complaint, "yellow")
         return scene
 
@@ -97,25 +101,17 @@ class Vggt(DenseEstimator):
                 f"{photos.photos[0].name}). Expected first, central or a file name."
             )
 
-    def _prepare(self, sizes: list[tuple[int, int]]) -> "tuple[VGGT, Plan, Canvas]":
+    def _prepare(self, sizes: Sequence[tuple[int, int]]) -> tuple[VGGT, Plan, Canvases]:
         """The network, loaded only after it is known that it will fit."""
-        from fm3d_plugins.checkpoints import locate
-        from fm3d_plugins.vggt.inference import architecture, load_network
-        from fm3d_plugins.vggt.planning import (
-            DTYPES,
-            choose_precision,
-            frames_per_pass,
-            make_plan,
-            workload,
-        )
-
         file = locate(self.weights, commercial_only=self.commercial_only)
         device = self.chosen_device()
         sketch = architecture(file.path)
         patch = sketch.aggregator.config.patch_size
-        canvas = plan_canvas(sizes, longest=self.resolution, patch=patch, framing=self.framing)
+        canvases = plan_common_canvas(
+            sizes, longest=self.resolution, patch=patch, framing=self.framing
+        )
         precision = choose_precision(self.precision, device)
-        shape, in_pass = (canvas.height, canvas.width), frames_per_pass(device)
+        shape, in_pass = canvases.common_shape, frames_per_pass(device)
         plan = make_plan(
             workload(sketch, len(sizes), *shape, DTYPES[precision], in_pass),
             precision=precision,
@@ -123,55 +119,18 @@ class Vggt(DenseEstimator):
             available=self.budget(device),
             chunk_size=self.chunk_size,
         )
-        return load_network(file, DTYPES[precision], device), plan, canvas
+        say(plan.sentence)
+        return load_network(file, DTYPES[precision], device), plan, canvases
 
-    def _see(
-        self,
-        network: "VGGT",
-        plan: "Plan",
-        photos: PhotoSet,
-        canvas: Canvas,
-        maps: "DepthStore",
-        stages: "Stages",
-    ) -> "JoinedViews":
-        """Run the network on all photos, or on chunks that are then joined."""
-        from fm3d_plugins.estimators.chunks.joining import join_chunks
-        from fm3d_plugins.estimators.vggt.network_chunks import predictions
-        from fm3d_plugins.vggt.inference import predict
-
-        chunks = self._chunks(plan, photos, canvas)
-        total = sum(len(members) for members in chunks.members)
-        with stages.stage("Seeing photos", total=total) as report:
-            seen = predictions(
-                partial(predict, network),
-                chunks,
-                photos,
-                canvas,
-                drop_sky=self.drop_sky,
-                report=report,
-            )
-            names = [photo.name for photo in photos]
-            return join_chunks(seen, chunks, sink=maps.put, names=names)
-
-    def _chunks(self, plan: "Plan", photos: PhotoSet, canvas: Canvas) -> "Chunks":
+    def _chunks(self, plan: Plan, photos: SeenPhotos) -> Chunks:
         """Which photos are seen together; the reference comes first where all are."""
-        from fm3d_plugins.estimators.chunks.plan import plan_chunks
-        from fm3d_plugins.estimators.chunks.similarity import (
-            looks_like_a_sequence,
-            photo_descriptors,
-            similarity_matrix,
-        )
-        from fm3d_plugins.estimators.vggt.network_chunks import colors_on_canvas
-
-        count, size = len(photos), plan.photos_at_once
+        count, size = len(photos), plan.at_once
         if size == count and self.reference != "central":
-            names = [photo.name for photo in photos]
-            first = 0 if self.reference == "first" else names.index(self.reference)
+            first = 0 if self.reference == "first" else photos.names.index(self.reference)
             return plan_chunks(
                 count, chunk_size=max(2, count), overlap=1, order=_from(first, count)
             )
-        colors = (colors_on_canvas(photos, canvas, row) for row in range(count))
-        similarity = similarity_matrix(photo_descriptors(colors))
+        similarity = similarity_matrix(photo_descriptors(map(photos.colors, range(count))))
         if size == count:
             order = _from(int(similarity.sum(1).argmax()), count)
             return plan_chunks(count, chunk_size=max(2, count), overlap=1, order=order)
@@ -185,6 +144,16 @@ class Vggt(DenseEstimator):
             order=list(range(count)) if is_path else None,
             similarity=similarity,
         )
+
+
+def _joined(
+    network: VGGT, chunks: Chunks, photos: SeenPhotos, maps: DepthStore, stages: Stages
+) -> JoinedViews:
+    """Run the network on all photos, or on chunks that are then joined."""
+    total = sum(len(members) for members in chunks.members)
+    with stages.stage("Seeing photos", total=total) as report:
+        seen = predictions(partial(predict, network), chunks, photos, report)
+        return join_chunks(seen, chunks, sink=maps.put, names=photos.names)
 
 
 def _from(first: int, count: int) -> list[int]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 import tyro
 from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanager,
@@ -10,7 +11,7 @@ from nerfstudio.data.datamanagers.full_images_datamanager import (
 )
 from nerfstudio.data.datasets.base_dataset import InputDataset
 
-from fm3d_plugins.one_pass.geometry.depth_views import DepthViews
+from fm3d_plugins.one_pass.geometry.point_splats import PointSplats, splats_at
 from fm3d_plugins.photo_datamanager import (
     DEPTH_FILES,
     GIVEN_CAMERAS,
@@ -42,15 +43,32 @@ class GeometryDataManager(PhotoDatasets, FullImageDatamanager[InputDataset]):
 
     config: GeometryDataManagerConfig
 
-    def depth_views(self) -> DepthViews:
-        """The training photos with their depth; no held-out photo is among them.
+    def seen_points(self) -> PointSplats:
+        """The points that the training photos show, as gaussians.
 
         Raises:
-            ValueError: The dataparser brings no depth.
+            ValueError: The dataparser brings no depth or no points.
             FileNotFoundError: Depth files are absent.
         """
-        return DepthViews(
-            self.train_dataset,
-            self.train_dataset.metadata[GIVEN_CAMERAS],
-            self.train_dataset.metadata[DEPTH_FILES],
+        files = self.train_dataset.metadata[DEPTH_FILES]
+        metadata = self.train_dataparser_outputs.metadata
+        for what, is_there in (
+            ("depth maps", bool(files.depths)),
+            ("points", metadata.get("points3D_xyz") is not None),
+        ):
+            if not is_there:
+                raise ValueError(
+                    f"The dataparser brings no {what} for its {len(files.photos)} training "
+                    "photos. Expected both depth and points. Leave the method's own dataparser in "
+                    "place, or name one after --data that has them (nerfstudio-data: a scene with "
+                    "depth maps, and --load-3D-points True)."
+                )
+        files.check()
+        points = metadata["points3D_xyz"].float()
+        confidence = metadata.get("points3D_confidence")
+        return splats_at(
+            points,
+            metadata["points3D_rgb"].to(torch.uint8),
+            torch.ones(len(points)) if confidence is None else confidence,
+            self.train_dataset.metadata[GIVEN_CAMERAS].camera_to_worlds[..., 3].to("cpu"),
         )

@@ -21,12 +21,7 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import rasterize
 from fm3d_plugins.nerfstudio_cameras import pinhole
-from fm3d_plugins.one_pass.geometry.depth_views import DepthViews
-from fm3d_plugins.one_pass.geometry.point_splats import (
-    PointSplats,
-    lowest_confidence_kept,
-    splats_from_depth,
-)
+from fm3d_plugins.one_pass.geometry.point_splats import PointSplats
 from fm3d_plugins.viewer import CloudPoints
 
 OPACITY = 0.9
@@ -41,16 +36,9 @@ SPLATS = ("means", "colors", "confidence", "scales")
 
 @dataclass
 class GeometryModelConfig(ModelConfig):
-    """Which points are kept, and how they are shown."""
+    """How points are shown; which ones there are is said by the options of the estimator."""
 
     _target: type = field(default_factory=lambda: GeometryModel)
-    keep_fraction: float = 0.9
-    """Share of the training pixels with a depth that is kept, the surest first; above 0, at
-    most 1."""
-    min_confidence: float = 0.05
-    """Confidence from 0 to 1 below which a pixel is left out in any case."""
-    max_points: int = 500_000
-    """No more points than this, the surest one of each voxel; a checkpoint takes 21 bytes each."""
     background_color: Literal["black", "white"] = "black"
     """Behind the points, and where there are none."""
     backend: Literal["auto", "gsplat", "numba", "torch"] = "auto"
@@ -66,30 +54,12 @@ class GeometryModelConfig(ModelConfig):
     prompt: tyro.conf.Suppress[str | None] = None
     sh_degree: tyro.conf.Suppress[int] = 0
 
-    def check(self) -> None:
-        """Refuse what would keep nothing.
-
-        Raises:
-            ValueError: An option lies outside its range.
-        """
-        usable = (
-            (0 < self.keep_fraction <= 1, f"keep_fraction {self.keep_fraction}", "0 < it <= 1"),
-            (0 <= self.min_confidence <= 1, f"min_confidence {self.min_confidence}", "0 to 1"),
-            (self.max_points >= 2, f"max_points {self.max_points}", "at least 2"),
-        )
-        for good, found, expected in usable:
-            if not good:
-                raise ValueError(
-                    f"The model was given {found}. Expected {expected}. Change --pipeline.model."
-                    f"{found.split(' ', maxsplit=1)[0].replace('_', '-')}."
-                )
-
 
 class GeometryModel(SplatfactoModel):
-    """Points of the training photos' depth maps as gaussians, which nothing optimises.
+    """Points that the training photos show as gaussians, which nothing optimises.
 
-    They are buffers, `splat_means` and so on: a checkpoint holds them and no network. `build`
-    makes them from the training photos alone. A subclass of nerfstudio's SplatfactoModel because
+    They are buffers, `splat_means` and so on: a checkpoint holds them and no network. The pipeline
+    hands them over (`hold`). A subclass of nerfstudio's SplatfactoModel because
     ns-export and the viewer ask for one.
 
     Outputs for a camera: `rgb` [H, W, 3] in [0, 1] over the background, `depth` [H, W, 1] z-depth
@@ -105,11 +75,8 @@ class GeometryModel(SplatfactoModel):
 
     def populate_modules(self) -> None:
         """Begin without points (called by nerfstudio's constructor)."""
-        self.config.check()
         empty = torch.empty(0)
-        self._hold(
-            PointSplats(empty.reshape(0, 3), empty.reshape(0, 3).byte(), empty.half(), empty)
-        )
+        self.hold(PointSplats(empty.reshape(0, 3), empty.reshape(0, 3).byte(), empty.half(), empty))
         # Cameras stay as they are given; test-pose protocols ask for this.
         self.camera_optimizer: CameraOptimizer = CameraOptimizerConfig(mode="off").setup(
             num_cameras=self.num_train_data, device=self.kwargs.get("device", "cpu")
@@ -119,17 +86,8 @@ class GeometryModel(SplatfactoModel):
         self.crop_box: OrientedBox | None = None
         self.shown_confidence = 0.0
 
-    def build(self, views: DepthViews) -> None:
-        """Make the gaussians from the training photos.
-
-        Raises:
-            ValueError: No pixel is sure enough, or files cannot be read.
-        """
-        config = self.config
-        lowest = lowest_confidence_kept(views, config.keep_fraction, config.min_confidence)
-        self._hold(splats_from_depth(views, lowest, config.max_points))
-
-    def _hold(self, splats: PointSplats) -> None:
+    def hold(self, splats: PointSplats) -> None:
+        """Take these gaussians in place of those that were there."""
         for name in SPLATS:
             self.register_buffer(f"splat_{name}", getattr(splats, name).to(self._device()))
 
@@ -190,12 +148,14 @@ class GeometryModel(SplatfactoModel):
         rgb, accumulation, depth = self._render(camera, rows, colors, background)
         with torch.no_grad():
             confidence = self.splat_confidence[rows].float()[:, None].expand(-1, 3)
-            sureness, _, _ = self._render(camera, rows, confidence, torch.zeros_like(background))
+            confidence_seen, _, _ = self._render(
+                camera, rows, confidence, torch.zeros_like(background)
+            )
         return {
             "rgb": rgb.clamp(0.0, 1.0),
             "depth": torch.where(accumulation > 0, depth, depth.detach().max()),
             "accumulation": accumulation,
-            "confidence": sureness[..., :1],
+            "confidence": confidence_seen[..., :1],
             "background": background.expand_as(rgb),
         }
 

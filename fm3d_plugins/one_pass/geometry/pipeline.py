@@ -38,17 +38,14 @@ class GeometryPipeline(PerScenePipeline):
     model: GeometryModel
 
     def __init__(self, config: GeometryPipelineConfig, *args, **kwargs) -> None:
-        with one_line_errors():
-            config.model.check()
         super().__init__(config, *args, **kwargs)
         if self.test_mode == "val":  # Otherwise a checkpoint brings the points.
             with one_line_errors():
-                views = self.datamanager.depth_views()
-                self.model.build(views)
+                self.model.hold(self.datamanager.seen_points())
             least = float(self.model.splat_confidence.min())
             CONSOLE.print(
-                f"{len(self.model.splat_means)} points from the depth of {len(views)} training "
-                f"photos; the least sure has a confidence of {least:.2f}"
+                f"{len(self.model.splat_means)} points of {len(self.datamanager.train_dataset)} "
+                f"training photos; the lowest confidence among them is {least:.2f}"
             )
         self.point_cloud = PointCloudControl(self.model.cloud, self.model.show_from)
         # Found here by the viewer.

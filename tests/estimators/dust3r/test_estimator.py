@@ -6,7 +6,6 @@ its own.
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,15 +13,17 @@ import torch
 from PIL import Image
 
 from fm3d_plugins.cli.process import process
-from fm3d_plugins.dust3r import inference
+from fm3d_plugins.dust3r.inference import PhotoEncodings
 from fm3d_plugins.dust3r.network import PairPrediction
 from fm3d_plugins.estimators.base import estimator_class
+from fm3d_plugins.estimators.dust3r import estimator as estimator_module
 from fm3d_plugins.estimators.dust3r.estimator import Dust3r
 from fm3d_plugins.geometry.alignment import align_cameras
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
 from fm3d_plugins.geometry.poses import invert, rotation_angle_degrees, transform_points
-from fm3d_plugins.photos.canvas import plan_own_frames
+from fm3d_plugins.nn.planning import Plan
+from fm3d_plugins.photos.canvas import plan_own_canvases
 from fm3d_plugins.photos.photo_set import find_photos
 
 CONFIDENCE = 10.0
@@ -44,21 +45,19 @@ def capture(tmp_path, monkeypatch, sphere):
         poses = sphere.walk(len(sizes)) if poses is None else poses
         for row, size in enumerate(sizes):
             Image.new("RGB", size, (row, 40, 90)).save(folder / f"{row:03d}.png")
-        frames = plan_own_frames(sizes, resolution=resolution)
+        canvases = plan_own_canvases(sizes, resolution=resolution)
         points, asked = [], []
-        for row, (height, width) in enumerate(frames.shapes):
+        for row, (height, width) in enumerate(canvases.shapes):
             own = sphere.photo_intrinsics(*sizes[row])
-            intrinsics = frames.map_from_photo[row].intrinsics_on_map(own)
+            intrinsics = canvases.map_from_photo[row].intrinsics_on_map(own)
             depth = sphere.sphere_depth(poses[row], intrinsics, height, width)
             points.append(pointmap_from_depth(depth, intrinsics, poses[row]))
 
-        def encodings(network, images_of, **_):
-            # The frames' photos are the ones asked for, in [-1, 1].
-            for row in range(len(list(folder.glob("*.png")))):
-                image = images_of(row)
-                assert image.shape[1:] == frames.shapes[row]
-                assert round(float((image[0].median() + 1) / 2 * 255)) == row
-            return SimpleNamespace()
+        def prepare(self, graph, seen):
+            for row in range(len(seen)):
+                assert seen.image(row).shape[1:] == canvases.shapes[row]
+                assert round(float(seen.image(row)[0].median() * 255)) == row
+            return PhotoEncodings.__new__(PhotoEncodings), plan
 
         def decode_pairs(encodings, pairs, *, pairs_at_once, report):
             asked.extend(pairs)
@@ -72,14 +71,13 @@ def capture(tmp_path, monkeypatch, sphere):
                 report(number + 1)
                 yield first, second, PairPrediction(maps[0], sure[0], maps[1], sure[1])
 
-        plan = SimpleNamespace(kept=None, pairs_at_once=1, sentence="")
-        monkeypatch.setattr(Dust3r, "_prepare", lambda *_: (None, plan))
+        plan = Plan("float32", at_once=1, bytes=0, seconds=0.0, sentence="")
+        monkeypatch.setattr(Dust3r, "_prepare", prepare)
         monkeypatch.setattr(Dust3r, "identity", lambda self: {"estimator": "dust3r"})
-        monkeypatch.setattr(inference, "PhotoEncodings", encodings)
         monkeypatch.setattr(
-            inference, "photo_descriptors", lambda _, rows: poses[list(rows), :3, 3].float()
+            estimator_module, "photo_descriptors", lambda _, rows: poses[list(rows), :3, 3].float()
         )
-        monkeypatch.setattr(inference, "decode_pairs", decode_pairs)
+        monkeypatch.setattr(estimator_module, "decode_pairs", decode_pairs)
         return find_photos(folder), poses, asked
 
     return make
@@ -250,14 +248,14 @@ def test_photos_of_another_place_are_named_and_not_guessed(capture, sphere, tmp_
     new.mkdir()
     (tmp_path / "photos" / "004.png").rename(new / "004.png")
     process(estimator(resolution=208), tmp_path / "photos", tmp_path / "scene")
-    right = inference.decode_pairs
+    right = estimator_module.decode_pairs
 
     def unsure(*arguments, **options):
         for first, second, seen in right(*arguments, **options):
             lost = [torch.full_like(each, 1.1) for each in (seen.confidence_first,) * 2]
             yield first, second, replace(seen, confidence_first=lost[0], confidence_second=lost[1])
 
-    monkeypatch.setattr(inference, "decode_pairs", unsure)
+    monkeypatch.setattr(estimator_module, "decode_pairs", unsure)
     with pytest.raises(ValueError, match="None of 1 photos could be found.*004.png"):
         process(estimator(localize=tmp_path / "scene", resolution=208), new, tmp_path / "found")
     assert not (tmp_path / "found").exists()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fm3d_plugins.estimators.sfm.working_photos import find_features, working_image, working_scale
+from fm3d_plugins.estimators.sfm.working_photos import find_features, scaled_image, working_scale
 from fm3d_plugins.photos.photo_set import find_photos
 
 
@@ -33,7 +33,7 @@ def test_small_photos_are_worked_on_as_they_are(tmp_path):
     save(tmp_path, "a.png", pixels)
     (photo,) = find_photos(tmp_path)
     assert working_scale(photo, 150) == 1.0
-    np.testing.assert_array_equal(working_image(photo, 150), pixels)
+    np.testing.assert_array_equal(scaled_image(pixels, 1.0), pixels)
 
 
 @pytest.mark.parametrize("size", [200, 333, 487])
@@ -48,7 +48,7 @@ def test_large_photos_are_scaled_alike_on_both_axes(tmp_path, size):
     )
     (photo,) = find_photos(tmp_path)
     scale = working_scale(photo, size)
-    scaled = working_image(photo, size).astype(float)
+    scaled = scaled_image(photo.read(), scale).astype(float)
     height, width, _ = scaled.shape
     assert (width, height) == (int(500 * scale + 1e-6), int(370 * scale + 1e-6))
     rows, columns = np.mgrid[:height, :width] + 0.5

@@ -11,13 +11,15 @@ import torch
 from PIL import Image
 
 from fm3d_plugins.estimators.base import estimator_class
+from fm3d_plugins.estimators.vggt import estimator as estimator_module
 from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.geometry.alignment import Similarity, align_cameras
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, so3_exp, transform_points
 from fm3d_plugins.io.transforms import write_transforms
+from fm3d_plugins.photos.canvas import plan_common_canvas
 from fm3d_plugins.photos.photo_set import find_photos
-from fm3d_plugins.vggt import inference
+from fm3d_plugins.vggt.inference import Geometry
 
 
 @pytest.fixture(autouse=True)
@@ -45,13 +47,11 @@ def capture(tmp_path, vggt_weights, monkeypatch, sphere):
             middle = images[:, 0, height // 2, width // 2]
             rows = (middle * 255).round().int().tolist()
             calls.append(rows)
-            from fm3d_plugins.photos.canvas import plan_canvas
-
-            canvas = plan_canvas(sizes, longest=max(height, width), patch=14)
+            canvases = plan_common_canvas(sizes, longest=max(height, width), patch=14)
             intrinsics = []
             for row in rows:
                 own = sphere.photo_intrinsics(*sizes[row])
-                intrinsics.append(canvas.map_from_photo[row].intrinsics_on_map(own))
+                intrinsics.append(canvases.map_from_photo[row].intrinsics_on_map(own))
             intrinsics = torch.stack(intrinsics)
             cameras = zip(poses[rows], intrinsics, strict=True)
             depth = torch.stack(
@@ -62,14 +62,14 @@ def capture(tmp_path, vggt_weights, monkeypatch, sphere):
                 so3_exp(torch.tensor([0.2, 0.1, 0.5], dtype=torch.float64) * len(calls)),
                 torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64),
             )
-            return inference.Geometry(
+            return Geometry(
                 frame.apply_to_pose(poses[rows]),
                 intrinsics,
                 (frame.scale * depth).float(),
                 torch.full_like(depth, confidence).float(),
             )
 
-        monkeypatch.setattr(inference, "predict", predict)
+        monkeypatch.setattr(estimator_module, "predict", predict)
         return photos, poses, calls
 
     return make
@@ -184,20 +184,35 @@ def test_known_cameras_are_kept_and_the_scene_takes_their_frame(
     assert float((radius / sphere.RADIUS - 1).abs().max()) < 1e-2
 
 
+def test_points_can_be_made_of_some_photos_without_seeing_them_again(capture, vggt_weights):
+    photos, _, calls = capture([(160, 120)] * 6)
+    chosen = estimator(vggt_weights)
+    scene = chosen.find_cameras(photos)
+    assert not len(scene.points)
+    some = chosen.with_points(scene, [0, 2, 3])
+    few = estimator(vggt_weights, max_points=100).with_points(scene, [0, 2, 3])
+    assert len(calls) == 1
+    assert set(some.tracks.view_index.tolist()) == {0, 2, 3}
+    assert set(some.point_colors[:, 0].tolist()) == {0, 2, 3}
+    assert 80 <= len(few.points) <= 100 < len(some.points)
+    assert chosen.identity() == estimator(vggt_weights, max_points=100).identity()
+    assert chosen.point_options() != estimator(vggt_weights, max_points=100).point_options()
+
+
 def test_a_floater_that_other_views_look_through_becomes_no_point(
     capture, vggt_weights, monkeypatch, sphere
 ):
     """One photo's middle is said to be at half its depth; all others see the wall behind."""
     sizes = [(160, 120)] * 12
     photos, poses, _ = capture(sizes)
-    right = inference.predict
+    right = estimator_module.predict
 
     def wrong(network, images):
         seen = right(network, images)
         seen.depth[2, 30:50, 40:70] *= 0.5
         return seen
 
-    monkeypatch.setattr(inference, "predict", wrong)
+    monkeypatch.setattr(estimator_module, "predict", wrong)
     scene = estimator(vggt_weights).estimate(photos)
     radius = align_cameras(scene.world_from_camera, poses).apply(scene.points.double()).norm(dim=-1)
     assert float((radius / sphere.RADIUS - 1).abs().max()) < 1e-2
@@ -279,14 +294,14 @@ def test_senseless_options_are_refused_by_name(capture, vggt_weights, options, f
 
 def test_a_photo_of_which_nothing_is_sure_is_named(capture, vggt_weights, capsys, monkeypatch):
     photos, _, _ = capture([(160, 120)] * 3)
-    right = inference.predict
+    right = estimator_module.predict
 
     def unsure(network, images):
         seen = right(network, images)
         seen.confidence[1] = 0.02
         return seen
 
-    monkeypatch.setattr(inference, "predict", unsure)
+    monkeypatch.setattr(estimator_module, "predict", unsure)
     said = []
     monkeypatch.setattr(
         "nerfstudio.utils.rich_utils.CONSOLE.print", lambda text="", **_: said.append(str(text))

@@ -18,11 +18,11 @@ from PIL import Image
 
 from fm3d_plugins.cli import main as cli
 from fm3d_plugins.dataparsers.estimated import EstimatedDataParserConfig
-from fm3d_plugins.estimators.base import Estimator
+from fm3d_plugins.estimators.dense.estimator import DenseEstimator
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.io.ply import read_ply
 from fm3d_plugins.io.transforms import read_frame_files, read_transforms
-from fm3d_plugins.scene import ViewDepth
+from fm3d_plugins.scene import Tracks, ViewDepth
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 NUM_PHOTOS, WIDTH, HEIGHT = 17, 96, 72
@@ -30,13 +30,18 @@ HELD_OUT = ("frame_0001.jpg", "frame_0009.jpg", "frame_0017.jpg")
 
 
 @dataclass(frozen=True)
-class Truth(Estimator):
+class Truth(DenseEstimator):
     """Exact cameras and depth of a synthetic capture; the right half of each photo is surer."""
 
     name: ClassVar[str] = "truth"
     with_depth: bool = True
+    confidence_percentile: float = 0.0
+    consistent_views: int = 0
 
-    def estimate(self, photos):
+    def identity(self):
+        return {"estimator": "truth"}
+
+    def find_cameras(self, photos):
         root = photos.folder.parent
         scene = read_transforms(root)
         if not self.with_depth:
@@ -45,7 +50,16 @@ class Truth(Estimator):
         confidence = torch.full_like(depth, 0.4)
         confidence[..., WIDTH // 2 :] = 0.8
         as_they_are = PixelMap(torch.ones(len(scene), 2), torch.zeros(len(scene), 2))
-        return replace(scene, depth=ViewDepth(depth, confidence, as_they_are))
+        colors = torch.stack([torch.from_numpy(photo.read()) for photo in photos])
+        none = torch.zeros(0, dtype=torch.long)
+        return replace(
+            scene,
+            points=torch.zeros(0, 3),
+            point_colors=torch.zeros(0, 3, dtype=torch.uint8),
+            point_confidence=torch.zeros(0),
+            tracks=Tracks(none, none, torch.zeros(0, 2)),
+            depth=ViewDepth(depth, confidence, as_they_are, colors),
+        )
 
 
 def true_depth(root, name):
@@ -71,7 +85,7 @@ def run_config(capture, output, estimator=None, **model):
     )
     config.output_dir = output
     config.vis = "tensorboard"
-    for name, value in {"keep_fraction": 1.0, "lpips_networks": (), **model}.items():
+    for name, value in {"lpips_networks": (), **model}.items():
         setattr(config.pipeline.model, name, value)
     config.set_timestamp()
     config.save_config()
@@ -168,13 +182,15 @@ def test_nothing_of_a_held_out_photo_reaches_the_points(trained, capture, tmp_pa
         assert torch.equal(values, model.get_buffer(name)), name
 
 
-def test_options_choose_points_by_confidence_and_number(capture, tmp_path):
-    sure = train(run_config(capture, tmp_path / "a", min_confidence=0.5)).pipeline.model
-    best_half = train(run_config(capture, tmp_path / "b", keep_fraction=0.5)).pipeline.model
-    few = train(run_config(capture, tmp_path / "c", max_points=1000)).pipeline.model
+def test_options_of_the_estimator_choose_points_by_confidence_and_number(capture, tmp_path):
+    def model(folder, **options):
+        return train(run_config(capture, tmp_path / folder, Truth(**options))).pipeline.model
+
+    whole, best = model("a", min_confidence=0.5), model("b", confidence_percentile=50.0)
+    few = model("c", max_points=1000)
     # Half of each of the 14 training photos has confidence 0.8.
-    assert len(sure.splat_means) == len(best_half.splat_means) == 14 * WIDTH * HEIGHT // 2
-    assert sure.splat_confidence.min() == best_half.splat_confidence.min() > 0.79
+    assert len(whole.splat_means) == len(best.splat_means) == 14 * WIDTH * HEIGHT // 2
+    assert whole.splat_confidence.min() == best.splat_confidence.min() > 0.79
     assert 900 <= len(few.splat_means) <= 1000
 
 
@@ -200,7 +216,7 @@ def test_holes_are_scored_and_told_apart(capture, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "fm3d_plugins.one_pass.trainer.CONSOLE.print", lambda *text, **_: said.append(text[0])
     )
-    trainer = train(run_config(capture, tmp_path, min_confidence=0.5, max_points=300))
+    trainer = train(run_config(capture, tmp_path, Truth(min_confidence=0.5, max_points=300)))
     results = json.loads((trainer.base_dir / "eval.json").read_text())["results"]
     assert results["coverage"] < 0.95
     assert results["psnr_covered"] > results["psnr"]
@@ -239,15 +255,14 @@ def test_a_dataparser_without_depth_is_refused(capture, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("options", "message"),
     [
-        ({"min_confidence": 0.9}, "of a confidence of at least 0.9"),
-        ({"keep_fraction": 0.0}, "--pipeline.model.keep-fraction"),
-        ({"max_points": 1}, "--pipeline.model.max-points"),
+        ({"min_confidence": 0.9}, "unsure .confidence below 0.9"),
+        ({"max_points": 1}, "have 1 points"),
     ],
 )
-def test_options_that_keep_nothing_are_refused(capture, tmp_path, changes, message):
-    trainer = run_config(capture, tmp_path, **changes).setup(local_rank=0, world_size=1)
+def test_options_that_keep_nothing_are_refused(capture, tmp_path, options, message):
+    trainer = run_config(capture, tmp_path, Truth(**options)).setup(local_rank=0, world_size=1)
     with pytest.raises(SystemExit, match=message):
         trainer.setup()
 
