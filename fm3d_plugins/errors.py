@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 
 USER_ERRORS = (ValueError, OSError, ImportError)
@@ -27,6 +27,13 @@ def one_line_errors(*types: type[Exception]) -> Iterator[None]:
         if os.environ.get("FM3D_TRACEBACK"):
             raise
         raise SystemExit(f"Error: {error}") from error
+
+
+def listed(items: Iterable[object], most: int = 5) -> str:
+    """The first few items for a message, and how many there are besides."""
+    every = [str(item) for item in items]
+    rest = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + rest
 
 
 def require(module: str, *, purpose: str, install: str) -> ModuleType:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from fm3d_plugins.errors import listed
 from fm3d_plugins.geometry.pixel_map import PixelMap
 
 FORMAT = "fm3d-scene-3"
@@ -285,7 +286,7 @@ def _expect_usable_cameras(scene: SceneGeometry) -> None:
                 name for name, good in zip(scene.names, usable.tolist(), strict=True) if not good
             ]
             raise ValueError(
-                f"{len(wrong)} of {len(scene)} views have {what}: {', '.join(wrong[:5])}. "
+                f"{len(wrong)} of {len(scene)} views have {what}: {listed(wrong)}. "
                 "Expected finite poses and positive focal lengths. Drop these views or "
                 "estimate them again."
             )

@@ -19,6 +19,7 @@ from torch import Tensor
 from fm3d_plugins.checkpoints.catalogue import PublishedCheckpoint
 from fm3d_plugins.checkpoints.locating import CheckpointFile, FoundFile
 from fm3d_plugins.checkpoints.records import damage, file_sha256, sha256_of_hub
+from fm3d_plugins.errors import listed
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 """Keys under which training programs put the tensors, beside things of their own."""
@@ -279,7 +280,7 @@ def _tensors_only(path: Path, content: object) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor)
     ]
     if others or not content:
-        found = f"{len(others)} entries that are not tensors: {', '.join(others[:5])}"
+        found = f"{len(others)} entries that are not tensors: {listed(others)}"
         raise ValueError(
             f"{path} holds {found if others else 'no entries'}. {_EXPECTED} Save the tensors "
             "alone, or under the key 'state_dict'."

@@ -18,6 +18,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from fm3d_plugins.errors import listed
+
 Pair = tuple[int, int]
 """Rows of two different photos; the first one's camera is the frame of the prediction."""
 
@@ -183,12 +185,12 @@ def require_connected(pairs: Iterable[Pair], names: Sequence[str]) -> None:
         return
     largest = np.bincount(part).argmax()
     away = [name for name, its in zip(names, part.tolist(), strict=True) if its != largest]
-    shown = ", ".join(away[:5]) + (", ..." if len(away) > 5 else "")
     raise ValueError(
-        f"The pairs leave {len(names)} photos in {num_parts} parts that no pair connects: {shown} "
-        f"({len(away)} of them) have no tie to {names[int(np.argmax(part == largest))]} and the "
-        "others of the largest part. Expected pairs that connect all photos. Use another pair "
-        "graph (complete and retrieval always connect) or a larger k."
+        f"The pairs leave {len(names)} photos in {num_parts} parts that no pair connects: "
+        f"{listed(away)} ({len(away)} of them) have no tie to "
+        f"{names[int(np.argmax(part == largest))]} and the others of the largest part. Expected "
+        "pairs that connect all photos. Use another pair graph (complete and retrieval always "
+        "connect) or a larger k."
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from fm3d_plugins.errors import listed
 from fm3d_plugins.geometry.poses import nearest_rotation
 from fm3d_plugins.scene import SceneGeometry
 
@@ -39,7 +40,7 @@ def require_exportable(scene: SceneGeometry, path: Path, allow_latent: bool) -> 
             names = [name for name, is_wrong in zip(scene.names, wrong, strict=True) if is_wrong]
             raise ValueError(
                 f"The scene for {path} has {what} in {len(names)} of {len(scene)} views "
-                f"({', '.join(names[:5])}); expected {expected}. Correct or drop these views."
+                f"({listed(names)}); expected {expected}. Correct or drop these views."
             )
 
 

@@ -63,12 +63,13 @@ def test_first_rounds_of_tracks_are_the_published_ones(name, golden):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tracks_in_float64_are_the_published_ones(name, golden):
-    """1e-5 px is 7e-9 of another implementation and a wide margin; float32 would give 0.5 px."""
+    """Rounding grows a hundredfold in every round: versions of torch differ by 1e-5 px at the end,
+    and float32 would give 0.5 px."""
     case = golden(name)
     network, tensors = case.network.double(), case.tensors
     with torch.no_grad():
         outputs = network(tensors["images"].double(), tensors["query_points"].double())
     for i, track in enumerate(outputs.tracks):
-        torch.testing.assert_close(track, tensors[f"track_list64.{i}"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(track, tensors[f"track_list64.{i}"], atol=1e-4, rtol=0)
     torch.testing.assert_close(outputs.visibility, tensors["vis64"], atol=1e-6, rtol=0)
     torch.testing.assert_close(outputs.track_confidence, tensors["conf64"], atol=1e-6, rtol=0)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.chunks.joint import JointMeasurement, SharedView, measure_joint
 from fm3d_plugins.estimators.chunks.plan import Chunks
 from fm3d_plugins.estimators.chunks.prediction import ChunkPrediction
@@ -60,7 +61,7 @@ class Joint:
 
     def complaint(self, names: Sequence[str] | None = None) -> str | None:
         """What a user should know of this joint, in one line; none where all is well."""
-        place = f"chunks {self.chunks[0]} and {self.chunks[1]} ({_listed(self.photos, names)})"
+        place = f"chunks {self.chunks[0]} and {self.chunks[1]} ({_photos(self.photos, names)})"
         if self.failure is not None:
             return f"{place} could not be joined directly: {self.failure}"
         if self.influence < CONTRADICTED:
@@ -216,14 +217,14 @@ class _Joiner:
         if tuple(prediction.view_index) != planned:
             raise ValueError(
                 f"The prediction of chunk {number} is of "
-                f"{_listed(prediction.view_index)}. Expected {_listed(planned)}, in this order. "
+                f"{_photos(prediction.view_index)}. Expected {_photos(planned)}, in this order. "
                 "Predict the chunks in the plan's order."
             )
         size = prediction.depth.shape[-2:]
         for photo in planned:
             if self.sizes.setdefault(photo, size) != size:
                 raise ValueError(
-                    f"The depth of {_listed([photo], self.names)} is {tuple(size)} in chunk "
+                    f"The depth of {_photos([photo], self.names)} is {tuple(size)} in chunk "
                     f"{number} and was {tuple(self.sizes[photo])} before. Expected the same size "
                     "in all its chunks, as pixels are compared. Resize the photo alike for each."
                 )
@@ -262,12 +263,12 @@ class _Joiner:
         photos = sorted({photo for chunk in lost for photo in self.plan.members[chunk]})
         reasons = [
             f"chunks {pair.chunks[0]} and {pair.chunks[1]} through "
-            f"{_listed(pair.photos, self.names)}: {pair.failure}"
+            f"{_photos(pair.photos, self.names)}: {pair.failure}"
             for pair in self.pairs
             if pair.failure and (pair.chunks[0] in reached) != (pair.chunks[1] in reached)
         ]
         raise ValueError(
-            f"The chunks {lost} with {_listed(photos, self.names)} cannot be joined to the others. "
+            f"The chunks {lost} with {_photos(photos, self.names)} cannot be joined to the others. "
             f"Tried: {'; '.join(reasons) or 'none, they have no photos in common'}. Expected the "
             "predictions of shared photos to agree. Use a larger overlap, leave out photos that "
             "are blurred or show nothing, or take more photos between these places."
@@ -344,18 +345,11 @@ def _mean_confidence(confidence: Float[Tensor, "view height width"]) -> Float[Te
     return mean.clamp(min=1e-6)
 
 
-def _listed(photos: Iterable[int], names: Sequence[str] | None = None) -> str:
-    """The photos' names, the middle left out where there are many; or their numbers as runs."""
+def _photos(photos: Iterable[int], names: Sequence[str] | None = None) -> str:
+    """The photos' names, or their numbers as runs."""
     rows = list(photos)
     if names is not None:
-        known = [names[row] for row in rows]
-        if len(known) > MOST_NAMES:
-            known = [
-                *known[: MOST_NAMES - 2],
-                f"... {len(known) - MOST_NAMES + 1} more ...",
-                known[-1],
-            ]
-        return ", ".join(known)
+        return listed([names[row] for row in rows], MOST_NAMES)
     runs: list[list[int]] = []
     for photo in rows:
         if runs and photo == runs[-1][1] + 1:

@@ -231,15 +231,15 @@ def _median_confidence(confidence: Float[Tensor, "rows columns"]) -> float:
 def _say(name: str, scene: SceneGeometry, depth: ViewDepth) -> None:
     surety = [_median_confidence(values) for values in depth.confidence]
     focals = sorted({round(float(matrix[0, 0]), 1) for matrix in scene.intrinsics})
-    listed = f"{focals[0]:g}" if len(focals) == 1 else f"{focals[0]:g} to {focals[-1]:g}"
+    shown = f"{focals[0]:g}" if len(focals) == 1 else f"{focals[0]:g} to {focals[-1]:g}"
     say(
-        f"{name}: {len(scene)} photos, focal length {listed} px, "
+        f"{name}: {len(scene)} photos, focal length {shown} px, "
         f"median confidence {sorted(surety)[len(surety) // 2]:.2f} (0 to 1)."
     )
     doubted = [name for name, value in zip(scene.names, surety, strict=True) if value < UNSURE]
     if doubted:
         say(
             f"{name} is unsure of {len(doubted)} photos, which may not overlap with the others or "
-            f"show things that move: {', '.join(doubted[:10])}",
+            f"show things that move: {listed(doubted, 10)}",
             "yellow",
         )

@@ -26,6 +26,7 @@ from fm3d_plugins.dust3r.inference import (
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps, PairStore
 from fm3d_plugins.dust3r.pairs import PairGraph, require_connected, symmetrised
 from fm3d_plugins.dust3r.planning import make_plan, workload
+from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.camera_groups import camera_groups
 from fm3d_plugins.estimators.chunks.similarity import similarity_matrix
 from fm3d_plugins.estimators.dense.cameras import DenseCameras, KnownCameras
@@ -319,6 +320,6 @@ def _say_doubts(aligned: AlignedViews, names: Sequence[str]) -> None:
     if doubted:
         say(
             f"{len(doubted)} pairs contradict the others and count for little: "
-            f"{', '.join(doubted[:8])}",
+            f"{listed(doubted, 8)}",
             "yellow",
         )

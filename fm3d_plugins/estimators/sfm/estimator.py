@@ -6,21 +6,37 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
+from nerfstudio.utils.rich_utils import CONSOLE
 
+from fm3d_plugins.backends.pycolmap import (
+    CameraGuess,
+    LensSettings,
+    SparseModel,
+    copy_matches,
+    count_inliers,
+    match_pairs,
+    refine_model,
+    write_database,
+)
+from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.estimators.camera_groups import camera_groups
+from fm3d_plugins.estimators.sfm.attempts import Search, implausibility
+from fm3d_plugins.estimators.sfm.image_pairs import (
+    exhaustive_pairs,
+    sequential_pairs,
+    similar_pairs,
+)
+from fm3d_plugins.estimators.sfm.working_photos import WorkingPhoto, all_cores, find_features
+from fm3d_plugins.estimators.stages import Stages
+from fm3d_plugins.geometry.cameras import resize_intrinsics
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry, Tracks
-
-if TYPE_CHECKING:
-    from fm3d_plugins.backends.pycolmap import SparseModel
-    from fm3d_plugins.estimators.sfm.attempts import Search
-    from fm3d_plugins.estimators.sfm.working_photos import WorkingPhoto
 
 EXHAUSTIVE_UP_TO = 80
 """Photos; more of them are matched along their order and by their looks only."""
@@ -82,10 +98,6 @@ class Sfm(Estimator):
         Raises:
             ValueError: Too few photos, or too few of them overlap; the message says what to try.
         """
-        from fm3d_plugins.backends.pycolmap import refine_model
-        from fm3d_plugins.estimators.sfm.attempts import implausibility
-        from fm3d_plugins.estimators.stages import Stages
-
         self._expect_usable(photos)
         groups = camera_groups(photos.photos, self.camera)
         stages = Stages()
@@ -123,13 +135,9 @@ class Sfm(Estimator):
             )
 
     def _threads(self) -> int:
-        from fm3d_plugins.estimators.sfm.working_photos import all_cores
-
         return self.num_threads or all_cores()
 
-    def _find_features(self, photos: PhotoSet, stages):
-        from fm3d_plugins.estimators.sfm.working_photos import find_features
-
+    def _find_features(self, photos: PhotoSet, stages: Stages) -> list[WorkingPhoto]:
         with stages.stage("Finding features", total=len(photos)) as report:
             return find_features(
                 photos.photos,
@@ -139,16 +147,10 @@ class Sfm(Estimator):
                 report=report,
             )
 
-    def _match(self, working, groups: list[int], database: Path, stages) -> dict:
+    def _match(
+        self, working: list[WorkingPhoto], groups: list[int], database: Path, stages: Stages
+    ) -> dict[tuple[int, int], int]:
         """Verified matches of each pair of photos that has any, in a new database."""
-        from fm3d_plugins.backends.pycolmap import (
-            CameraGuess,
-            copy_matches,
-            count_inliers,
-            match_pairs,
-            write_database,
-        )
-
         cameras = []
         for group in range(max(groups) + 1):
             one = working[groups.index(group)]
@@ -188,12 +190,6 @@ class Sfm(Estimator):
         return "SIMPLE_RADIAL" if num_photos > 1 else "SIMPLE_PINHOLE"
 
     def _pairs(self, descriptors: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-        from fm3d_plugins.estimators.sfm.image_pairs import (
-            exhaustive_pairs,
-            sequential_pairs,
-            similar_pairs,
-        )
-
         count = len(descriptors)
         is_small = self.matching == "auto" and count <= EXHAUSTIVE_UP_TO
         if self.matching == "exhaustive" or is_small:
@@ -203,9 +199,13 @@ class Sfm(Estimator):
             return near
         return sorted({*near, *similar_pairs(descriptors, SIMILAR_NEIGHBOURS, self.seed)})
 
-    def _search(self, working, inliers: dict, folder: Path, stages):
-        from fm3d_plugins.estimators.sfm.attempts import Search
-
+    def _search(
+        self,
+        working: list[WorkingPhoto],
+        inliers: dict[tuple[int, int], int],
+        folder: Path,
+        stages: Stages,
+    ) -> Search:
         reachable = {row for pair in inliers for row in pair}
         knows_focal = all(one.photo.focal_prior is not None for one in working)
         search = Search(
@@ -223,14 +223,14 @@ class Sfm(Estimator):
             report(len(search.best) if search.best is not None else 0)
         return search
 
-    def _lens(self):
-        from fm3d_plugins.backends.pycolmap import LensSettings
-
+    def _lens(self) -> LensSettings:
         if self.camera_model == "auto":
             return LensSettings("SIMPLE_RADIAL", "OPENCV", min_views=RICH_LENS_VIEWS)
         return LensSettings(self.camera_model, self.camera_model, min_views=1)
 
-    def _enough(self, photos: PhotoSet, search, inliers: dict) -> "SparseModel":
+    def _enough(
+        self, photos: PhotoSet, search: Search, inliers: dict[tuple[int, int], int]
+    ) -> SparseModel:
         """The best model, if it holds enough photos."""
         total, found = len(photos), len(search.best) if search.best is not None else 0
         needed = max(min(3, total), math.ceil(self.min_registered * total))
@@ -240,9 +240,9 @@ class Sfm(Estimator):
         lonely = [photo.name for row, photo in enumerate(photos) if row not in matched]
         found_out = [f"pairs with enough matches: {len(inliers)}"]
         if lonely:
-            found_out.append(f"no match at all: {_listed(lonely, 10)}")
+            found_out.append(f"no match at all: {listed(lonely, 10)}")
         if search.faults:
-            found_out.append(f"discarded: {_listed(search.faults, 3)}")
+            found_out.append(f"discarded: {listed(search.faults, 3)}")
         raise ValueError(
             f"sfm could join {found} of {total} photos of {photos.folder} "
             f"({'; '.join(found_out)}). Expected at least {needed}. {self._advice(photos)}"
@@ -266,7 +266,7 @@ class Sfm(Estimator):
         ideas.append(f"set mapper to {'global' if self.mapper == 'incremental' else 'incremental'}")
         return f"Try: {'; '.join(ideas)}."
 
-    def _provenance(self, model, search, stages) -> dict:
+    def _provenance(self, model: SparseModel, search: Search, stages: Stages) -> dict:
         return self.identity() | {
             "seconds": stages.seconds,
             "mean_reprojection_error": model.mean_error,
@@ -278,16 +278,14 @@ class Sfm(Estimator):
 
 def _scene(
     photos: PhotoSet,
-    working: Sequence["WorkingPhoto"],
+    working: Sequence[WorkingPhoto],
     groups: Sequence[int],
-    model: "SparseModel",
+    model: SparseModel,
     provenance: dict,
 ) -> SceneGeometry:
     """The model in pixels of the upright photos."""
     views = [working[row] for row in model.image_index]
-    scale = np.array([view.scale for view in views])
-    intrinsics = model.intrinsics.copy()
-    intrinsics[:, :2] /= scale[:, None, None]
+    scale = torch.tensor([[1 / view.scale] * 2 for view in views], dtype=torch.float64)
     keypoints = [view.features.keypoints[:, :2] / view.scale for view in views]
     offsets = np.cumsum([0, *(len(view.features) for view in views)])
     observed = offsets[model.track_view] + model.track_keypoint
@@ -298,7 +296,7 @@ def _scene(
         names=tuple(view.photo.name for view in views),
         image_sizes=torch.tensor([[view.photo.width, view.photo.height] for view in views]),
         world_from_camera=torch.from_numpy(model.world_from_camera),
-        intrinsics=torch.from_numpy(intrinsics),
+        intrinsics=resize_intrinsics(torch.from_numpy(model.intrinsics), scale),
         distortion=torch.from_numpy(model.distortion),
         camera_index=torch.tensor([groups[row] for row in model.image_index]),
         points=torch.from_numpy(model.points),
@@ -314,14 +312,14 @@ def _scene(
     )
 
 
-def point_confidence(model: "SparseModel") -> Float64[np.ndarray, " point"]:
+def point_confidence(model: SparseModel) -> Float64[np.ndarray, " point"]:
     """(1 - 2^(1 - n)) / (1 + e²) for n observations with a mean error of e pixels."""
     views = np.bincount(model.track_point, minlength=len(model.points))
     return (1 - 2.0 ** (1 - np.maximum(views, 1))) / (1 + model.point_errors**2)
 
 
 def _mean_colors(
-    colors: UInt8[np.ndarray, "observation 3"], model: "SparseModel"
+    colors: UInt8[np.ndarray, "observation 3"], model: SparseModel
 ) -> UInt8[np.ndarray, "point 3"]:
     """Mean colour of each point's observations."""
     count = len(model.points)
@@ -330,16 +328,8 @@ def _mean_colors(
     return np.stack([np.rint(total / views) for total in sums], axis=-1).astype(np.uint8)
 
 
-def _listed(items: Sequence[str], most: int) -> str:
-    """The first few items, and how many there are besides."""
-    rest = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + rest
-
-
-def _say(scene: SceneGeometry, search: "Search") -> None:
+def _say(scene: SceneGeometry, search: Search) -> None:
     """One line about the result, with the names of the photos that got no camera."""
-    from nerfstudio.utils.rich_utils import CONSOLE
-
     total = len(scene) + len(scene.unregistered)
     error = scene.provenance["mean_reprojection_error"]
     line = f"sfm: {len(scene)} of {total} photos, {len(scene.points)} points, {error:.2f} px"
