@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fm3d_plugins.geometry.least_squares import Damping
 from fm3d_plugins.geometry.poses import sim3_exp, sim3_log, skew
+from fm3d_plugins.geometry.robust import geman_mcclure_cost, geman_mcclure_weight
 
 Loss = Literal["squared", "huber", "geman_mcclure"]
 """How the cost of an edge grows with its distance: squared; linear beyond the scale; bounded."""
@@ -33,8 +35,6 @@ MAX_STEPS = 100
 
 FINAL_TOLERANCE = 1e-12
 """Relative fall of the cost below which nothing more is gained."""
-
-_MOST_DAMPING = 1e12
 
 
 @dataclass(frozen=True)
@@ -230,20 +230,19 @@ def _minimise(
     if len(nodes) == 1:
         return nodes
     squared = _squared_distances(graph, nodes)
-    cost, damping = _cost(graph, squared), 1e-6
+    cost, damping = _cost(graph, squared), Damping(least=1e-12, most=1e12)
     for _ in range(max_steps):
-        system = _normal_equations(graph, nodes, _influence(graph, squared))
-        previous = cost
-        # A rejected step only costs a factorisation: the equations stay.
-        while damping < _MOST_DAMPING:
-            moved = nodes @ sim3_exp(_solve(*system, damping))
-            moved_squared = _squared_distances(graph, moved)
-            moved_cost = _cost(graph, moved_squared)
-            if moved_cost <= cost:
-                nodes, squared, cost = moved, moved_squared, moved_cost
-                damping = max(damping / 10, 1e-12)
-                break
-            damping *= 10
+        matrix, right = _normal_equations(graph, nodes, _influence(graph, squared))
+
+        def attempt(factor: float, matrix=matrix, right=right, nodes=nodes) -> tuple[Tensor, float]:
+            moved = nodes @ sim3_exp(_solve(matrix, right, factor))
+            return moved, _cost(graph, _squared_distances(graph, moved))
+
+        found = damping.descend(cost, attempt)
+        if found is None:
+            break
+        previous, (nodes, cost) = cost, found
+        squared = _squared_distances(graph, nodes)
         if previous - cost <= tolerance * previous:
             break
     return nodes
@@ -267,7 +266,7 @@ def _cost(graph: _Edges, squared: Float[Tensor, " edge"]) -> float:
         linear = 2 * scale * squared.sqrt() - scale.square()
         squared = torch.where(squared <= scale.square(), squared, linear)
     elif graph.loss == "geman_mcclure":
-        squared = scale.square() * squared / (scale.square() + squared)
+        squared = geman_mcclure_cost(squared, scale)
     # A step out of the range of numbers must lose against any other.
     return float(squared.sum().nan_to_num(nan=torch.inf))
 
@@ -278,7 +277,7 @@ def _influence(graph: _Edges, squared: Float[Tensor, " edge"]) -> Float[Tensor, 
     if graph.loss == "huber":
         return scale / torch.maximum(squared.sqrt(), scale)
     if graph.loss == "geman_mcclure":
-        return (scale.square() / (scale.square() + squared)).square()
+        return geman_mcclure_weight(squared, scale)
     return torch.ones_like(squared)
 
 

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.dust3r.alignment.state import State, depth_unit, influence
+from fm3d_plugins.dust3r.alignment.state import State, depth_unit
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.geometry.rays import pixel_centers
+from fm3d_plugins.geometry.robust import geman_mcclure_weight
 
 ROUNDS = 2
 """A plain mean finds where most pairs agree; the second leaves out what lies far from there."""
@@ -60,7 +61,7 @@ def fuse_depth(
                 weights = flat.clamp(min=1).log() * float(pair_influence[number]) + UNSURE_WEIGHT
                 if depth:
                     off = (local - depth[photo].unsqueeze(-1) * rays[photo]).norm(dim=-1)
-                    weights = weights * influence(off / units[photo], reach)
+                    weights = weights * geman_mcclure_weight((off / units[photo]).square(), reach)
                 along[photo] += weights * (local * rays[photo]).sum(-1)
                 total[photo] += weights * squares[photo]
                 torch.maximum(confidence[photo], flat, out=confidence[photo])

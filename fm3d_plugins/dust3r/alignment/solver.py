@@ -20,11 +20,11 @@ from fm3d_plugins.dust3r.alignment.samples import PhotoSamples, Samples
 from fm3d_plugins.dust3r.alignment.state import (
     PhotoResidual,
     State,
-    influence,
     photo_residual,
-    robust_cost,
 )
+from fm3d_plugins.geometry.least_squares import Damping
 from fm3d_plugins.geometry.poses import skew
+from fm3d_plugins.geometry.robust import geman_mcclure_cost, geman_mcclure_weight
 
 REACH_SPREADS = 3.0
 """At how many median residuals a point has lost three quarters of its weight."""
@@ -40,8 +40,6 @@ SETTLED = 0.98
 
 UNIT_STIFFNESS = 1e6
 """How much harder than a single pair's scale their product is to move, where the unit is free."""
-
-_MOST_DAMPING = 1e8
 
 
 @dataclass(frozen=True)
@@ -95,26 +93,26 @@ def solve(state: State, samples: Samples, unknowns: Unknowns, max_steps: int) ->
     """
     residuals = _residuals(state, samples)
     reach = _wanted_reach(residuals, samples, 0.9)
-    damping, steps, is_converged = 1e-6, 0, False
+    damping, steps, is_converged = Damping(least=1e-9, most=1e8), 0, False
     while steps < max_steps and not is_converged:
         cost = _cost(residuals, samples, reach)
         system = _System(state, residuals, samples, unknowns, reach)
-        units, gained = [each.unit for each in residuals], -1.0
-        while not gained >= 0 and damping < _MOST_DAMPING:
-            moved = system.step(damping)
-            gained = cost - _cost(_residuals(moved, samples, units), samples, reach)
-            if gained >= 0:
-                state, residuals, steps = moved, _residuals(moved, samples), steps + 1
-                damping = max(damping / 10, 1e-9)
-            else:
-                damping *= 10
+        units = [each.unit for each in residuals]
+
+        def attempt(factor: float, system=system, units=units, reach=reach) -> tuple[State, float]:
+            moved = system.step(factor)
+            return moved, _cost(_residuals(moved, samples, units), samples, reach)
+
+        found = damping.descend(cost, attempt)
+        if found is None:
+            break
+        state, left = found
+        residuals, steps = _residuals(state, samples), steps + 1
         wanted = _wanted_reach(residuals, samples, 0.5)
         is_settled = wanted > SETTLED * reach
-        is_converged = is_settled and gained <= TOLERANCE * cost
+        is_converged = is_settled and cost - left <= TOLERANCE * cost
         reach = reach if is_settled else max(wanted, reach / 2)
-        if not gained >= 0:
-            break
-    return Solution(state, reach, steps, is_converged or damping >= _MOST_DAMPING)
+    return Solution(state, reach, steps, is_converged or damping.is_exhausted)
 
 
 def pair_influence(solution: Solution, samples: Samples) -> Float[Tensor, " pair"]:
@@ -124,7 +122,7 @@ def pair_influence(solution: Solution, samples: Samples) -> Float[Tensor, " pair
     for photo, each in enumerate(samples.photos):
         size = photo_residual(solution.state, photo, each).size
         total.index_add_(0, each.pairs, each.weights.sum(-1))
-        kept = each.weights * influence(size, solution.reach)
+        kept = each.weights * geman_mcclure_weight(size.square(), solution.reach)
         left.index_add_(0, each.pairs, kept.sum(-1))
     return left / total
 
@@ -161,7 +159,9 @@ def _quantile(values: Float[Tensor, " any"], share: float) -> float:
 
 def _cost(residuals: list[PhotoResidual], samples: Samples, reach: float) -> float:
     each = zip(residuals, samples.photos, strict=True)
-    return sum(float((p.weights * robust_cost(r.size, reach)).sum()) for r, p in each)
+    return sum(
+        float((p.weights * geman_mcclure_cost(r.size.square(), reach)).sum()) for r, p in each
+    )
 
 
 class _System:
@@ -224,7 +224,8 @@ class _System:
         self, photo: int, residual: PhotoResidual, samples: PhotoSamples, reach: float
     ) -> None:
         """Add one photo's residuals, its depths eliminated by the Schur complement."""
-        weights = samples.weights * influence(residual.size, reach) / residual.unit.square()
+        weights = geman_mcclure_weight(residual.size.square(), reach) / residual.unit.square()
+        weights = samples.weights * weights
         by_pair = self._by_pair(residual, samples)
         by_photo = self._by_photo(photo, residual, samples)
         pull = weights.unsqueeze(-1) * residual.difference

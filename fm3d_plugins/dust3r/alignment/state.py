@@ -119,14 +119,3 @@ def depth_unit(depth: Float[Tensor, " pixel"]) -> Float[Tensor, " pixel"]:
     """Depths, none below a share of their median: what errors are relative to."""
     middle = depth.abs().median().clamp(min=1e-30)
     return depth.clamp(min=LEAST_DEPTH * float(middle))
-
-
-def influence(size: Float[Tensor, "*any"], reach: float) -> Float[Tensor, "*any"]:
-    """Geman and McClure's weight of a residual: 1 fits, a quarter at the reach, then less."""
-    return (reach**2 / (reach**2 + size.square())).square()
-
-
-def robust_cost(size: Float[Tensor, "*any"], reach: float) -> Float[Tensor, "*any"]:
-    """Geman and McClure's cost of a residual: its square where small, at most the reach squared."""
-    square = size.square()
-    return reach**2 * square / (reach**2 + square)

@@ -10,6 +10,7 @@ from torch import Tensor
 from fm3d_plugins.geometry.alignment import Similarity, robust_umeyama
 from fm3d_plugins.geometry.pose_graph import points_information
 from fm3d_plugins.geometry.poses import nearest_rotation
+from fm3d_plugins.geometry.robust import geman_mcclure_weight
 
 LEAST_POINTS = 64
 """Fewer pixels with depth in both chunks say nothing reliable."""
@@ -137,10 +138,10 @@ def _corresponding(first: Sequence[SharedView], second: Sequence[SharedView]) ->
         parts = [getattr(view, name)[used] for view, used in zip(views, counts, strict=True)]
         return torch.cat(parts).double()
 
-    surety = torch.ones(num_points, dtype=torch.float64)
+    certainty = torch.ones(num_points, dtype=torch.float64)
     for views in (first, second):
         confidence = gather(views, "confidence")
-        surety *= (confidence / confidence.median()).clamp(max=CONFIDENCE_LIMITS[1])
+        certainty *= (confidence / confidence.median()).clamp(max=CONFIDENCE_LIMITS[1])
     cameras = (
         torch.stack([v.world_from_camera for v in views]).double() for views in (first, second)
     )
@@ -149,7 +150,7 @@ def _corresponding(first: Sequence[SharedView], second: Sequence[SharedView]) ->
         gather(second, "points"),
         gather(first, "depth"),
         gather(second, "depth"),
-        surety.sqrt(),
+        certainty.sqrt(),
         *cameras,
     )
 
@@ -175,7 +176,7 @@ def _reweight(
         distances = (similarity.apply(pairs.second) - pairs.first).norm(dim=-1) / depth
         spread = 1.4826 * float(distances.median())
         reach = _TUKEY_SPREADS * max(spread, _SMALLEST_SPREAD)
-        robust = (reach**2 / (reach**2 + distances.square())).square()
+        robust = geman_mcclure_weight(distances.square(), reach)
         weights = pairs.weights * robust / depth.square()
         similarity = _fit(pairs, weights)
         matrix = similarity.matrix()
