@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fm3d_plugins.camera_optimization.evaluation import held_out_focal_factors
 from fm3d_plugins.camera_optimization.held_out_poses import training_cameras
-from fm3d_plugins.geometry.cameras import intrinsics_matrix
+from fm3d_plugins.geometry.cameras import equal_cameras, intrinsics_matrix
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.transforms import write_transforms
 from fm3d_plugins.nerfstudio_cameras import (
@@ -97,7 +97,7 @@ def _assembled(views: Mapping[Path, tuple], provenance: Mapping[str, Any]) -> Ru
         world_from_camera=torch.stack([pose for pose, _ in views.values()]),
         intrinsics=intrinsics_matrix(*numbers[:, 2:6].unbind(-1)),
         distortion=numbers[:, 6:],
-        camera_index=numbers.unique(dim=0, return_inverse=True)[1],
+        camera_index=equal_cameras(numbers),
         points=torch.empty(0, 3, dtype=torch.float64),
         point_colors=torch.empty(0, 3, dtype=torch.uint8),
         point_confidence=torch.empty(0, dtype=torch.float64),

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.errors import listed
+from fm3d_plugins.photos.similarity import nearest_pairs
 
 Pair = tuple[int, int]
 """Rows of two different photos; the first one's camera is the frame of the prediction."""
@@ -146,18 +147,15 @@ def retrieved_pairs(
             f"{int((~similarity.isfinite()).sum())} values that are not finite. Expected a finite "
             f"number for each two of {num_photos} photos."
         )
-    alike = similarity.detach().double().cpu().numpy()
-    alike = (alike + alike.T) / 2
+    symmetric = (similarity + similarity.T).detach().double().cpu() / 2
+    alike = symmetric.numpy()
     # 0 is no edge in scipy's graphs, so distances begin above it.
     distance = alike.max() - alike + max(1.0, float(np.ptp(alike)))
-    np.fill_diagonal(distance, np.inf)
-    count = min(neighbours, num_photos - 1)
-    nearest = np.argsort(distance, axis=1, kind="stable")[:, :count]
-    pairs = {_ordered(row, other) for row in range(num_photos) for other in nearest[row].tolist()}
     np.fill_diagonal(distance, 0)
     tree = minimum_spanning_tree(distance).tocoo()
     branches = zip(tree.row.tolist(), tree.col.tolist(), strict=True)
-    return sorted(pairs | {_ordered(i, j) for i, j in branches})
+    pairs = nearest_pairs(symmetric, neighbours)
+    return sorted({*pairs, *(_ordered(i, j) for i, j in branches)})
 
 
 def symmetrised(pairs: Sequence[Pair]) -> list[Pair]:

@@ -5,7 +5,7 @@ pixel, so the centre of pixel (i, j) is (j + 0.5, i + 0.5). Intrinsics are in pi
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 UNDISTORT_ITERATIONS = 20
@@ -118,6 +118,12 @@ def opengl_from_opencv(
             only the camera's own y and z axes flip, which are columns 1 and 2.
     """
     return world_from_camera * world_from_camera.new_tensor([1.0, -1.0, -1.0, 1.0])
+
+
+def equal_cameras(*numbers: Shaped[Tensor, " view *_"]) -> Int[Tensor, " view"]:
+    """The number of each view's camera: views that are equal in all of these numbers share one."""
+    rows = torch.cat([part.reshape(len(part), -1).double().cpu() for part in numbers], dim=1)
+    return rows.unique(dim=0, return_inverse=True)[1]
 
 
 def opencv_from_opengl(

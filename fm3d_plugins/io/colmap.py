@@ -22,10 +22,10 @@ from fm3d_plugins.geometry.poses import (
     transform_points,
 )
 from fm3d_plugins.io.colmap_files import (
-    CAMERA_MODELS,
     ColmapCamera,
     ColmapImage,
     ColmapModel,
+    calibration,
     read_model,
     write_model,
 )
@@ -88,15 +88,15 @@ def read_colmap(folder: Path, photos_folder: Path | None = None) -> SceneGeometr
         paths = {name: photos_folder / name for name in names}
         require_photos(paths, sizes, folder / "images")
         unregistered = tuple(sorted(_photo_names(photos_folder) - set(names)))
-    calibrations = [_calibration(camera) for camera in cameras]
+    calibrations = [calibration(camera.model, camera.parameters) for camera in cameras]
     numbering = {camera_id: index for index, camera_id in enumerate(sorted(model.cameras))}
     errors = torch.from_numpy(model.errors.copy())
     return SceneGeometry(
         names=names,
         image_sizes=torch.tensor(sizes),
         world_from_camera=_world_from_camera(images),
-        intrinsics=torch.stack([intrinsics for intrinsics, _ in calibrations]),
-        distortion=torch.stack([distortion for _, distortion in calibrations]),
+        intrinsics=torch.from_numpy(np.stack([matrix for matrix, _ in calibrations])),
+        distortion=torch.from_numpy(np.stack([lens for _, lens in calibrations])),
         camera_index=torch.tensor([numbering[image.camera_id] for image in images]),
         points=torch.from_numpy(model.xyz.copy()),
         point_colors=torch.from_numpy(model.rgb.copy()),
@@ -120,18 +120,6 @@ def _require_consistent(model: ColmapModel, folder: Path) -> None:
             f"{folder}: images refer to the cameras {sorted(strangers)}, which the cameras file "
             "does not list. Expected all three files from one model. Export it anew."
         )
-
-
-def _calibration(camera: ColmapCamera) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "6"]]:
-    """Intrinsics and nerfstudio's six distortion parameters; what the model lacks is zero."""
-    values = dict(zip(CAMERA_MODELS[camera.model][1], camera.parameters, strict=True))
-    fx, fy = (values.get(name, values.get("f", 0.0)) for name in ("fx", "fy"))
-    matrix = [[fx, 0.0, values["cx"]], [0.0, fy, values["cy"]], [0.0, 0.0, 1.0]]
-    distortion = [values.get(name, 0.0) for name in ("k1", "k2", "k3", "k4", "p1", "p2")]
-    return (
-        torch.tensor(matrix, dtype=torch.float64),
-        torch.tensor(distortion, dtype=torch.float64),
-    )
 
 
 def _world_from_camera(images: Sequence[ColmapImage]) -> Float[Tensor, "view 4 4"]:

@@ -6,7 +6,7 @@ observation of an image sees; the copy of them in points3D is written and not re
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ CAMERA_MODELS = {
     ),
 }
 """Identifier and parameters of the models that are read; q1 to q3 are those of the denominator."""
+
+DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+"""Lens distortion in nerfstudio's order."""
 
 OTHER_MODELS = {
     5: "OPENCV_FISHEYE", 7: "FOV", 8: "SIMPLE_RADIAL_FISHEYE", 9: "RADIAL_FISHEYE",
@@ -77,6 +80,16 @@ class ColmapModel:
     rgb: UInt8[np.ndarray, "point 3"]
     errors: Float64[np.ndarray, " point"]
     """Mean reprojection error in pixels, -1 where unknown."""
+
+
+def calibration(
+    model: str, parameters: Sequence[float]
+) -> tuple[Float64[np.ndarray, "3 3"], Float64[np.ndarray, "6"]]:
+    """Pinhole matrix and `DISTORTION` of a camera; what its model lacks is zero."""
+    values = dict(zip(CAMERA_MODELS[model][1], parameters, strict=True))
+    fx, fy = (values.get(name, values.get("f", 0.0)) for name in ("fx", "fy"))
+    matrix = np.array([[fx, 0.0, values["cx"]], [0.0, fy, values["cy"]], [0.0, 0.0, 1.0]])
+    return matrix, np.array([values.get(name, 0.0) for name in DISTORTION])
 
 
 def write_model(model: ColmapModel, folder: Path, binary: bool) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from fm3d_plugins.errors import listed
+from fm3d_plugins.geometry.cameras import equal_cameras
 from fm3d_plugins.geometry.poses import nearest_rotation
 from fm3d_plugins.scene import SceneGeometry
 
@@ -46,18 +47,11 @@ def require_exportable(scene: SceneGeometry, path: Path, allow_latent: bool) -> 
 
 def _differs_within_camera(scene: SceneGeometry) -> Bool[Tensor, " view"]:
     """Which views differ from the first view of their camera in what they ought to share."""
-    camera = scene.camera_index.unique(return_inverse=True)[1]
+    camera = equal_cameras(scene.camera_index)
     views = torch.arange(len(scene))
     first = torch.full_like(views, len(scene)).scatter_reduce(0, camera, views, "amin")[camera]
-    shared = torch.cat(
-        [
-            scene.intrinsics.flatten(1).double(),
-            scene.distortion.double(),
-            scene.image_sizes.double(),
-        ],
-        dim=1,
-    )
-    return (shared != shared[first]).any(dim=1)
+    alike = equal_cameras(scene.intrinsics, scene.distortion, scene.image_sizes)
+    return alike != alike[first]
 
 
 def require_photos(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.geometry.cameras import (
+    equal_cameras,
     intrinsics_matrix,
     opencv_from_opengl,
     opengl_from_opencv,
@@ -245,7 +246,7 @@ def _camera_index(
     numbers = [frame.get("camera_index") for frame in frames]
     if all(isinstance(number, int) for number in numbers):
         return torch.tensor(numbers)
-    return cameras.unique(dim=0, return_inverse=True)[1]
+    return equal_cameras(cameras)
 
 
 def _own_fields(path: Path, meta: Mapping[str, Any]) -> dict[str, Any]:

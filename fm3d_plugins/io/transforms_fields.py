@@ -81,7 +81,7 @@ def names_of(path: Path, frames: list[dict[str, Any]]) -> tuple[str, ...]:
 
 def camera_of(
     path: Path, meta: Mapping[str, Any], frame: Mapping[str, Any]
-) -> Float[Tensor, "number"]:
+) -> Float[Tensor, " number"]:
     """w, h, fl_x, fl_y, cx, cy, k1, k2, k3, k4, p1, p2 of one frame.
 
     As nerfstudio does it: a field at the top goes before one in the frame, and any distortion at

@@ -28,7 +28,7 @@ class Exposure(nn.Module):
         self,
         colors: Float[Tensor, "ray 3"],
         opacity: Float[Tensor, "ray 1"],
-        photo: Int[Tensor, "ray"],
+        photo: Int[Tensor, " ray"],
     ) -> Float[Tensor, "ray 3"]:
         """Colours as the photos show them.
 

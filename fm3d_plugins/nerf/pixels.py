@@ -12,6 +12,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
+from fm3d_plugins.geometry.cameras import equal_cameras
 from fm3d_plugins.nerfstudio_cameras import calibrations
 from fm3d_plugins.progress import track
 
@@ -120,7 +121,7 @@ def _check_central(cameras: Cameras) -> None:
 
 def _read(
     dataset: InputDataset,
-) -> Iterable[tuple[UInt8[Tensor, "pixel channel"], Bool[Tensor, "pixel"]]]:
+) -> Iterable[tuple[UInt8[Tensor, " pixel channel"], Bool[Tensor, " pixel"]]]:
     def pixels(index: int) -> tuple[Tensor, Tensor]:
         data = dataset.get_data(index, "uint8")
         image = data["image"].to(torch.uint8)
@@ -152,16 +153,15 @@ def _with_channels(
 
 
 def _distinct_lenses(cameras: Cameras) -> _Lens:
-    table = torch.cat([calibrations(cameras), cameras.camera_type.double().cpu()], dim=1)
-    _, lens_of_photo = torch.unique(table, dim=0, return_inverse=True)
+    lens_of_photo = equal_cameras(calibrations(cameras), cameras.camera_type)
     count = int(lens_of_photo.max()) + 1
     rows = torch.stack([(lens_of_photo == lens).nonzero()[0, 0] for lens in range(count)])
     return _Lens(rows=rows, lens_of_photo=lens_of_photo)
 
 
 def _rays_of_lenses(
-    cameras: Cameras, rows: Int[Tensor, "lens"]
-) -> tuple[Float[Tensor, "pixel 5"], Int[Tensor, "lens"]]:
+    cameras: Cameras, rows: Int[Tensor, " lens"]
+) -> tuple[Float[Tensor, " pixel 5"], Int[Tensor, " lens"]]:
     """Unit direction (OpenGL camera axes), pixel area and length of the direction at depth 1 of
     every pixel of every lens, and the row at which each lens begins."""
     tables = []

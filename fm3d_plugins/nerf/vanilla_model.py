@@ -173,7 +173,7 @@ class VanillaNerfModel(RayModel):
         distances: Float[Tensor, "ray n"],
         far: Float[Tensor, "ray 1"],
         background: Float[Tensor, "ray 3"],
-    ) -> tuple[Float[Tensor, "ray 3"], Float[Tensor, "ray n"], Float[Tensor, "ray"]]:
+    ) -> tuple[Float[Tensor, " ray 3"], Float[Tensor, " ray n"], Float[Tensor, " ray"]]:
         """Colour over the background, weights and remaining transmittance: equation 3."""
         points = rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
         raw, colors = network(points, rays.directions[:, None].expand_as(points))

@@ -22,7 +22,7 @@ def resize(
     return functional.interpolate(features, size, mode="bilinear", align_corners=True)
 
 
-def grid_coordinates(num: int, extent: float, device: torch.device) -> Float[Tensor, "{num}"]:
+def grid_coordinates(num: int, extent: float, device: torch.device) -> Float[Tensor, " {num}"]:
     """Centres of `num` cells that tile [-extent, extent]."""
     last = extent * (num - 1) / num
     return torch.linspace(-last, last, num, dtype=torch.float32, device=device)

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from fm3d_plugins.backends.pycolmap import (
-    CAMERA_MODELS,
     CameraGuess,
     Features,
     LensSettings,
@@ -25,6 +24,7 @@ from fm3d_plugins.backends.pycolmap.running import run_watched
 from fm3d_plugins.geometry.cameras import denormalize, distort, normalize
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.io.colmap_files import CAMERA_MODELS
 
 pycolmap = pytest.importorskip("pycolmap")
 
@@ -105,7 +105,7 @@ def test_a_richer_lens_starts_as_the_simple_one(simple):
 
 
 def test_lens_table_names_every_parameter_of_pycolmaps_models():
-    for name, parameters in CAMERA_MODELS.items():
+    for name, (_, parameters) in CAMERA_MODELS.items():
         camera = pycolmap.Camera.create_from_model_name(1, name, 500.0, 640, 480)
         assert len(camera.params) == len(parameters)
 

@@ -20,11 +20,11 @@ import torch  # noqa: E402
 
 from fm3d_plugins.estimators.chunks.joining import join_chunks  # noqa: E402
 from fm3d_plugins.estimators.chunks.plan import Chunks, plan_chunks  # noqa: E402
-from fm3d_plugins.estimators.chunks.similarity import (  # noqa: E402
+from fm3d_plugins.geometry.pose_metrics import evaluate_poses  # noqa: E402
+from fm3d_plugins.photos.similarity import (  # noqa: E402
     photo_descriptors,
     similarity_matrix,
 )
-from fm3d_plugins.geometry.pose_metrics import evaluate_poses  # noqa: E402
 
 CHUNK, OVERLAP = 24, 8
 HEIGHT, WIDTH = 196, 252

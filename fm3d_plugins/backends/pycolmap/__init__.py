@@ -22,11 +22,10 @@ from fm3d_plugins.backends.pycolmap.mapping import (
     map_incrementally,
     refine_model,
 )
-from fm3d_plugins.backends.pycolmap.models import CAMERA_MODELS, SparseModel
+from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.backends.pycolmap.running import library
 
 __all__ = [
-    "CAMERA_MODELS",
     "CameraGuess",
     "Features",
     "LensSettings",

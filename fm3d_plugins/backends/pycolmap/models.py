@@ -7,17 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from fm3d_plugins.backends.pycolmap.running import library
-
-CAMERA_MODELS: dict[str, tuple[str, ...]] = {
-    "SIMPLE_PINHOLE": ("f", "cx", "cy"),
-    "PINHOLE": ("fx", "fy", "cx", "cy"),
-    "SIMPLE_RADIAL": ("f", "cx", "cy", "k1"),
-    "RADIAL": ("f", "cx", "cy", "k1", "k2"),
-    "OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2"),
-}
-"""COLMAP's lens models that nerfstudio's six distortion numbers can express, and their numbers."""
-
-DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+from fm3d_plugins.io.colmap_files import CAMERA_MODELS, calibration
 
 
 @dataclass(frozen=True)
@@ -60,7 +50,8 @@ def model_from_reconstruction(reconstruction, folder: Path | None = None) -> Spa
         key=lambda image: image.image_id,
     )
     view_of = {image.image_id: view for view, image in enumerate(images)}
-    cameras = [_camera_arrays(reconstruction.cameras[image.camera_id]) for image in images]
+    cameras = [reconstruction.cameras[image.camera_id] for image in images]
+    lenses = [calibration(camera.model_name, camera.params.tolist()) for camera in cameras]
     points = [point for _, point in sorted(reconstruction.points3D.items())]
     observations = [
         (row, view_of[element.image_id], element.point2D_idx)
@@ -74,8 +65,8 @@ def model_from_reconstruction(reconstruction, folder: Path | None = None) -> Spa
         world_from_camera=np.stack([_world_from_camera(image) for image in images])
         if images
         else np.zeros((0, 4, 4)),
-        intrinsics=np.array([matrix for matrix, _ in cameras]).reshape(-1, 3, 3),
-        distortion=np.array([distortion for _, distortion in cameras]).reshape(-1, 6),
+        intrinsics=np.array([matrix for matrix, _ in lenses]).reshape(-1, 3, 3),
+        distortion=np.array([distortion for _, distortion in lenses]).reshape(-1, 6),
         points=np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3),
         point_errors=np.array([point.error for point in points], dtype=np.float64),
         track_point=tracks[:, 0],
@@ -87,24 +78,15 @@ def model_from_reconstruction(reconstruction, folder: Path | None = None) -> Spa
 
 def change_lens(camera, model: str) -> None:
     """Describe a pycolmap camera by another lens model of `CAMERA_MODELS`, new numbers zero."""
-    values = dict(zip(CAMERA_MODELS[camera.model_name], camera.params, strict=True))
+    values = dict(zip(CAMERA_MODELS[camera.model_name][1], camera.params, strict=True))
     for axis in ("x", "y"):
         values.setdefault(f"f{axis}", values.get("f", 0.0))
     values.setdefault("f", values["fx"])
     camera.model = getattr(library().CameraModelId, model)
-    camera.params = [values.get(name, 0.0) for name in CAMERA_MODELS[model]]
+    camera.params = [values.get(name, 0.0) for name in CAMERA_MODELS[model][1]]
 
 
 def _world_from_camera(image) -> Float64[np.ndarray, "4 4"]:
     world_from_camera = np.eye(4)
     world_from_camera[:3] = image.cam_from_world().inverse().matrix()
     return world_from_camera
-
-
-def _camera_arrays(camera) -> tuple[Float64[np.ndarray, "3 3"], Float64[np.ndarray, " 6"]]:
-    """Pinhole matrix and k1, k2, k3, k4, p1, p2."""
-    names = CAMERA_MODELS[camera.model_name]
-    values = dict(zip(names, camera.params, strict=True))
-    focal_x, focal_y = values.get("fx", values.get("f")), values.get("fy", values.get("f"))
-    matrix = np.array([[focal_x, 0, values["cx"]], [0, focal_y, values["cy"]], [0, 0, 1]], float)
-    return matrix, np.array([values.get(name, 0.0) for name in DISTORTION])

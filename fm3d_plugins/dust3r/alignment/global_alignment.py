@@ -18,7 +18,7 @@ from fm3d_plugins.dust3r.alignment.solver import (
 )
 from fm3d_plugins.dust3r.alignment.start import known_groups, start_state
 from fm3d_plugins.dust3r.alignment.state import State
-from fm3d_plugins.dust3r.alignment.views import AlignedViews, AlignmentReport, KnownCameras
+from fm3d_plugins.dust3r.alignment.views import AlignedViews, AlignmentPriors, AlignmentReport
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
 from fm3d_plugins.geometry.cameras import intrinsics_matrix
 
@@ -40,7 +40,7 @@ class AlignmentOptions:
 def align_globally(
     pairs: Iterable[PairPointmaps],
     sizes: Sequence[tuple[int, int]],
-    known: KnownCameras | None = None,
+    known: AlignmentPriors | None = None,
     options: AlignmentOptions | None = None,
 ) -> AlignedViews:
     """Cameras and depth on which all pairs agree best (Wang et al. 2024, section 3.4).
@@ -62,7 +62,7 @@ def align_globally(
             "The pairs are an iterator, which can be read only once; expected something that can "
             "be read again. Put them into a list or a PairStore."
         )
-    known, options = known or KnownCameras(), options or AlignmentOptions()
+    known, options = known or AlignmentPriors(), options or AlignmentOptions()
     photo_sizes = [(height, width) for height, width in sizes]
     known.require_usable(len(photo_sizes))
     samples = take_samples(pairs, photo_sizes, options.samples_per_photo)
@@ -74,7 +74,7 @@ def align_globally(
     return _views(solution, samples, share, depth, confidence)
 
 
-def _unknowns(state: State, known: KnownCameras) -> Unknowns:
+def _unknowns(state: State, known: AlignmentPriors) -> Unknowns:
     """Without a known pose, the first photo's holds the world in place."""
     cameras = torch.ones(len(state.world_from_camera), dtype=torch.bool)
     cameras[sorted(known.world_from_camera) or [0]] = False
@@ -83,13 +83,13 @@ def _unknowns(state: State, known: KnownCameras) -> Unknowns:
     return Unknowns(cameras, groups, not _is_scale_known(known))
 
 
-def _is_scale_known(known: KnownCameras) -> bool:
+def _is_scale_known(known: AlignmentPriors) -> bool:
     """Whether two known cameras are at different places."""
     centers = [pose[:3, 3] for pose in known.world_from_camera.values()]
     return any(not torch.equal(center, centers[0]) for center in centers[1:])
 
 
-def _normalized(solution: Solution, known: KnownCameras) -> Solution:
+def _normalized(solution: Solution, known: AlignmentPriors) -> Solution:
     """The same world in the mean unit of the pairs, about a camera that must stay, if free."""
     if _is_scale_known(known):
         return solution

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fm3d_plugins.dust3r.alignment.samples import PhotoSamples, Samples
 from fm3d_plugins.dust3r.alignment.state import State
-from fm3d_plugins.dust3r.alignment.views import KnownCameras
+from fm3d_plugins.dust3r.alignment.views import AlignmentPriors
 from fm3d_plugins.geometry.alignment import Similarity, align_cameras, robust_umeyama
 from fm3d_plugins.geometry.focal import weiszfeld_focal
 from fm3d_plugins.geometry.pose_graph import points_information, solve_pose_graph
@@ -33,7 +33,7 @@ JOINT_HYPOTHESES = 64
 """Random triples tried there: with 30 % wrong points, all fail once in 10^11 times."""
 
 
-def start_state(samples: Samples, sizes: list[tuple[int, int]], known: KnownCameras) -> State:
+def start_state(samples: Samples, sizes: list[tuple[int, int]], known: AlignmentPriors) -> State:
     """Every unknown's first value; what is known is exactly as given.
 
     Raises:
@@ -72,13 +72,13 @@ def start_state(samples: Samples, sizes: list[tuple[int, int]], known: KnownCame
     )
 
 
-def known_groups(groups: Int[Tensor, " photo"], known: KnownCameras) -> list[int]:
+def known_groups(groups: Int[Tensor, " photo"], known: AlignmentPriors) -> list[int]:
     """Focal groups in which some photo's intrinsics are known."""
     return sorted({int(groups[photo]) for photo in known.intrinsics})
 
 
 def _principal_points(
-    sizes: list[tuple[int, int]], known: KnownCameras
+    sizes: list[tuple[int, int]], known: AlignmentPriors
 ) -> Float[Tensor, "photo 2"]:
     """What is known, else the middle of the photo."""
     points = torch.tensor([[width / 2, height / 2] for height, width in sizes]).double()
@@ -90,7 +90,7 @@ def _principal_points(
 
 
 def _focals(
-    samples: Samples, principal_points: Float[Tensor, "photo 2"], known: KnownCameras
+    samples: Samples, principal_points: Float[Tensor, "photo 2"], known: AlignmentPriors
 ) -> tuple[Float[Tensor, "photo 2"], Int[Tensor, " photo"]]:
     """(fx, fy) of every photo and its focal group: the median over the group's pointmaps."""
     given = known.focal_groups or tuple(range(len(samples.photos)))
@@ -202,7 +202,7 @@ def _place(
 
 
 def _meet_known_poses(
-    cameras: Float[Tensor, "photo 4 4"], known: KnownCameras
+    cameras: Float[Tensor, "photo 4 4"], known: AlignmentPriors
 ) -> tuple[Float[Tensor, "photo 4 4"], Float[Tensor, ""]]:
     """Cameras in the world of the known poses, those exactly in place, and the change of unit."""
     if not known.world_from_camera:

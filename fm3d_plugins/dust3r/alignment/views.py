@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fm3d_plugins.geometry.known_cameras import KnownCameras
+
 
 @dataclass(frozen=True)
 class AlignmentReport:
@@ -62,21 +64,14 @@ class AlignedViews:
 
 
 @dataclass(frozen=True)
-class KnownCameras:
-    """What is known of the cameras beforehand, by number of the photo. It is kept exactly.
+class AlignmentPriors(KnownCameras):
+    """What is known of the cameras beforehand, in pixels of the pointmaps, and kept exactly."""
 
-    Attributes:
-        world_from_camera: OpenCV axes. Two with different centres also fix the unit.
-        intrinsics: In pixels of the pointmaps, corner of the first pixel at (0, 0).
-        principal_points: Of photos whose focal length is not known; others have the photo's middle.
-        focal_groups: One number per photo; equal numbers mean one focal length in pixels of the
-            pointmaps. None: each its own. A known one in a group is that of all its photos.
-    """
-
-    world_from_camera: Mapping[int, Float[Tensor, "4 4"]] = field(default_factory=dict)
-    intrinsics: Mapping[int, Float[Tensor, "3 3"]] = field(default_factory=dict)
     principal_points: Mapping[int, Float[Tensor, " 2"]] = field(default_factory=dict)
+    """Of photos whose intrinsics are not known; others have the photo's middle."""
     focal_groups: tuple[int, ...] | None = None
+    """One number per photo; equal numbers mean one focal length in pixels of the pointmaps. None:
+    each its own. A known one in a group is that of all its photos."""
 
     def require_usable(self, num_photos: int) -> None:
         """Raise ValueError where something known is of no photo, senseless or twice."""

@@ -1,6 +1,6 @@
 """Cameras of photos from what a feed-forward network says of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fm3d_plugins.geometry.alignment import align_cameras
 from fm3d_plugins.geometry.cameras import resize_intrinsics
+from fm3d_plugins.geometry.known_cameras import KnownCameras
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.geometry.poses import rotation_angle_degrees
 from fm3d_plugins.scene import SceneGeometry
@@ -28,15 +29,6 @@ class DenseCameras:
     """By what each view's depth is to be multiplied to agree with these cameras."""
     notes: tuple[str, ...] = ()
     """What was done, a sentence each, for the user."""
-
-
-@dataclass(frozen=True)
-class KnownCameras:
-    """Cameras that the user gives, by the photo's row; any subset."""
-
-    world_from_camera: Mapping[int, Float[Tensor, "4 4"]]
-    intrinsics: Mapping[int, Float[Tensor, "3 3"]]
-    distortion: Mapping[int, Float[Tensor, "6"]]
 
 
 def known_cameras(

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.estimators.dense.cameras import (
     DenseCameras,
-    KnownCameras,
     known_cameras,
     respect_known,
     settle_cameras,
@@ -23,6 +23,8 @@ from fm3d_plugins.estimators.dense.cameras import (
 from fm3d_plugins.estimators.dense.points import PointOptions, points_from_views
 from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
 from fm3d_plugins.estimators.stages import Stages
+from fm3d_plugins.geometry.cameras import equal_cameras
+from fm3d_plugins.geometry.known_cameras import KnownCameras
 from fm3d_plugins.io.posed_scenes import read_posed_scene
 from fm3d_plugins.memory import available_memory
 from fm3d_plugins.photos.photo_set import PhotoSet
@@ -181,7 +183,10 @@ class DenseEstimator(PointOptions, Estimator):
             world_from_camera=cameras.world_from_camera,
             intrinsics=cameras.intrinsics,
             distortion=cameras.distortion,
-            camera_index=_shared_cameras(groups, cameras),
+            # Given ones may differ within a group.
+            camera_index=equal_cameras(
+                torch.tensor(groups), cameras.intrinsics, cameras.distortion
+            ),
             points=torch.zeros(0, 3),
             point_colors=torch.zeros(0, 3, dtype=torch.uint8),
             point_confidence=torch.zeros(0),
@@ -198,19 +203,6 @@ class DenseEstimator(PointOptions, Estimator):
 def say(line: str, style: str | None = None) -> None:
     """Print one line for the user, as it is."""
     CONSOLE.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def _shared_cameras(groups: Sequence[int], cameras: DenseCameras) -> Int[Tensor, " view"]:
-    """Views of a group whose intrinsics are equal share a camera; given ones may differ."""
-    numbers = torch.cat(
-        [
-            torch.tensor(groups, dtype=torch.float64)[:, None],
-            cameras.intrinsics.flatten(1),
-            cameras.distortion,
-        ],
-        dim=1,
-    )
-    return numbers.unique(dim=0, return_inverse=True)[1]
 
 
 def digest_of_scene(path: Path) -> str:

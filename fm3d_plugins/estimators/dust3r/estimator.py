@@ -14,8 +14,7 @@ from torch import Tensor
 
 from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.dust3r.alignment.global_alignment import align_globally
-from fm3d_plugins.dust3r.alignment.views import AlignedViews
-from fm3d_plugins.dust3r.alignment.views import KnownCameras as KnownInMaps
+from fm3d_plugins.dust3r.alignment.views import AlignedViews, AlignmentPriors
 from fm3d_plugins.dust3r.inference import (
     PhotoEncodings,
     architecture,
@@ -28,8 +27,7 @@ from fm3d_plugins.dust3r.pairs import PairGraph, require_connected, symmetrised
 from fm3d_plugins.dust3r.planning import make_plan, workload
 from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.camera_groups import camera_groups
-from fm3d_plugins.estimators.chunks.similarity import similarity_matrix
-from fm3d_plugins.estimators.dense.cameras import DenseCameras, KnownCameras
+from fm3d_plugins.estimators.dense.cameras import DenseCameras
 from fm3d_plugins.estimators.dense.estimator import DenseEstimator, digest_of_scene, say
 from fm3d_plugins.estimators.dense.seen_photos import SeenPhotos
 from fm3d_plugins.estimators.dust3r.localisation import (
@@ -41,9 +39,11 @@ from fm3d_plugins.estimators.dust3r.localisation import (
 from fm3d_plugins.estimators.dust3r.masking import masked_pair, view_depth
 from fm3d_plugins.estimators.dust3r.match_tracks import tracked_points
 from fm3d_plugins.estimators.stages import Stages
+from fm3d_plugins.geometry.known_cameras import KnownCameras
 from fm3d_plugins.nn.planning import DTYPES, Plan, choose_precision
 from fm3d_plugins.photos.canvas import Canvases, plan_own_canvases
 from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.photos.similarity import similarity_matrix
 from fm3d_plugins.scene import SceneGeometry
 
 COMPLETE_UP_TO = 12
@@ -231,7 +231,7 @@ class Dust3r(DenseEstimator):
                 matrix = torch.tensor([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]])
                 given[row] = maps[row].intrinsics_on_map(matrix.double())
         has_poses = known is not None and self.use_known_poses
-        beforehand = KnownInMaps(
+        beforehand = AlignmentPriors(
             world_from_camera=dict(known.world_from_camera) if has_poses and known else {},
             intrinsics=given,
             focal_groups=tuple(groups),

@@ -11,11 +11,6 @@ from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.estimators.camera_groups import camera_groups
 from fm3d_plugins.estimators.chunks.joining import JoinedViews, join_chunks
 from fm3d_plugins.estimators.chunks.plan import Chunks, plan_chunks
-from fm3d_plugins.estimators.chunks.similarity import (
-    looks_like_a_sequence,
-    photo_descriptors,
-    similarity_matrix,
-)
 from fm3d_plugins.estimators.dense.cameras import photo_focals
 from fm3d_plugins.estimators.dense.depth_store import DepthStore
 from fm3d_plugins.estimators.dense.estimator import DenseEstimator, say
@@ -25,6 +20,11 @@ from fm3d_plugins.estimators.vggt.network_chunks import predictions
 from fm3d_plugins.nn.planning import DTYPES, Plan, choose_precision
 from fm3d_plugins.photos.canvas import Canvases, Framing, plan_common_canvas
 from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.photos.similarity import (
+    looks_like_a_sequence,
+    photo_descriptors,
+    similarity_matrix,
+)
 from fm3d_plugins.scene import SceneGeometry
 from fm3d_plugins.vggt.inference import architecture, load_network, predict
 from fm3d_plugins.vggt.network import VGGT

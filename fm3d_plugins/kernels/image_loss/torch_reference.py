@@ -11,7 +11,7 @@ STABILITY_MEAN = 0.01**2
 STABILITY_VARIANCE = 0.03**2
 
 
-def gaussian_window(dtype: torch.dtype) -> Float[Tensor, "window"]:
+def gaussian_window(dtype: torch.dtype) -> Float[Tensor, " window"]:
     """The one-dimensional window, with sum 1; its outer product is the window of SSIM."""
     offsets = torch.arange(WINDOW_SIZE, dtype=torch.float64) - WINDOW_SIZE // 2
     weights = torch.exp(-(offsets**2) / (2.0 * WINDOW_SIGMA**2))

@@ -77,5 +77,5 @@ class RasterizedView:
     """Projected means, pixels. Part of the graph: after `means2d.retain_grad()` and the backward
     pass, `means2d.grad` is the gradient with respect to pixel positions."""
 
-    radii: Int[Tensor, "num_gaussians"]
+    radii: Int[Tensor, " num_gaussians"]
     """Three standard deviations of the longer axis, pixels, rounded up; 0 where invisible."""

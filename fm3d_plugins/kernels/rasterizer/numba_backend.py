@@ -242,7 +242,7 @@ def rasterize_numba(
     means: Float[Tensor, "num_gaussians 3"],
     quaternions_wxyz: Float[Tensor, "num_gaussians 4"],
     scales: Float[Tensor, "num_gaussians 3"],
-    opacities: Float[Tensor, "num_gaussians"],
+    opacities: Float[Tensor, " num_gaussians"],
     sh_coefficients: Float[Tensor, "num_gaussians num_coefficients 3"],
     camera_from_world: Float[Tensor, "4 4"],
     intrinsics: Float[Tensor, "3 3"],

@@ -39,11 +39,13 @@ class Splats:
     conics: Float[Tensor, "num_gaussians 3"]
     """Inverse covariance (xx, xy, yy), 1 / square pixels."""
 
-    opacities: Float[Tensor, "num_gaussians"]
+    opacities: Float[Tensor, " num_gaussians"]
     colors: Float[Tensor, "num_gaussians 3"]
-    depths: Float[Tensor, "num_gaussians"]
+    depths: Float[Tensor, " num_gaussians"]
 
-    def chosen(self, index: Int[Tensor, "num_chosen"] | Bool[Tensor, "num_gaussians"]) -> "Splats":
+    def chosen(
+        self, index: Int[Tensor, " num_chosen"] | Bool[Tensor, " num_gaussians"]
+    ) -> "Splats":
         """Some of them, by index or by mask."""
         return Splats(
             self.means2d[index],
@@ -95,14 +97,14 @@ def _project(
     means: Float[Tensor, "num_gaussians 3"],
     quaternions_wxyz: Float[Tensor, "num_gaussians 4"],
     scales: Float[Tensor, "num_gaussians 3"],
-    opacities: Float[Tensor, "num_gaussians"],
+    opacities: Float[Tensor, " num_gaussians"],
     sh_coefficients: Float[Tensor, "num_gaussians num_coefficients 3"],
     camera_from_world: Float[Tensor, "4 4"],
     intrinsics: Float[Tensor, "3 3"],
     camera: Camera,
     sh_degree: int,
     antialiased: bool,
-) -> tuple[Splats, Int[Tensor, "num_gaussians"]]:
+) -> tuple[Splats, Int[Tensor, " num_gaussians"]]:
     """Splats and radii of gaussians that lie between the near and the far plane."""
     # 1. Means: world -> camera -> pixels.
     rotation, translation = camera_from_world[:3, :3], camera_from_world[:3, 3]
@@ -147,7 +149,7 @@ def _half_extents(splats: Splats) -> Float[Tensor, "num_gaussians 2"]:
     return torch.sqrt(level[:, None] * torch.stack([c, a], dim=-1))
 
 
-def _touches_image(splats: Splats, camera: Camera) -> Bool[Tensor, "num_gaussians"]:
+def _touches_image(splats: Splats, camera: Camera) -> Bool[Tensor, " num_gaussians"]:
     """Whether the box around the visible ellipse holds a pixel centre; False for non-finite."""
     size = splats.means2d.new_tensor([camera.width, camera.height])
     half = _half_extents(splats)
@@ -207,7 +209,7 @@ def _composite(splats: Splats, camera: Camera) -> Float[Tensor, "height width 5"
 
 def _may_be_visible(
     gaussians: tuple[Tensor, ...], camera_from_world: Float[Tensor, "4 4"], camera: Camera
-) -> Bool[Tensor, "num_gaussians"]:
+) -> Bool[Tensor, " num_gaussians"]:
     """Whether all parameters are finite, the rotation is one, and the depth is in range."""
     means, quaternions_wxyz = gaussians[:2]
     depths = means @ camera_from_world[2, :3] + camera_from_world[2, 3]
@@ -224,7 +226,7 @@ def rasterize_torch(
     means: Float[Tensor, "num_gaussians 3"],
     quaternions_wxyz: Float[Tensor, "num_gaussians 4"],
     scales: Float[Tensor, "num_gaussians 3"],
-    opacities: Float[Tensor, "num_gaussians"],
+    opacities: Float[Tensor, " num_gaussians"],
     sh_coefficients: Float[Tensor, "num_gaussians num_coefficients 3"],
     camera_from_world: Float[Tensor, "4 4"],
     intrinsics: Float[Tensor, "3 3"],

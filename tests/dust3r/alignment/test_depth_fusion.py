@@ -8,7 +8,7 @@ import torch
 from fm3d_plugins.dust3r.alignment.depth_fusion import fuse_depth
 from fm3d_plugins.dust3r.alignment.samples import take_samples
 from fm3d_plugins.dust3r.alignment.start import start_state
-from fm3d_plugins.dust3r.alignment.views import KnownCameras
+from fm3d_plugins.dust3r.alignment.views import AlignmentPriors
 
 SIZES = [(24, 32), (32, 24), (20, 28)]
 REACH = 0.01
@@ -27,7 +27,7 @@ def pairs(scene):
 @pytest.fixture(scope="module")
 def state(scene, pairs):
     """The exact state: the start from exact pairs is exact."""
-    known = KnownCameras(
+    known = AlignmentPriors(
         world_from_camera=dict(enumerate(scene.poses)),
         intrinsics=dict(enumerate(scene.intrinsics)),
     )

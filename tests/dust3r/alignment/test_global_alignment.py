@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from fm3d_plugins.dust3r.alignment.global_alignment import AlignmentOptions, align_globally
-from fm3d_plugins.dust3r.alignment.views import KnownCameras
+from fm3d_plugins.dust3r.alignment.views import AlignmentPriors
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps, PairStore
 from fm3d_plugins.geometry.alignment import Similarity, umeyama
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
@@ -91,7 +91,7 @@ def test_golden_scene_with_noise_and_five_focals_meets_the_bars(shared):
         for row, (first, second) in enumerate(golden["edges"].tolist())
     ]
     point = torch.tensor([32.5, 24.5])
-    known = KnownCameras(principal_points={photo: point for photo in range(5)})
+    known = AlignmentPriors(principal_points={photo: point for photo in range(5)})
     views = align_globally(pairs, [(48, 64)] * 5, known)
     focals = golden["gt_focals"]
     intrinsics = views.intrinsics.clone()
@@ -108,7 +108,7 @@ def test_golden_scene_with_noise_and_five_focals_meets_the_bars(shared):
 def test_known_poses_are_kept_exactly_and_fix_world_and_unit(mixed):
     known_poses = {photo: mixed.poses[photo] for photo in (1, 3, 4)}
     views = align_globally(
-        mixed.pairs(noise=0.003), mixed.sizes, KnownCameras(world_from_camera=known_poses)
+        mixed.pairs(noise=0.003), mixed.sizes, AlignmentPriors(world_from_camera=known_poses)
     )
     for photo, pose in known_poses.items():
         assert torch.equal(views.world_from_camera[photo], pose)
@@ -118,7 +118,7 @@ def test_known_poses_are_kept_exactly_and_fix_world_and_unit(mixed):
 
 @pytest.mark.parametrize("photo", [0, 2])
 def test_one_known_pose_holds_the_world_but_not_the_unit(mixed, photo):
-    known = KnownCameras(world_from_camera={photo: mixed.poses[photo]})
+    known = AlignmentPriors(world_from_camera={photo: mixed.poses[photo]})
     views = align_globally(mixed.pairs(noise=0.003), mixed.sizes, known)
     assert torch.equal(views.world_from_camera[photo], mixed.poses[photo])
     assert float(views.pair_scales.log().mean()) == pytest.approx(0, abs=1e-12)
@@ -133,14 +133,14 @@ def test_two_known_poses_at_one_place_do_not_fix_the_unit(alignment_scene):
     scene.poses[1, :3, 3] = scene.poses[0, :3, 3]
     depth = alignment_scene.surface_depth(scene.poses[1], scene.intrinsics[1], LANDSCAPE)
     scene.depth[1] = depth
-    known = KnownCameras(world_from_camera={photo: scene.poses[photo] for photo in (0, 1)})
+    known = AlignmentPriors(world_from_camera={photo: scene.poses[photo] for photo in (0, 1)})
     views = align_globally(scene.pairs(), scene.sizes, known)
     assert torch.equal(views.world_from_camera[:2], scene.poses[:2])
     assert errors_of(views, scene)[1] < 1e-4
 
 
 def test_known_intrinsics_are_kept_exactly(mixed):
-    known = KnownCameras(intrinsics={photo: mixed.intrinsics[photo] for photo in (0, 2)})
+    known = AlignmentPriors(intrinsics={photo: mixed.intrinsics[photo] for photo in (0, 2)})
     views = align_globally(mixed.pairs(noise=0.003), mixed.sizes, known)
     torch.testing.assert_close(
         views.intrinsics[[0, 2]], mixed.intrinsics[[0, 2]], rtol=0, atol=1e-12
@@ -155,14 +155,14 @@ def test_known_intrinsics_with_two_focals_and_a_shifted_middle_are_used(alignmen
     scene.intrinsics[:, 0, 2] += 4
     each = zip(scene.poses, scene.intrinsics, scene.sizes, strict=True)
     scene.depth[:] = [alignment_scene.surface_depth(*camera) for camera in each]
-    known = KnownCameras(intrinsics=dict(enumerate(scene.intrinsics)))
+    known = AlignmentPriors(intrinsics=dict(enumerate(scene.intrinsics)))
     turn, center, *_ = errors_of(align_globally(scene.pairs(), scene.sizes, known), scene)
     assert turn < 1e-4 and center < 1e-5
 
 
 def test_photos_of_a_group_share_one_focal_length(alignment_scene):
     scene = alignment_scene.Scene.make([LANDSCAPE] * 4, [45.0, 45.0, 60.0, 60.0])
-    known = KnownCameras(focal_groups=(7, 7, 2, 2))
+    known = AlignmentPriors(focal_groups=(7, 7, 2, 2))
     views = align_globally(scene.pairs(noise=0.01), scene.sizes, known)
     assert views.focals[0] == views.focals[1] != views.focals[2] == views.focals[3]
     assert errors_of(views, scene)[2] < 5e-3
@@ -170,7 +170,7 @@ def test_photos_of_a_group_share_one_focal_length(alignment_scene):
 
 def test_a_known_focal_length_is_that_of_its_whole_group(alignment_scene):
     scene = alignment_scene.Scene.make([LANDSCAPE] * 3, [45.0] * 3)
-    known = KnownCameras(intrinsics={1: scene.intrinsics[1]}, focal_groups=(0, 0, 0))
+    known = AlignmentPriors(intrinsics={1: scene.intrinsics[1]}, focal_groups=(0, 0, 0))
     views = align_globally(scene.pairs(noise=0.01), scene.sizes, known)
     torch.testing.assert_close(views.focals, scene.intrinsics[:, 0, 0])
 
@@ -178,15 +178,15 @@ def test_a_known_focal_length_is_that_of_its_whole_group(alignment_scene):
 @pytest.mark.parametrize(
     ("known", "message"),
     [
-        (KnownCameras(world_from_camera={9: torch.eye(4)}), "do not exist"),
-        (KnownCameras(world_from_camera={1: 2 * torch.eye(4)}), "not rigid"),
-        (KnownCameras(focal_groups=(0, 0)), "one for each of the 5"),
+        (AlignmentPriors(world_from_camera={9: torch.eye(4)}), "do not exist"),
+        (AlignmentPriors(world_from_camera={1: 2 * torch.eye(4)}), "not rigid"),
+        (AlignmentPriors(focal_groups=(0, 0)), "one for each of the 5"),
         (
-            KnownCameras(intrinsics={1: torch.eye(3)}, principal_points={1: torch.ones(2)}),
+            AlignmentPriors(intrinsics={1: torch.eye(3)}, principal_points={1: torch.ones(2)}),
             "given twice",
         ),
         (
-            KnownCameras(
+            AlignmentPriors(
                 intrinsics={0: torch.eye(3), 1: 2 * torch.eye(3)}, focal_groups=(0, 0, 1, 1, 1)
             ),
             r"photos \[0, 1\] share a focal length",

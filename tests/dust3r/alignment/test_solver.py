@@ -8,7 +8,7 @@ import torch
 from fm3d_plugins.dust3r.alignment.samples import take_samples
 from fm3d_plugins.dust3r.alignment.solver import Unknowns, median_residual, pair_influence, solve
 from fm3d_plugins.dust3r.alignment.start import start_state
-from fm3d_plugins.dust3r.alignment.views import KnownCameras
+from fm3d_plugins.dust3r.alignment.views import AlignmentPriors
 
 SIZES = [(24, 32), (32, 24), (20, 28)]
 
@@ -18,7 +18,7 @@ def problem(alignment_scene):
     """Exact pairs in double precision, their samples, and the state that fits them exactly."""
     scene = alignment_scene.Scene.make(SIZES, [30.0, 36.0, 33.0])
     samples = take_samples(scene.pairs(), SIZES, 200)
-    return samples, start_state(samples, SIZES, KnownCameras())
+    return samples, start_state(samples, SIZES, AlignmentPriors())
 
 
 def unknowns(num_photos=3, num_groups=3, fixed_cameras=(0,), fixed_groups=(), is_scale_free=True):

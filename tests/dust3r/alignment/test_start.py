@@ -7,7 +7,7 @@ import torch
 
 from fm3d_plugins.dust3r.alignment.samples import take_samples
 from fm3d_plugins.dust3r.alignment.start import start_state
-from fm3d_plugins.dust3r.alignment.views import KnownCameras
+from fm3d_plugins.dust3r.alignment.views import AlignmentPriors
 from fm3d_plugins.geometry.alignment import align_cameras
 
 SIZES = [(24, 32), (32, 24), (20, 28), (24, 32), (24, 32)]
@@ -19,7 +19,7 @@ def scene(alignment_scene):
 
 
 def started(pairs, known=None):
-    return start_state(take_samples(pairs, SIZES, 200), SIZES, known or KnownCameras())
+    return start_state(take_samples(pairs, SIZES, 200), SIZES, known or AlignmentPriors())
 
 
 def center_error(state, scene):
@@ -71,7 +71,7 @@ def test_the_surest_pair_misleads_nobody_if_it_is_wrong(scene):
 
 
 def test_known_poses_are_where_they_were_and_the_others_about_them(scene):
-    known = KnownCameras(world_from_camera={photo: scene.poses[photo] for photo in (1, 2, 4)})
+    known = AlignmentPriors(world_from_camera={photo: scene.poses[photo] for photo in (1, 2, 4)})
     state = started(scene.pairs(noise=0.003), known)
     assert torch.equal(state.world_from_camera[[1, 2, 4]], scene.poses[[1, 2, 4]])
     off = (state.world_from_camera - scene.poses)[:, :3, 3].norm(dim=-1)

@@ -10,9 +10,9 @@ import torch
 from fm3d_plugins.estimators.chunks.joining import join_chunks
 from fm3d_plugins.estimators.chunks.plan import Chunks, plan_chunks
 from fm3d_plugins.estimators.chunks.prediction import ChunkPrediction
-from fm3d_plugins.estimators.chunks.similarity import photo_descriptors, similarity_matrix
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 from fm3d_plugins.geometry.poses import sim3_exp
+from fm3d_plugins.photos.similarity import photo_descriptors, similarity_matrix
 
 HEIGHT, WIDTH = 48, 64
 

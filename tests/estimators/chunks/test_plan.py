@@ -8,6 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fm3d_plugins.estimators.chunks.plan import plan_chunks
+from fm3d_plugins.photos.similarity import (
+    looks_like_a_sequence,
+    photo_descriptors,
+    similarity_matrix,
+)
 
 
 def reachable(members):
@@ -152,3 +157,13 @@ def test_unordered_photos_of_a_circle_are_grouped_by_direction():
 def test_impossible_plans_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         plan_chunks(**{"num_photos": 5, "chunk_size": 4, "overlap": 2, **options})
+
+
+def test_walk_that_returns_to_its_start_is_closed(room):
+    """The photos of a loop around a room, ends together again after 90 of them."""
+    photos = (room.colors(pose, 48, 64) for pose in room.walk(90))
+    similarity = similarity_matrix(photo_descriptors(photos))
+    assert looks_like_a_sequence(similarity)
+    plan = plan_chunks(90, chunk_size=16, overlap=6, order=range(90), similarity=similarity)
+    first = next(set(m) for m, loop in zip(plan.members, plan.is_loop, strict=True) if loop)
+    assert first & set(range(8)) and first & set(range(82, 90))

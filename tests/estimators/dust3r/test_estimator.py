@@ -132,7 +132,7 @@ def test_a_pair_graph_can_be_chosen_and_must_tie_all_photos(capture, sphere):
 
 def test_known_cameras_are_kept_exactly(capture, sphere, tmp_path):
     from fm3d_plugins.estimators.dense import estimator as dense_estimator
-    from fm3d_plugins.estimators.dense.cameras import KnownCameras
+    from fm3d_plugins.geometry.known_cameras import KnownCameras
 
     sizes = [(160, 120)] * 4
     photos, poses, _ = capture(sizes, poses=sphere.walk(12)[:4])

@@ -57,6 +57,21 @@ def similarity_matrix(
     return (unit @ unit.T).clamp(-1, 1)
 
 
+def nearest_pairs(
+    similarity: Float[Tensor, "photo photo"], neighbours: int
+) -> list[tuple[int, int]]:
+    """Each photo with those most like it: rows of two photos, the smaller first, sorted.
+
+    Args:
+        similarity: Larger is more alike; the diagonal has no meaning.
+        neighbours: Of each photo; it may have more: those whose neighbour it is.
+    """
+    others = similarity.clone().fill_diagonal_(-torch.inf)
+    count = min(neighbours, len(similarity) - 1)
+    nearest = others.sort(dim=1, descending=True, stable=True).indices[:, :count].tolist()
+    return sorted({(min(a, b), max(a, b)) for a, alike in enumerate(nearest) for b in alike})
+
+
 def looks_like_a_sequence(similarity: Float[Tensor, "photo photo"]) -> bool:
     """Whether the photos' order is a walk: next neighbours look more alike than others.
 

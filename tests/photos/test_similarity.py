@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fm3d_plugins.estimators.chunks.plan import plan_chunks
-from fm3d_plugins.estimators.chunks.similarity import (
+from fm3d_plugins.photos.similarity import (
     COLOR_LEVELS,
     looks_like_a_sequence,
     photo_descriptor,
@@ -77,13 +76,3 @@ def test_photos_of_a_walk_are_told_from_shuffled_ones(shared, scene):
     assert looks_like_a_sequence(similarity)
     order = torch.randperm(len(similarity), generator=torch.Generator().manual_seed(1))
     assert not looks_like_a_sequence(similarity[order][:, order])
-
-
-def test_walk_that_returns_to_its_start_is_closed(room):
-    """The photos of a loop around a room, ends together again after 90 of them."""
-    photos = (room.colors(pose, 48, 64) for pose in room.walk(90))
-    similarity = similarity_matrix(photo_descriptors(photos))
-    assert looks_like_a_sequence(similarity)
-    plan = plan_chunks(90, chunk_size=16, overlap=6, order=range(90), similarity=similarity)
-    first = next(set(m) for m, loop in zip(plan.members, plan.is_loop, strict=True) if loop)
-    assert first & set(range(8)) and first & set(range(82, 90))
