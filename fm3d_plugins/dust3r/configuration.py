@@ -3,11 +3,12 @@
 import ast
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fm3d_plugins.dust3r.network import DUSt3RConfig
+from fm3d_plugins.nn.sizes import checked_fields, sizes_from_text
 
 METADATA_KEY = "dust3r_config"
 """Entry of a safetensors file's metadata, as `to_text` writes it."""
@@ -118,20 +119,9 @@ def from_text(text: str) -> dict[str, Any]:
     Raises:
         ValueError: The text is no JSON, or names sizes that there are not.
     """
-    try:
-        content = dict(json.loads(text))
-        unknown = set(content) - {field.name for field in fields(DUSt3RConfig)}
-        if unknown:
-            raise KeyError(f"there is no size {sorted(unknown)[0]!r}")
-        if "confidence_mode" in content:
-            content["confidence_mode"] = _mode("confidence_mode", content["confidence_mode"])
-        return _checked(content)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"The metadata {METADATA_KEY!r} of the checkpoint cannot be used: {error}. Expected "
-            "JSON with the fields of DUSt3RConfig. Write it with "
-            "fm3d_plugins.dust3r.configuration.to_text."
-        ) from error
+    return sizes_from_text(
+        text, METADATA_KEY, lambda content: _checked(checked_fields(DUSt3RConfig, content))
+    )
 
 
 def _value(node: ast.expr) -> Any:

@@ -13,6 +13,7 @@ from fm3d_plugins.checkpoints import CheckpointFile, load, training_arguments
 from fm3d_plugins.dust3r import configuration
 from fm3d_plugins.dust3r.network import DUSt3R, EncodedPhotos, PairPrediction
 from fm3d_plugins.dust3r.weights import load_official
+from fm3d_plugins.nn.sizes import stored_text
 
 PAIRS_AT_ONCE_CUDA, PAIRS_AT_ONCE_CPU = 8, 4
 """The dense heads are what takes memory, and have a bound of their own."""
@@ -270,13 +271,10 @@ def _sizes(path: Path) -> dict:
     options = training_arguments(path)
     if isinstance(options.get("model"), str):
         return configuration.architecture_of(options["model"])
+    text = stored_text(path, configuration.METADATA_KEY)
+    if text is not None:
+        return configuration.from_text(text)
     if path.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(configuration.METADATA_KEY)
-        if text is not None:
-            return configuration.from_text(text)
         beside = path.with_name(HUB_CONFIG)
         if beside.is_file():
             return configuration.from_hub(beside)

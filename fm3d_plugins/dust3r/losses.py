@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fm3d_plugins.dust3r.network import PairPrediction
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.nn.losses import weighted_by_confidence
 
 Normalization = Literal[
     "mean_distance",
@@ -101,10 +102,9 @@ def confidence_loss(
     config = config or LossConfig()
     errors = pair_errors(prediction, truth, config)
     alpha = config.confidence_weight
-    first, second = errors.confidence_first, errors.confidence_second
     return PairLoss(
-        _mean(errors.first * first - alpha * first.log()),
-        _mean(errors.second * second - alpha * second.log()),
+        _mean(weighted_by_confidence(errors.first, errors.confidence_first, alpha)),
+        _mean(weighted_by_confidence(errors.second, errors.confidence_second, alpha)),
     )
 
 

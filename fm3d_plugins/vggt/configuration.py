@@ -1,11 +1,11 @@
 """Sizes of a VGGT as text, for checkpoints of other sizes than the published one."""
 
 import json
-import types
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import asdict
+from typing import Any
 
+from fm3d_plugins.nn.sizes import checked_fields, sizes_from_text
 from fm3d_plugins.vggt.aggregator import AggregatorConfig
 from fm3d_plugins.vggt.camera_head import CameraHeadConfig
 from fm3d_plugins.vggt.dense_head import DenseHeadConfig
@@ -41,38 +41,14 @@ def from_text(text: str) -> dict[str, Any]:
     Raises:
         ValueError: The text is no JSON, or names parts or sizes that there are not.
     """
-    try:
-        content = json.loads(text)
-        unknown = set(content) - set(PARTS)
-        if unknown:
-            raise KeyError(f"there is no part {sorted(unknown)[0]!r}")
-        return {name: _part(PARTS[name], values) for name, values in content.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"The metadata {METADATA_KEY!r} of the checkpoint cannot be used: {error}. Expected "
-            f"JSON with the sizes of {', '.join(PARTS)}. Write it with "
-            "fm3d_plugins.vggt.configuration.to_text."
-        ) from error
+    return sizes_from_text(text, METADATA_KEY, _parts)
 
 
-def _part(kind: type, values: Mapping[str, Any] | None) -> Any:
-    """A config dataclass from plain values, checked against its fields' types."""
-    if values is None:
-        return None
-    hints = get_type_hints(kind)
-    unknown = set(values) - {entry.name for entry in fields(kind)}
+def _parts(content: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = set(content) - set(PARTS)
     if unknown:
-        raise KeyError(f"{kind.__name__} has no size {sorted(unknown)[0]!r}")
-    return kind(**{name: _value(hints[name], value, name) for name, value in values.items()})
-
-
-def _value(hint: Any, value: Any, name: str) -> Any:
-    if is_dataclass(hint):
-        return _part(hint, value)  # type: ignore[arg-type]
-    if get_origin(hint) is tuple:
-        items = [_value(kind, item, name) for kind, item in zip(get_args(hint), value, strict=True)]
-        return tuple(items)
-    kinds = get_args(hint) if get_origin(hint) in (types.UnionType,) else (hint,)
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}, expected {' or '.join(k.__name__ for k in kinds)}")
-    return value
+        raise KeyError(f"there is no part {sorted(unknown)[0]!r} among {', '.join(PARTS)}")
+    return {
+        name: None if values is None else PARTS[name](**checked_fields(PARTS[name], values))
+        for name, values in content.items()
+    }

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from fm3d_plugins.nn.losses import weighted_by_confidence
+
 GradientTerm = Literal["grad", "grad_conf", "normal", "normal_conf", "none"]
 
 CONFIDENCE_WEIGHT = 0.2
@@ -67,8 +69,7 @@ def dense_loss(
         nothing = 0 * (finite(predicted).sum() + finite(confidence).sum())
         return DenseLoss(nothing, nothing, nothing)
     error = bounded((expected[is_valid] - predicted[is_valid]).norm(dim=-1))
-    sureness = confidence[is_valid]
-    weighted = error * sureness - CONFIDENCE_WEIGHT * sureness.log()
+    weighted = weighted_by_confidence(error, confidence[is_valid], CONFIDENCE_WEIGHT)
     return DenseLoss(
         confidence=_smallest(weighted, keep_fraction).mean(),
         regression=_smallest(error, keep_fraction).mean(),
@@ -122,8 +123,8 @@ def _differences_at(
         pair = is_valid.narrow(axis, 1, size) & is_valid.narrow(axis, 0, size)
         change = bounded(error.diff(dim=axis - 1).abs() * pair[..., None])
         if confidence is not None:
-            sureness = confidence.narrow(axis, 1, size)[..., None]
-            change = change * sureness - CONFIDENCE_WEIGHT * sureness.log()
+            weights = confidence.narrow(axis, 1, size)[..., None].expand_as(change)
+            change = weighted_by_confidence(change, weights, CONFIDENCE_WEIGHT)
         total = total + change.sum()
     return total / (is_valid.sum() * error.shape[-1]).clamp(min=1)
 
@@ -141,8 +142,8 @@ def _normals_at(
         return 0 * cosine.sum()
     loss = 1 - cosine
     if confidence is not None:
-        sureness = confidence.expand(has_both.shape)[has_both]
-        loss = loss * sureness - CONFIDENCE_WEIGHT * sureness.log()
+        weights = confidence.expand(has_both.shape)[has_both]
+        loss = weighted_by_confidence(loss, weights, CONFIDENCE_WEIGHT)
     return loss.mean()
 
 

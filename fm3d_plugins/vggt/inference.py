@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fm3d_plugins.checkpoints import CheckpointFile, load
 from fm3d_plugins.geometry.poses import invert
+from fm3d_plugins.nn.sizes import stored_text
 from fm3d_plugins.vggt import configuration
 from fm3d_plugins.vggt.network import VGGT
 from fm3d_plugins.vggt.pose_encoding import decode
@@ -38,13 +39,8 @@ def architecture(path: Path) -> VGGT:
     Raises:
         ValueError: The file's own description of its sizes cannot be used.
     """
-    parts = {}
-    if path.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(configuration.METADATA_KEY)
-        parts = configuration.from_text(text) if text is not None else {}
+    text = stored_text(path, configuration.METADATA_KEY)
+    parts = configuration.from_text(text) if text is not None else {}
     with torch.device("meta"):
         return VGGT(**parts)
 

@@ -111,11 +111,11 @@ def test_sizes_survive_the_text():
     [
         ("{", "Expecting"),
         ('{"colour": 3}', "no size 'colour'"),
-        ('{"encoder_depth": "many"}', "encoder_depth='many'"),
+        ('{"encoder_depth": "many"}', "encoder_depth is 'many', expected int"),
         ('{"patch_size": 0}', "patch_size=0"),
         ('{"mlp_ratio": -1}', "mlp_ratio=-1"),
-        ('{"confidence_mode": 3}', "a kind and two bounds"),
-        ("[1]", "metadata"),
+        ('{"confidence_mode": 3}', "confidence_mode is 3, expected 3 values"),
+        ("[1]", "no object"),
         ("3", "metadata"),
     ],
 )

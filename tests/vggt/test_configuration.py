@@ -26,7 +26,7 @@ def test_sizes_survive_the_text():
         ('{"aggregator": {"depth": "many"}}', "depth is 'many'"),
         ('{"depth": {"layers": [1, 2]}}', "zip"),
         ('{"depth": {"layers": [1, 2, 3, true]}}', "layers is True"),
-        ("[1]", "no part 1"),
+        ("[1]", "no object"),
         ('{"depth": 3}', "int"),
     ],
 )
