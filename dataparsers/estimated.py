@@ -133,7 +133,7 @@ class EstimatedDataParser(DataParser):
         rows = torch.from_numpy(self._split_rows(scene.names, split))
         files = photos.plain_files(self._copies_folder(photos), scene.names)
         masks = photos.mask_files(self._copies_folder(photos) / "masks", scene.names)
-        kept = _surest_points(scene, config.max_points)
+        kept = _most_confident_points(scene, config.max_points)
         half = config.scene_scale
         return DataparserOutputs(
             image_filenames=[files[scene.names[row]] for row in rows],
@@ -182,7 +182,7 @@ class EstimatedDataParser(DataParser):
         return cache_folder(self.config.cache_dir) / "photos" / photos.digest
 
 
-def _surest_points(scene: SceneGeometry, limit: int | None) -> Int[Tensor, " kept"]:
+def _most_confident_points(scene: SceneGeometry, limit: int | None) -> Int[Tensor, " kept"]:
     """Rows of at most `limit` distinct points, the most confident ones, in their order.
 
     Splatfacto takes the logarithm of the distance to the nearest points, so none may be doubled.

@@ -132,7 +132,7 @@ class CloudPoints:
     """Of a drawn point, scene units."""
 
     def shown(self, threshold: float, style: str) -> "CloudPoints":
-        """At most `MOST_POINTS` of those at least as sure as a threshold, coloured as asked."""
+        """At most `MOST_POINTS` of those whose confidence reaches a threshold."""
         rows = (self.confidence >= threshold).nonzero().squeeze(-1)
         rows = rows[:: max(1, -(-len(rows) // MOST_POINTS))]
         confidence, colors = self.confidence[rows], self.colors[rows]
@@ -171,7 +171,7 @@ class PointCloudControl(ViewerControl):
             1.0,
             0.01,
             cb_hook=self._threshold_changed,
-            hint="Less sure points are neither drawn nor rendered",
+            hint="Points of a lower confidence are neither drawn nor rendered",
         )
 
     def _setup(self, viewer: Viewer) -> None:

@@ -21,7 +21,7 @@ from fm3d_plugins.nerfstudio_cameras import calibrations, image_sizes, world_fro
 from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS
 
 CAMERA_CONFIDENCE = "camera_confidence"
-"""Key of the dataparser's metadata: [V], how sure each training camera is; 1 where absent."""
+"""Key of the dataparser's metadata: [V], the confidence of each training camera; 1 where absent."""
 
 STILL = 0.1
 """Pixels of a correction below which the pull fades, so that it has a gradient at zero."""
@@ -102,7 +102,7 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
     ) -> None:
         """Args:
             cameras: The training cameras as the dataparser gives them (OpenGL axes).
-            confidence: How sure each is; pulls it towards its initial pose. All 1 if not given.
+            confidence: Of each; pulls it towards its initial pose. All 1 if not given.
 
         Raises:
             ValueError: Cameras are to be optimised but not given.

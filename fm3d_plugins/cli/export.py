@@ -33,7 +33,7 @@ def command(
     Args:
         load_config: config.yml of a finished run.
         output_dir: Folder to write; must not exist, or be empty.
-        min_confidence: Leave out points less sure than this, 0 to 1. Depth maps stay whole.
+        min_confidence: Leave out points of a lower confidence, 0 to 1. Depth maps stay whole.
         overwrite: Replace the output folder if it exists.
     """
     from nerfstudio.utils.rich_utils import CONSOLE

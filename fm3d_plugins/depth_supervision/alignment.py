@@ -188,7 +188,7 @@ def fit(
     Args:
         target: Depth of the maps.
         rendered: Depth of the scene, scene units; positive where the weight is.
-        weight: How sure each pixel is; 0: not at all.
+        weight: Of each pixel; 0: it does not count.
         before: What earlier pixels of each photo have left behind.
         rounds: Of Huber weights.
 

@@ -177,7 +177,7 @@ class DepthSupervision(torch.nn.Module):
 
     def _say(self, files: DepthFiles) -> None:
         assert self.maps is not None
-        sure = "with" if files.confidences and self.config.use_confidence else "without"
+        use = "with" if files.confidences and self.config.use_confidence else "without"
         if self.config.alignment == "none":
             aligned = "taken as they are"
         else:
@@ -189,7 +189,7 @@ class DepthSupervision(torch.nn.Module):
                     "nerfstudio-data --load-3D-points True)"
                 )
         CONSOLE.print(
-            f"Depth maps of {len(files.depths)} photos guide the scene, {sure} confidence, "
+            f"Depth maps of {len(files.depths)} photos guide the scene, {use} confidence, "
             f"{aligned}; {100 * self.maps.share_valid:.0f} % of their pixels hold a depth."
         )
 

@@ -24,32 +24,26 @@ THRESHOLD_PIXELS, THRESHOLD_MAP_PIXELS = 5.0, 2.0
 
 @dataclass(frozen=True)
 class QueryCamera:
-    """What is known of the new photo's camera.
-
-    Attributes:
-        intrinsics: In pixels of the photo.
-        map_from_photo: Where the photo's pixels lie in the network's map.
-        distortion: k1, k2, k3, k4, p1, p2 of the photo as it is stored; none for a pinhole.
-    """
+    """What is known of the new photo's camera."""
 
     intrinsics: Float[Tensor, "3 3"]
+    """In pixels of the photo."""
     map_from_photo: PixelMap
+    """Where the photo's pixels lie in the network's map."""
     distortion: Float[Tensor, " 6"] | None = None
+    """K1, k2, k3, k4, p1, p2 of the photo as it is stored; none for a pinhole."""
 
 
 @dataclass(frozen=True)
 class Localisation:
-    """A pose, and what speaks for it.
-
-    Attributes:
-        world_from_camera: OpenCV axes, in the scene's frame and unit; float64.
-        matches_by_photo: Matched points that entered, by number of the scene's photo.
-        inliers_by_photo: How many of them agree with the pose.
-    """
+    """A pose, and what speaks for it."""
 
     world_from_camera: Float[Tensor, "4 4"]
+    """OpenCV axes, in the scene's frame and unit; float64."""
     matches_by_photo: dict[int, int]
+    """Matched points that entered, by number of the scene's photo."""
     inliers_by_photo: dict[int, int]
+    """How many of them agree with the pose."""
 
 
 def localise(
@@ -101,17 +95,14 @@ def localise(
 
 @dataclass(frozen=True)
 class _Matches:
-    """What the new photo's pixels see.
-
-    Attributes:
-        points: In the world.
-        pixels: Of the new photo, with the lens's distortion undone.
-        photo: Number of the scene's photo that knows each point.
-    """
+    """What the new photo's pixels see."""
 
     points: Float[Tensor, "match 3"]
+    """In the world."""
     pixels: Float[Tensor, "match 2"]
+    """Of the new photo, with the lens's distortion undone."""
     photo: Int[Tensor, " match"]
+    """Number of the scene's photo that knows each point."""
 
     def drawn(self, most: int, seed: int) -> "_Matches":
         """At most so many of them."""

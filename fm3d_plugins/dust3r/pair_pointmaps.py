@@ -19,22 +19,20 @@ class PairPointmaps:
     """Two photos as one ordered pair shows them. Every pair has a unit of its own.
 
     Any device and precision.
-
-    Attributes:
-        first: Number of the photo whose camera the points refer to (OpenCV axes).
-        second: Number of the other photo.
-        points_first: What the first photo's pixels see, in the first camera's frame.
-        confidence_first: In (1, inf); larger is surer.
-        points_second_in_first: What the second photo's pixels see, in the **first** camera's frame.
-        confidence_second: As of the first.
     """
 
     first: int
+    """Number of the photo whose camera the points refer to (OpenCV axes)."""
     second: int
+    """Number of the other photo."""
     points_first: Float[Tensor, "rows columns 3"]
+    """What the first photo's pixels see, in the first camera's frame."""
     confidence_first: Float[Tensor, "rows columns"]
+    """In (1, inf)."""
     points_second_in_first: Float[Tensor, "rows2 columns2 3"]
+    """What the second photo's pixels see, in the **first** camera's frame."""
     confidence_second: Float[Tensor, "rows2 columns2"]
+    """As of the first."""
 
     @property
     def sides(self) -> tuple[tuple[int, Tensor, Tensor], tuple[int, Tensor, Tensor]]:
@@ -48,7 +46,7 @@ class PairPointmaps:
 class PairStore:
     """Pairs kept as files in half precision while they are made; read one at a time.
 
-    Rounding moves a point by at most 0.05 % of its distance, less than the network is sure of.
+    Rounding moves a point by at most 0.05 % of its distance, less than the network can tell.
     Can be iterated any number of times. The files are the caller's to delete.
     """
 

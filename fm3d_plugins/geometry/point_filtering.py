@@ -56,7 +56,7 @@ def consistent_mask(
 
     Args:
         depth: z-depth, any unit; not positive or not finite is unknown and never kept.
-        confidence: Larger is surer, comparable between views; 0 is never kept and has no say.
+        confidence: Comparable between views; 0 is never kept and has no say.
         intrinsics: In pixels of the depth maps; no distortion.
         world_from_camera: Rigid OpenCV cameras in the depth's unit.
         neighbours: Rows of the views that may have a say on each view, filled up with -1; see
@@ -125,14 +125,14 @@ def overlapping_views(
 def thin_to_voxels(
     points: Float[Tensor, "point 3"], confidence: Float[Tensor, " point"], cap: int
 ) -> Int[Tensor, " kept"]:
-    """Rows of at most `cap` points: the surest of each voxel, for the smallest voxel that does.
+    """Rows of at most `cap` points: each voxel's most confident, for the smallest voxel that does.
 
     The voxel's side is found by bisection on the number of occupied voxels, so points far away
     cost one voxel each and do not change its size. Equal confidence prefers the earlier row.
 
     Args:
         points: Any unit.
-        confidence: Larger is surer; nan is the least sure.
+        confidence: nan is the lowest.
 
     Returns:
         In increasing order; all rows if there are at most `cap`.
@@ -151,8 +151,8 @@ def thin_to_voxels(
     # Centred on the median: far points must not cost the near ones their digits.
     centered = points.double() - points.double().median(dim=0).values
     keys = _voxel_keys(centered, _voxel_side(centered, cap))
-    surest_first = confidence.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
-    order = surest_first[keys[surest_first].argsort(stable=True)]
+    by_confidence = confidence.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
+    order = by_confidence[keys[by_confidence].argsort(stable=True)]
     ordered = keys[order]
     is_first = torch.ones_like(ordered, dtype=torch.bool)
     is_first[1:] = ordered[1:] != ordered[:-1]

@@ -39,17 +39,14 @@ FINAL_TOLERANCE = 1e-12
 
 @dataclass(frozen=True)
 class PoseGraphSolution:
-    """Where the nodes of a graph are, and how well each edge fits.
-
-    Attributes:
-        world_from_node: Similarities [[s R, t], [0, 1]]; the first is exactly as it was given.
-        distances: Of every edge from what it measured, the root of eᵀ Λ e of its tangent error.
-        influence: Factor in [0, 1] that the robust loss leaves each edge: 1 fits, 0 is ignored.
-    """
+    """Where the nodes of a graph are, and how well each edge fits."""
 
     world_from_node: Float[Tensor, "node 4 4"]
+    """Similarities [[s R, t], [0, 1]]; the first is exactly as it was given."""
     distances: Float[Tensor, " edge"]
+    """Of every edge from what it measured, the root of eᵀ Λ e of its tangent error."""
     influence: Float[Tensor, " edge"]
+    """Factor in [0, 1] that the robust loss leaves each edge: 1 fits, 0 is ignored."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def points_information(
     Args:
         points: In the frame of an edge's second node.
         weights: Not negative. The inverse variances of the points, divided by their number where
-            the points' errors go together, so that more points do not make an edge surer.
+            the points' errors go together, so that more points do not give an edge more weight.
     """
     eye = torch.eye(3, dtype=points.dtype, device=points.device).expand(*points.shape, 3)
     jacobian = torch.cat([eye, -skew(points), points.unsqueeze(-1)], dim=-1)

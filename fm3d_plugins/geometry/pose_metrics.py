@@ -22,23 +22,19 @@ COINCIDENT_BASELINE = 1e-6
 
 @dataclass(frozen=True)
 class PoseMetrics:
-    """Errors of every pair of reference cameras, and the error of the centres.
-
-    Attributes:
-        rotation_errors: Degrees per pair; inf where a photo of the pair has no estimate.
-        translation_errors: Degrees between the directions of relative translation, 0 to 180; inf
-            likewise.
-        registered: Share of the reference's photos that have an estimate.
-        ate: In units of the reference; none with fewer than three estimates, which a similarity
-            always fits.
-        extent: Root mean square distance of the aligned reference centres from their mean.
-    """
+    """Errors of every pair of reference cameras, and the error of the centres."""
 
     rotation_errors: Float[Tensor, " pair"]
+    """Degrees per pair; inf where a photo of the pair has no estimate."""
     translation_errors: Float[Tensor, " pair"]
+    """Degrees between the directions of relative translation, 0 to 180; inf likewise."""
     registered: float
+    """Share of the reference's photos that have an estimate."""
     ate: float | None
+    """In units of the reference; none with fewer than three estimates, which a similarity always
+    fits."""
     extent: float | None
+    """Root mean square distance of the aligned reference centres from their mean."""
 
     @property
     def ate_over_extent(self) -> float | None:

@@ -30,13 +30,13 @@ class DepthMapFiles:
 
 @dataclass(frozen=True)
 class DepthFiles:
-    """Depth maps of some photos, and how sure they are."""
+    """Depth maps of some photos, and their confidence."""
 
     photos: Sequence[Path]
     depths: Sequence[Path]
     """Maps of z-depth as 16- or 32-bit images or .npy, in nerfstudio's convention."""
     confidences: Sequence[Path]
-    """Maps of any positive scale (.npy or images); empty: every depth is as sure as any other."""
+    """Maps of any positive scale (.npy or images); empty: every depth counts alike."""
     scale: float
     """Scene units per unit of the files."""
 

@@ -24,7 +24,7 @@ def test_sizes_survive_the_text():
         ('{"brain": {}}', "no part 'brain'"),
         ('{"aggregator": {"colour": 3}}', "no size 'colour'"),
         ('{"aggregator": {"depth": "many"}}', "depth is 'many'"),
-        ('{"depth": {"layers": [1, 2]}}', "zip"),
+        ('{"depth": {"layers": [1, 2]}}', "expected 4 values"),
         ('{"depth": {"layers": [1, 2, 3, true]}}', "layers is True"),
         ("[1]", "no object"),
         ('{"depth": 3}', "int"),

@@ -15,7 +15,7 @@ from fm3d_plugins.geometry.robust import geman_mcclure_weight
 ROUNDS = 2
 """A plain mean finds where most pairs agree; the second leaves out what lies far from there."""
 
-UNSURE_WEIGHT = 1e-4
+LEAST_WEIGHT = 1e-4
 """Weight of a point with confidence 1, so that every pixel has a depth."""
 
 
@@ -55,10 +55,10 @@ def fuse_depth(
         total = [torch.zeros(height * width) for height, width in sizes]
         for number, pair in enumerate(pairs):
             camera_from_pair = camera_from_world @ world_from_pair[number]
-            for photo, points, surety in pair.sides:
+            for photo, points, own in pair.sides:
                 local = _moved(points.flatten(0, 1).cpu(), camera_from_pair[photo])
-                flat = surety.flatten().float().cpu()
-                weights = flat.clamp(min=1).log() * float(pair_influence[number]) + UNSURE_WEIGHT
+                flat = own.flatten().float().cpu()
+                weights = flat.clamp(min=1).log() * float(pair_influence[number]) + LEAST_WEIGHT
                 if depth:
                     off = (local - depth[photo].unsqueeze(-1) * rays[photo]).norm(dim=-1)
                     weights = weights * geman_mcclure_weight((off / units[photo]).square(), reach)

@@ -25,15 +25,12 @@ from fm3d_plugins.geometry.cameras import intrinsics_matrix
 
 @dataclass(frozen=True)
 class AlignmentOptions:
-    """How hard an alignment tries.
-
-    Attributes:
-        samples_per_photo: Pixels of every photo that cameras are solved on; depth has all.
-        max_steps: Most steps of the solver; about fifteen are usual.
-    """
+    """How hard an alignment tries."""
 
     samples_per_photo: int = 1500
+    """Pixels of every photo that cameras are solved on; depth has all."""
     max_steps: int = 60
+    """Most steps of the solver; about fifteen are usual."""
 
 
 @torch.no_grad()

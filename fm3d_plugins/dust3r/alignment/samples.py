@@ -13,21 +13,18 @@ from fm3d_plugins.geometry.rays import pixel_centers
 
 @dataclass(frozen=True)
 class PhotoSamples:
-    """Some pixels of one photo, and every pair's points of them. Double precision.
-
-    Attributes:
-        pixels: Their centres, corner of the first pixel at (0, 0).
-        pairs: Which pairs the photo is in.
-        is_first: Whether it is the first photo there.
-        points: In the frame and unit of the pair.
-        weights: Logarithm of the confidence, at least 0, as in DUSt3R's objective.
-    """
+    """Some pixels of one photo, and every pair's points of them. Double precision."""
 
     pixels: Float[Tensor, "pixel 2"]
+    """Their centres, corner of the first pixel at (0, 0)."""
     pairs: Int[Tensor, " pair"]
+    """Which pairs the photo is in."""
     is_first: list[bool]
+    """Whether it is the first photo there."""
     points: Float[Tensor, "pair pixel 3"]
+    """In the frame and unit of the pair."""
     weights: Float[Tensor, "pair pixel"]
+    """Logarithm of the confidence, at least 0, as in DUSt3R's objective."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,8 @@ def take_samples(
         rows.append((pair.first, pair.second))
         for is_second, (photo, points, confidence) in enumerate(pair.sides):
             y, x = grids[photo]
-            taken, surety = points[y, x].double().cpu(), confidence[y, x].double().cpu()
-            weights = surety.clamp(min=1).log()
+            taken, sampled = points[y, x].double().cpu(), confidence[y, x].double().cpu()
+            weights = sampled.clamp(min=1).log()
             _require_points(pair, photo, taken, weights)
             kept[photo].append((number, not is_second, taken, weights))
     _require_joined(rows, len(sizes))

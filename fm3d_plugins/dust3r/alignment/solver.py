@@ -44,18 +44,15 @@ UNIT_STIFFNESS = 1e6
 
 @dataclass(frozen=True)
 class Unknowns:
-    """Which unknowns are free.
-
-    Attributes:
-        cameras: Poses that may move.
-        groups: Focal groups that may change.
-        is_scale_free: Whether nothing fixes the world's unit; the product of the pairs' scales
-            then stays what it is.
-    """
+    """Which unknowns are free."""
 
     cameras: Bool[Tensor, " photo"]
+    """Poses that may move."""
     groups: Bool[Tensor, " group"]
+    """Focal groups that may change."""
     is_scale_free: bool
+    """Whether nothing fixes the world's unit; the product of the pairs' scales then stays what it
+    is."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +67,16 @@ class Solution:
 
 @dataclass(frozen=True)
 class _Elimination:
-    """What gives a photo's depths back once the other unknowns have moved.
-
-    Attributes:
-        columns: Which unknowns the rows of `coupling` belong to.
-        coupling: Derivative of a depth's equation by those unknowns.
-        own: Derivative by the depth itself.
-        right: Right side of the depth's equation.
-    """
+    """What gives a photo's depths back once the other unknowns have moved."""
 
     columns: Int[Tensor, " unknown"]
+    """Which unknowns the rows of `coupling` belong to."""
     coupling: Float[Tensor, "pixel unknown"]
+    """Derivative of a depth's equation by those unknowns."""
     own: Float[Tensor, " pixel"]
+    """Derivative by the depth itself."""
     right: Float[Tensor, " pixel"]
+    """Right side of the depth's equation."""
 
 
 def solve(state: State, samples: Samples, unknowns: Unknowns, max_steps: int) -> Solution:
@@ -269,7 +263,7 @@ class _System:
         of_photo = -torch.einsum("pci,pc,p->pi", by_photo, rays, total)
         coupling = torch.cat([of_pairs, of_photo], dim=-1)
         own = total * rays.square().sum(-1)
-        # A pixel that no pair is sure of has no depth to eliminate, and keeps the one it has.
+        # A pixel without weight in any pair has no depth to eliminate, and keeps the one it has.
         own = own.clamp(min=1e-12 * float(own.max()) + 1e-300)
         depth_right = torch.einsum("epc,pc->p", pull, rays)
         scaled = coupling / own.unsqueeze(-1)

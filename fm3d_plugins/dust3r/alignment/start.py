@@ -20,11 +20,11 @@ PAIR_SPREAD = 0.03
 """How far, as a share of depth, a good pair moves points against the others."""
 
 GRAPH_REACH = 3.0
-"""At how many such spreads the pose graph begins to doubt the most confident pair."""
+"""At how many such spreads the most confident pair begins to count less in the pose graph."""
 
 LEAST_TRUST = 0.05
-"""Of the least confident pair, as a share of the most confident one's: one that is far too sure
-must not make all others worthless."""
+"""Of the least confident pair, as a share of the most confident one's: a single one of far too high
+confidence must not make all others worthless."""
 
 JOINT_POINTS = 400
 """How many points place a photo in a pair's frame."""
@@ -174,11 +174,11 @@ def _relative_poses(samples: Samples, shapes: list[Float[Tensor, "_ 3"]]):
         z = shapes[second][:, 2]
         share = other_weights / (other_weights * z.square()).sum() / PAIR_SPREAD**2
         information.append(points_information(shapes[second], share))
-    surety = torch.stack(trust)
+    confidence = torch.stack(trust)
     return (
         torch.stack(relative),
         torch.stack(units),
-        (surety / surety.max()).clamp(min=LEAST_TRUST),
+        (confidence / confidence.max()).clamp(min=LEAST_TRUST),
         torch.stack(information),
     )
 
@@ -188,9 +188,9 @@ def _place(
     points: Float[Tensor, "pixel 3"],
     weights: Float[Tensor, " pixel"],
 ) -> Similarity:
-    """Similarity from a photo's own frame into a pair's, by the surer half of the points."""
+    """Similarity from a photo's own frame into a pair's, by the confident half of the points."""
     order = weights.argsort(descending=True)[: max(3, int((weights > 0).sum()) // 2)]
-    # Every so many of them, not the very surest, which lie together.
+    # Every so many of them, not the most confident ones, which lie together.
     chosen = order[:: max(1, len(order) // JOINT_POINTS)]
     similarity, _ = robust_umeyama(
         shape[chosen],

@@ -15,27 +15,24 @@ LEAST_DEPTH = 0.1
 
 @dataclass(frozen=True)
 class State:
-    """All unknowns. Double precision on the CPU.
-
-    Attributes:
-        log_scales: Of the pairs: log of the world units per unit of the pair.
-        first_of_pair: Whose camera the pair's frame is.
-        world_from_camera: Rigid, OpenCV axes.
-        log_focals: Of the focal groups: log of the factor on `base_focals`.
-        group_of_photo: Which factor a photo has.
-        base_focals: (fx, fy) of every photo, in pixels, where its factor is 1.
-        principal_points: In pixels, corner of the first pixel at (0, 0).
-        depth: z-depth of every photo's samples.
-    """
+    """All unknowns. Double precision on the CPU."""
 
     log_scales: Float[Tensor, " pair"]
+    """Of the pairs: log of the world units per unit of the pair."""
     first_of_pair: Int[Tensor, " pair"]
+    """Whose camera the pair's frame is."""
     world_from_camera: Float[Tensor, "photo 4 4"]
+    """Rigid, OpenCV axes."""
     log_focals: Float[Tensor, " group"]
+    """Of the focal groups: log of the factor on `base_focals`."""
     group_of_photo: Int[Tensor, " photo"]
+    """Which factor a photo has."""
     base_focals: Float[Tensor, "photo 2"]
+    """(fx, fy) of every photo, in pixels, where its factor is 1."""
     principal_points: Float[Tensor, "photo 2"]
+    """In pixels, corner of the first pixel at (0, 0)."""
     depth: list[Float[Tensor, " _"]]
+    """z-depth of every photo's samples."""
 
     def focals(self) -> Float[Tensor, "photo 2"]:
         """(fx, fy) of every photo, in pixels."""
@@ -77,21 +74,18 @@ class State:
 
 @dataclass(frozen=True)
 class PhotoResidual:
-    """Where the pairs put a photo's samples, against where the photo has them.
-
-    Attributes:
-        world: The pairs' points in the world.
-        rays: The samples' rays (z = 1) turned into the world.
-        difference: The pairs' points minus the photo's own, in the world.
-        size: Length of the difference over the depth, the error that the objective counts.
-        unit: The depth it is divided by.
-    """
+    """Where the pairs put a photo's samples, against where the photo has them."""
 
     world: Float[Tensor, "pair pixel 3"]
+    """The pairs' points in the world."""
     rays: Float[Tensor, "pixel 3"]
+    """The samples' rays (z = 1) turned into the world."""
     difference: Float[Tensor, "pair pixel 3"]
+    """The pairs' points minus the photo's own, in the world."""
     size: Float[Tensor, "pair pixel"]
+    """Length of the difference over the depth, the error that the objective counts."""
     unit: Float[Tensor, " pixel"]
+    """The depth it is divided by."""
 
 
 def photo_residual(

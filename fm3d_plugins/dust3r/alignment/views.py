@@ -12,45 +12,37 @@ from fm3d_plugins.geometry.known_cameras import KnownCameras
 
 @dataclass(frozen=True)
 class AlignmentReport:
-    """How well the pairs agree with the result.
-
-    Attributes:
-        steps: Accepted steps of the solver.
-        is_converged: Whether it stopped because nothing more was gained.
-        residual: Median distance of the pairs' points from the result, as a share of their depth.
-        pair_influence: Mean factor in [0, 1] that the robust loss leaves each pair: near 0, the
-            pair contradicts the others.
-    """
+    """How well the pairs agree with the result."""
 
     steps: int
+    """Accepted steps of the solver."""
     is_converged: bool
+    """Whether it stopped because nothing more was gained."""
     residual: float
+    """Median distance of the pairs' points from the result, as a share of their depth."""
     pair_influence: Float[Tensor, " pair"]
+    """Mean factor in [0, 1] that the robust loss leaves each pair: near 0, the pair contradicts the
+    others."""
 
 
 @dataclass(frozen=True)
 class AlignedViews:
-    """Cameras and depth of all photos.
-
-    Attributes:
-        world_from_camera: OpenCV axes. The world is the first photo's camera, unless poses were
-            known.
-        intrinsics: In pixels of the pointmaps, corner of the first pixel at (0, 0).
-        depth: z-depth of every photo; 0 where unknown, as where the pairs put a pixel behind
-            its camera.
-        confidence: Of every photo, the largest of its pairs', in (1, inf).
-        pairs: Rows (first photo, second photo) in the order of the pairs.
-        pair_scales: World units per unit of each pair.
-        report: How well it fits; none where nothing was fitted.
-    """
+    """Cameras and depth of all photos."""
 
     world_from_camera: Float[Tensor, "view 4 4"]
+    """OpenCV axes. The world is the first photo's camera, unless poses were known."""
     intrinsics: Float[Tensor, "view 3 3"]
+    """In pixels of the pointmaps, corner of the first pixel at (0, 0)."""
     depth: list[Float[Tensor, "_ _"]]
+    """z-depth of every photo; 0 where unknown, as where the pairs put a pixel behind its camera."""
     confidence: list[Float[Tensor, "_ _"]]
+    """Of every photo, the largest of its pairs', in (1, inf)."""
     pairs: Int[Tensor, "pair 2"]
+    """Rows (first photo, second photo) in the order of the pairs."""
     pair_scales: Float[Tensor, " pair"]
+    """World units per unit of each pair."""
     report: AlignmentReport | None
+    """How well it fits; none where nothing was fitted."""
 
     @property
     def focals(self) -> Float[Tensor, " view"]:

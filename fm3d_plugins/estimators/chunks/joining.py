@@ -40,24 +40,21 @@ DepthSink = Callable[[int, Tensor, Tensor], None]
 
 @dataclass(frozen=True)
 class Joint:
-    """Two chunks with photos in common, and how well they agree.
-
-    Attributes:
-        chunks: Their numbers in the plan.
-        photos: The photos in both.
-        inlier_share: Share of the compared points that agree; 0 if nothing could be measured.
-        residual: Median distance of the compared points as a share of their depth; inf likewise.
-        influence: 1 where the joint holds in the joined world, towards 0 where all others
-            contradict it; 0 if nothing could be measured.
-        failure: Why nothing could be measured, or none.
-    """
+    """Two chunks with photos in common, and how well they agree."""
 
     chunks: tuple[int, int]
+    """Their numbers in the plan."""
     photos: tuple[int, ...]
+    """The photos in both."""
     inlier_share: float
+    """Share of the compared points that agree; 0 if nothing could be measured."""
     residual: float
+    """Median distance of the compared points as a share of their depth; inf likewise."""
     influence: float
+    """1 where the joint holds in the joined world, towards 0 where all others contradict it; 0 if
+    nothing could be measured."""
     failure: str | None = None
+    """Why nothing could be measured, or none."""
 
     def complaint(self, names: Sequence[str] | None = None) -> str | None:
         """What a user should know of this joint, in one line; none where all is well."""
@@ -76,24 +73,20 @@ class Joint:
 
 @dataclass(frozen=True)
 class JoinedViews:
-    """All photos in one world: that of the first chunk, in its unit.
-
-    Attributes:
-        world_from_camera: Rigid OpenCV cameras, float64.
-        intrinsics: In pixels of the depth maps, float64.
-        depth_scale: Multiplies the depth that the sink was given for a photo.
-        depth_chunk: The chunk that this depth is from.
-        world_from_chunk: Similarities [[s R, t], [0, 1]]; nan for a chunk of two places that
-            fits neither.
-        joints: Every pair of chunks with common photos.
-    """
+    """All photos in one world: that of the first chunk, in its unit."""
 
     world_from_camera: Float[Tensor, "photo 4 4"]
+    """Rigid OpenCV cameras, float64."""
     intrinsics: Float[Tensor, "photo 3 3"]
+    """In pixels of the depth maps, float64."""
     depth_scale: Float[Tensor, " photo"]
+    """Multiplies the depth that the sink was given for a photo."""
     depth_chunk: Int[Tensor, " photo"]
+    """The chunk that this depth is from."""
     world_from_chunk: Float[Tensor, "chunk 4 4"]
+    """Similarities [[s R, t], [0, 1]]; nan for a chunk of two places that fits neither."""
     joints: tuple[Joint, ...]
+    """Every pair of chunks with common photos."""
 
     def complaints(self, names: Sequence[str] | None = None) -> list[str]:
         """One line for each joint that a user should know of, with the photos' names or numbers."""

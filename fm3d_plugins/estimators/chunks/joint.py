@@ -38,39 +38,33 @@ _SMALLEST_SPREAD = 1e-7
 
 @dataclass(frozen=True)
 class SharedView:
-    """Some pixels of a photo as one chunk sees them; the same pixels in all its chunks.
-
-    Attributes:
-        points: In the chunk's world.
-        depth: Their z-depth in the photo, in the chunk's unit; not positive is unknown.
-        confidence: Larger is surer; 0 must not be used.
-        world_from_camera: The photo's rigid camera in the chunk's world.
-    """
+    """Some pixels of a photo as one chunk sees them; the same pixels in all its chunks."""
 
     points: Float[Tensor, "pixel 3"]
+    """In the chunk's world."""
     depth: Float[Tensor, " pixel"]
+    """Their z-depth in the photo, in the chunk's unit; not positive is unknown."""
     confidence: Float[Tensor, " pixel"]
+    """In any unit; 0 must not be used."""
     world_from_camera: Float[Tensor, "4 4"]
+    """The photo's rigid camera in the chunk's world."""
 
 
 @dataclass(frozen=True)
 class JointMeasurement:
-    """How one chunk lies in another, and how well the two agree.
-
-    Attributes:
-        first_from_second: From the second chunk's world and unit into the first's.
-        information: Of `first_from_second` for `solve_pose_graph`: the mean squared displacement
-            of the shared points, as a share of their depth, over their mean squared disagreement.
-        inlier_share: Share of the shared points that lie within `INLIER_DISTANCE` of each other.
-        residual: Median distance of the shared points, as a share of their depth.
-        num_points: How many points were compared.
-    """
+    """How one chunk lies in another, and how well the two agree."""
 
     first_from_second: Float[Tensor, "4 4"]
+    """From the second chunk's world and unit into the first's."""
     information: Float[Tensor, "7 7"]
+    """Of `first_from_second` for `solve_pose_graph`: the mean squared displacement of the shared
+    points, as a share of their depth, over their mean squared disagreement."""
     inlier_share: float
+    """Share of the shared points that lie within `INLIER_DISTANCE` of each other."""
     residual: float
+    """Median distance of the shared points, as a share of their depth."""
     num_points: int
+    """How many points were compared."""
 
 
 @dataclass(frozen=True)

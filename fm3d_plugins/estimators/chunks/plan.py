@@ -10,18 +10,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Chunks:
-    """Overlapping chunks of photos; every photo is in one, and shared photos connect them all.
-
-    Attributes:
-        members: Photos of each chunk, in the order in which the network should see them.
-        centrality: Beside `members`, in (0, 1]: how deep inside its chunk a photo is. A network
-            sees such a photo with neighbours on all sides.
-        is_loop: Chunks that only tie two places of the capture together; they come last.
-    """
+    """Overlapping chunks of photos; every photo is in one, and shared photos connect them all."""
 
     members: tuple[tuple[int, ...], ...]
+    """Photos of each chunk, in the order in which the network should see them."""
     centrality: tuple[tuple[float, ...], ...]
+    """Beside `members`, in (0, 1]: how deep inside its chunk a photo is. A network sees such a
+    photo with neighbours on all sides."""
     is_loop: tuple[bool, ...]
+    """Chunks that only tie two places of the capture together; they come last."""
 
     @property
     def num_photos(self) -> int:

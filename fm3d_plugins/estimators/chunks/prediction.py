@@ -9,22 +9,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ChunkPrediction:
-    """Cameras and depth of some photos, in a frame and unit of their own.
-
-    Attributes:
-        view_index: Which photo each view is: its row in the whole capture.
-        world_from_camera: Rigid OpenCV cameras in the chunk's own world.
-        intrinsics: In pixels of the depth maps; no distortion.
-        depth: z-depth in the chunk's unit; 0 or not finite is unknown. A photo has the same size
-            in all its chunks.
-        confidence: Larger is surer, in any unit; 0 is a pixel that must not be used.
-    """
+    """Cameras and depth of some photos, in a frame and unit of their own."""
 
     view_index: tuple[int, ...]
+    """Which photo each view is: its row in the whole capture."""
     world_from_camera: Float[Tensor, "view 4 4"]
+    """Rigid OpenCV cameras in the chunk's own world."""
     intrinsics: Float[Tensor, "view 3 3"]
+    """In pixels of the depth maps; no distortion."""
     depth: Float[Tensor, "view height width"]
+    """z-depth in the chunk's unit; 0 or not finite is unknown. A photo has the same size in all its
+    chunks."""
     confidence: Float[Tensor, "view height width"]
+    """In any unit; 0 is a pixel that must not be used."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a photo given twice, cameras that are not finite, or other views."""

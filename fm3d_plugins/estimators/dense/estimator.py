@@ -30,8 +30,8 @@ from fm3d_plugins.memory import available_memory
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry, Tracks, ViewDepth
 
-UNSURE = 0.1
-"""Median confidence (1 - 1/c, so c of 1.1) of a photo below which its camera is doubted."""
+LOW_CONFIDENCE = 0.1
+"""Median confidence (1 - 1/c, so c of 1.1) of a photo below which the user is warned."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class DenseEstimator(PointOptions, Estimator):
         depth: ViewDepth,
         provenance: Mapping[str, object],
     ) -> SceneGeometry:
-        """All of it as a scene without points, of which one line is said, and one per doubt."""
+        """All of it as a scene without points, of which one line is said, and one more to warn."""
         none = torch.zeros(0, dtype=torch.long)
         scene = SceneGeometry(
             names=tuple(photo.name for photo in photos),
@@ -221,17 +221,17 @@ def _median_confidence(confidence: Float[Tensor, "rows columns"]) -> float:
 
 
 def _say(name: str, scene: SceneGeometry, depth: ViewDepth) -> None:
-    surety = [_median_confidence(values) for values in depth.confidence]
+    medians = [_median_confidence(values) for values in depth.confidence]
     focals = sorted({round(float(matrix[0, 0]), 1) for matrix in scene.intrinsics})
     shown = f"{focals[0]:g}" if len(focals) == 1 else f"{focals[0]:g} to {focals[-1]:g}"
     say(
         f"{name}: {len(scene)} photos, focal length {shown} px, "
-        f"median confidence {sorted(surety)[len(surety) // 2]:.2f} (0 to 1)."
+        f"median confidence {sorted(medians)[len(medians) // 2]:.2f} (0 to 1)."
     )
-    doubted = [name for name, value in zip(scene.names, surety, strict=True) if value < UNSURE]
-    if doubted:
+    low = [name for name, value in zip(scene.names, medians, strict=True) if value < LOW_CONFIDENCE]
+    if low:
         say(
-            f"{name} is unsure of {len(doubted)} photos, which may not overlap with the others or "
-            f"show things that move: {listed(doubted, 10)}",
+            f"{name} is unsure of {len(low)} photos, which may not overlap with the others or "
+            f"show things that move: {listed(low, 10)}",
             "yellow",
         )

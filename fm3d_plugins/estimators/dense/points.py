@@ -115,9 +115,9 @@ def points_from_views(
     found = _thinned(held, options.max_points)
     if not len(found.points):
         raise ValueError(
-            f"No point is left of {len(rows)} depth maps: each pixel is masked, unsure (confidence"
-            f" below {threshold:.3f}) or contradicted by other views. Expected photos of one place "
-            "that overlap. Try a lower --confidence-percentile, --min-confidence 0 or "
+            f"No point is left of {len(rows)} depth maps: each pixel is masked, unsure "
+            f"(confidence below {threshold:.3f}) or contradicted by other views. Expected photos "
+            "of one place that overlap. Try a lower --confidence-percentile, --min-confidence 0 or "
             "--consistent-views 0."
         )
     index = torch.arange(len(found.points))

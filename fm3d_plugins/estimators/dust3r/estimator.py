@@ -52,7 +52,7 @@ COMPLETE_UP_TO = 12
 NEIGHBOURS = 6
 """Photos most like it with which each of more photos is paired by default."""
 
-DOUBTED_INFLUENCE = 0.2
+LOW_INFLUENCE = 0.2
 """A pair whose say in the result ends below this contradicts the others."""
 
 
@@ -122,7 +122,7 @@ class Dust3r(DenseEstimator):
                 report(1)
         provenance = {"seconds": stages.seconds, "pairs": len(aligned.pairs)}
         scene = tracked.added_to(self.scene(photos, groups, cameras, depth, provenance))
-        _say_doubts(aligned, scene.names)
+        _say_contradictions(aligned, scene.names)
         return scene
 
     def _expect_sensible(self, photos: PhotoSet) -> None:
@@ -304,22 +304,22 @@ def _pairs(
     return graph.pairs(count, similarity_matrix(descriptors - descriptors.mean(0)))
 
 
-def _say_doubts(aligned: AlignedViews, names: Sequence[str]) -> None:
+def _say_contradictions(aligned: AlignedViews, names: Sequence[str]) -> None:
     """One line about how well the pairs fit, with those that contradict the others."""
     report = aligned.report
     if report is None:
         return
     say(f"Aligned {len(aligned.pairs)} pairs: median distance {report.residual:.1%} of the depth.")
-    doubted = [
+    contradicting = [
         f"{names[first]} - {names[second]}"
         for (first, second), influence in zip(
             aligned.pairs.tolist(), report.pair_influence.tolist(), strict=True
         )
-        if influence < DOUBTED_INFLUENCE
+        if influence < LOW_INFLUENCE
     ]
-    if doubted:
+    if contradicting:
         say(
-            f"{len(doubted)} pairs contradict the others and count for little: "
-            f"{listed(doubted, 8)}",
+            f"{len(contradicting)} pairs contradict the others and count for little: "
+            f"{listed(contradicting, 8)}",
             "yellow",
         )

@@ -85,7 +85,7 @@ class _Observations:
         on_map = torch.zeros(count, 2, dtype=torch.float64)
         world = torch.full((count, 3), torch.nan, dtype=torch.float64)
         colors = torch.zeros(count, 3)
-        sure = torch.zeros(count)
+        confidence = torch.zeros(count)
         intrinsics = depth.map_from_photo.intrinsics_on_map(cameras.intrinsics)
         for view in self.view.unique().tolist():
             mine = self.view == view
@@ -98,7 +98,7 @@ class _Observations:
             )
             world[mine] = torch.where(own[:, None] > 0, in_world, torch.nan)
             colors[mine] = colors_of(view)[row, column].float()
-            sure[mine] = depth.confidence[view][row, column].float()
+            confidence[mine] = depth.confidence[view][row, column].float()
         kept = world.isfinite().all(-1)
         kept &= self._hits(_means(world, self.track, kept), on_map, cameras, intrinsics)
         kept &= (_counts(self.track, kept) >= 2)[self.track]
@@ -108,7 +108,7 @@ class _Observations:
         return DensePoints(
             means.float(),
             _means(colors.double(), self.track, kept)[track].round().to(torch.uint8),
-            _means(sure.double()[:, None], self.track, kept)[track, 0].float(),
+            _means(confidence.double()[:, None], self.track, kept)[track, 0].float(),
             Tracks(index, self.view[kept], pixels),
         )
 

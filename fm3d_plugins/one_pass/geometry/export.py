@@ -32,13 +32,13 @@ def write_run(
     Args:
         folder: Exists and is empty.
         provenance: JSON values to record with the cameras.
-        least_confidence: Less sure points are left out; 0: none.
+        least_confidence: Points below it are left out; 0: none.
 
     Returns:
         The cameras and points that were written.
 
     Raises:
-        ValueError: No point is that sure, or a depth map cannot be read.
+        ValueError: No point has that confidence, or a depth map cannot be read.
     """
     cameras = run_cameras(pipeline, provenance)
     manager = pipeline.datamanager
@@ -70,19 +70,19 @@ def _with_points(
     least_confidence: float,
 ) -> SceneGeometry:
     model = pipeline.model
-    is_sure = (model.splat_confidence >= least_confidence).cpu()
-    if not bool(is_sure.any()):
+    is_kept = (model.splat_confidence >= least_confidence).cpu()
+    if not bool(is_kept.any()):
         raise ValueError(
-            f"None of the {len(is_sure)} points has a confidence of at least {least_confidence}; "
+            f"None of the {len(is_kept)} points has a confidence of at least {least_confidence}; "
             f"the surest has {float(model.splat_confidence.max()):.3f}. Ask for less with "
             "--min-confidence."
         )
     frame = dataparser_frame(outputs.dataparser_transform, outputs.dataparser_scale)
     return replace(
         scene,
-        points=frame.inverse().apply(model.splat_means.cpu()[is_sure].double()).float(),
-        point_colors=model.splat_colors.cpu()[is_sure],
-        point_confidence=model.splat_confidence.cpu()[is_sure].float(),
+        points=frame.inverse().apply(model.splat_means.cpu()[is_kept].double()).float(),
+        point_colors=model.splat_colors.cpu()[is_kept],
+        point_confidence=model.splat_confidence.cpu()[is_kept].float(),
     )
 
 

@@ -124,7 +124,7 @@ class GeometryModel(SplatfactoModel):
         return CloudPoints(self.splat_means, self.splat_colors, self.splat_confidence, size)
 
     def show_from(self, confidence: float) -> None:
-        """Render only points at least this sure, until told otherwise; evaluation uses all."""
+        """Render only points of at least this confidence from now on; evaluation uses all."""
         self.shown_confidence = confidence
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
