@@ -1,6 +1,5 @@
-"""Pointmaps (one 3D point per pixel) from depth, and confidence masks."""
+"""Points from depth: of every pixel (a pointmap), or of some."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,20 +39,3 @@ def points_at(
     """3D points seen at some pixels only; arguments as of `pointmap_from_depth`."""
     points = unproject(pixels, depth, intrinsics, distortion)
     return points if world_from_camera is None else transform_points(world_from_camera, points)
-
-
-def _lowest_kept(
-    confidence: Float[Tensor, "*shape"], keep_fraction: float | int
-) -> Float[Tensor, ""]:
-    """The value below which all but the highest `keep_fraction` of the values lie."""
-    if not 0 < keep_fraction <= 1:
-        raise ValueError(
-            f"keep_fraction is {keep_fraction}; expected a share above 0 and at most 1. "
-            "Use 1 to keep everything."
-        )
-    if confidence.numel() == 0:
-        return confidence.new_zeros(())
-    num_kept = max(1, round(keep_fraction * confidence.numel()))
-    # torch.quantile refuses more than 2^24 values, which forty views at 518 px exceed.
-    ranked = confidence.detach().flatten().nan_to_num(nan=-torch.inf, posinf=torch.inf)
-    return ranked.kthvalue(confidence.numel() - num_kept + 1).values
