@@ -11,6 +11,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.fixture(autouse=True)
+def torchs_own_products(monkeypatch):
+    """Products are torch's own unless a test forces another way: none depends on a measurement."""
+    monkeypatch.setattr("fm3d_plugins.nn.linear.fastest", lambda question, probe: "torch")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real photos and golden files; absent in a user's checkout."""

@@ -1,39 +1,74 @@
-"""A linear layer that a CPU computes with the faster of its two libraries."""
+"""A linear layer that a CPU computes in the fastest of several equal ways."""
+
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-LARGE = 1 << 24
-"""Multiplications from which the way through oneDNN is worth its two copies."""
+from fm3d_plugins.nn.fastest import Ways, fastest
+
+LARGE, MANY_ROWS = 1 << 24, 64
+"""Multiplications, and rows, from which another way than torch's own may be worth its copies."""
+
+PROBE_ROWS, PROBE_WIDTH = 256, 1024
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear`; without gradients, large float32 products on a CPU are oneDNN's.
+    """`torch.nn.Linear`; without gradients, large products on a CPU take the fastest way.
 
-    torch gives float32 products to MKL, which keeps to AVX2 on processors that are not Intel's:
-    a 768 x 1024 x 4096 product then takes 65 to 70 ms, and 30 to 40 ms by oneDNN with AVX-512 (AMD
-    EPYC, one thread, both copies counted). Both round in float32 and differ by 1e-6.
+    Which that is depends on the processor. torch gives float32 products to MKL, which keeps to
+    AVX2 on those that are not Intel's; oneDNN uses AVX-512 where there is any, and is slower
+    elsewhere. And where there are no instructions for bfloat16, torch multiplies it many times
+    slower than float32. The ways differ by rounding alone.
     """
 
     def forward(self, input: Float[Tensor, "*batch channel"]) -> Float[Tensor, "*batch out"]:
         """The product and the bias."""
-        if not self._by_onednn(input):
-            return functional.linear(input, self.weight, self.bias)
-        # Tensors in oneDNN's own layout are what makes torch call it.
-        product = functional.linear(input.contiguous().to_mkldnn(), self.weight, self.bias)
-        return product.to_dense()
+        if self._has_choice(input):
+            name, product = _OTHER_WAYS[input.dtype]
+            if fastest(f"product in {input.dtype}", partial(_probe, input.dtype)) == name:
+                return product(input, self.weight, self.bias)
+        return functional.linear(input, self.weight, self.bias)
 
-    def _by_onednn(self, features: Float[Tensor, "*batch channel"]) -> bool:
-        is_plain = features.device.type == "cpu" and features.ndim > 1
-        is_single = features.dtype == self.weight.dtype == torch.float32
-        if not (is_plain and is_single and torch.backends.mkldnn.is_available()):
+    def _has_choice(self, features: Float[Tensor, "*batch channel"]) -> bool:
+        # Fake tensors are of another class.
+        is_plain = type(features) is Tensor and features.device.type == "cpu"
+        if not is_plain or features.dtype != self.weight.dtype or features.dtype not in _OTHER_WAYS:
             return False
-        if _autocasts() or features.numel() * self.out_features < LARGE:
+        rows = features.numel() // self.in_features
+        if rows < MANY_ROWS or features.numel() * self.out_features < LARGE:
             return False
         trains = features.requires_grad or self.weight.requires_grad
-        return not (torch.is_grad_enabled() and trains)
+        is_watched = (torch.is_grad_enabled() and trains) or torch.compiler.is_compiling()
+        return not (is_watched or _autocasts())
+
+
+def _by_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # Tensors in oneDNN's own layout are what makes torch call it.
+    return functional.linear(features.contiguous().to_mkldnn(), weight, bias).to_dense()
+
+
+def _by_float32(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    wide = features.float(), weight.float(), None if bias is None else bias.float()
+    return functional.linear(*wide).to(features.dtype)
+
+
+_OTHER_WAYS = {torch.bfloat16: ("float32", _by_float32), torch.float16: ("float32", _by_float32)}
+if torch.backends.mkldnn.is_available():
+    _OTHER_WAYS[torch.float32] = ("oneDNN", _by_onednn)
+
+
+def _probe(dtype: torch.dtype) -> Ways:
+    """A product of the usual proportions, by torch and in the other way."""
+    features = torch.ones(PROBE_ROWS, PROBE_WIDTH, dtype=dtype)
+    weight, bias = torch.ones(PROBE_WIDTH, PROBE_WIDTH, dtype=dtype), features[0]
+    name, product = _OTHER_WAYS[dtype]
+    return {
+        "torch": partial(functional.linear, features, weight, bias),
+        name: partial(product, features, weight, bias),
+    }
 
 
 def _autocasts() -> bool:

@@ -29,6 +29,17 @@ def test_cameras_depth_and_points_are_the_published_ones(name, with_gradients, g
         golden(name).check_outputs()
 
 
+def test_products_by_onednn_give_the_published_outputs_too(golden, monkeypatch):
+    """Only the wider network has products that are large enough for another way."""
+    asked = []
+    monkeypatch.setattr(
+        "fm3d_plugins.nn.linear.fastest", lambda *question: asked.append(question) or "oneDNN"
+    )
+    with torch.no_grad():
+        golden("vits").check_outputs()
+    assert asked
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_decoded_cameras_are_the_published_ones(name, golden):
     """Random weights give fields of view of zero and above pi: inf and negative focal lengths."""

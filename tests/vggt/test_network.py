@@ -194,7 +194,7 @@ def test_bfloat16_storage_keeps_norms_heads_and_outputs_in_float32(small_network
 
 
 @pytest.mark.parametrize("name", ["tiny", "vits"])
-def test_bfloat16_storage_rounds_what_autocast_rounds(name, golden):
+def test_bfloat16_storage_rounds_what_autocast_rounds(name, golden, monkeypatch):
     """The published recipe is autocast. Another place to round would differ as much as it errs."""
     case = golden(name)
     images, aggregator, last = case.tensors["images"], case.network.aggregator, case.layers[-1]
@@ -208,6 +208,11 @@ def test_bfloat16_storage_rounds_what_autocast_rounds(name, golden):
     error = (autocast - exact).square().mean().sqrt()
     assert 1e-3 < error < 2e-2
     assert (stored - autocast).square().mean().sqrt() < 0.3 * error
+    # Products by way of float32 sum in another order, which rounds some numbers to the other side.
+    monkeypatch.setattr("fm3d_plugins.nn.linear.fastest", lambda question, probe: "float32")
+    with torch.no_grad():
+        stored = aggregator(images, [last], frames_per_pass=2)[last]
+    assert (stored - exact).square().mean().sqrt() < 1.1 * error
 
 
 def test_head_that_is_absent_is_refused(small_sizes, images):
