@@ -35,7 +35,11 @@ class Mlp(nn.Module):
         self, features: Float[Tensor, "*batch channel"]
     ) -> Float[Tensor, "*batch out_channel"]:
         """In the weights' type, whatever the type of the features."""
-        return self.fc2(functional.gelu(self.fc1(features.to(self.fc1.weight.dtype))))
+        hidden = self.fc1(features.to(self.fc1.weight.dtype))
+        if hidden.requires_grad:
+            return self.fc2(functional.gelu(hidden))
+        # The widest tensor of a network: new memory for it costs more than the GELU itself.
+        return self.fc2(torch.ops.aten.gelu_(hidden))
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,8 @@ class ResidualUnit(nn.Module):
     ) -> Float[Tensor, "image channel rows columns"]:
         """Features of the same size."""
         rectified = functional.relu(features)
-        residual = self.conv2(functional.relu(self.conv1(rectified)))
-        return residual + (rectified if self.rectified_skip else features)
+        residual = self.conv2(functional.relu(self.conv1(rectified), inplace=True))
+        return residual.add_(rectified if self.rectified_skip else features)
 
 
 class FusionBlock(nn.Module):
@@ -95,7 +95,7 @@ class FusionBlock(nn.Module):
     ) -> Float[Tensor, "image channel new_rows new_columns"]:
         """The fused map at the given (rows, columns)."""
         if level is not None:
-            features = features + self.resConfUnit1(level)
+            features = self.resConfUnit1(level).add_(features)
         # The paper resizes first; a 1x1 convolution commutes with interpolation, whose weights
         # sum to one, and costs a quarter on the smaller map.
         return resize(self.out_conv(self.resConfUnit2(features)), size)

@@ -99,8 +99,10 @@ def camera_rounds_see_positive_fields_of_view(network, patch):
 
 
 def approximate_gelu(network, patch):
-    original = functional.gelu
-    patch.setattr(attention.functional, "gelu", lambda x: original(x, approximate="tanh"))
+    def forward(mlp, features):
+        return mlp.fc2(functional.gelu(mlp.fc1(features), approximate="tanh"))
+
+    patch.setattr(attention.Mlp, "forward", forward)
 
 
 MISTAKES = [
