@@ -57,7 +57,16 @@ def load_network(file: CheckpointFile, precision: torch.dtype, device: torch.dev
     network = architecture(file.path)
     load_official(network, load(file), dtype=precision)
     network.point_head = network.track_head = None
-    return network.to(device).eval().requires_grad_(False)
+    return prepared(network, device)
+
+
+def prepared(network: VGGT, device: torch.device) -> VGGT:
+    """The same network on a device, ready to predict and not to train."""
+    network.to(device).eval().requires_grad_(False)
+    if network.depth_head is not None:
+        # As its maps lie: their convolutions then take 5 to 30 % less time on a CPU.
+        network.depth_head.to(memory_format=torch.channels_last)
+    return network
 
 
 @torch.inference_mode()

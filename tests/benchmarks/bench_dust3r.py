@@ -1,25 +1,25 @@
 """What DUSt3R costs on a CPU for all pairs of some photos, at full size with random weights.
 
     python tests/benchmarks/bench_dust3r.py [--photos 5] [--precision float32] [--threads 1]
+        [--rounds 2]
 
-The network runs in a process of its own. CPU seconds are those of encoding and decoding alone,
-all threads together; the peak is the largest resident size of the process (`ru_maxrss`), weights
-included. Afterwards one pair is computed again from its two images alone, and compared.
-
-The published code took 49.5 CPU-s (one thread, float32) for a pair of 512 x 384 in both orders, and
-35.9 where it encodes both photos once (batches of two, two photos in all) on the same processor.
+Ours and plain torch (`plain_torch`: every pair by itself, so every photo is encoded anew for each)
+run in turns, each run in a process of its own; of each the one of least CPU counts. Plain torch
+computes one of the pairs, which all cost the same. CPU seconds are those of encoding and decoding
+alone, all threads together; the peak is the largest resident size of the process (`ru_maxrss`),
+weights included. Ours computes one pair again from its two images alone, and compares.
 """
 
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
 from dataclasses import fields
 
+from machine import describe, in_turns
+
 HEIGHT, WIDTH = 384, 512
-PUBLISHED_SECONDS = {"each photo encoded anew": 49.5, "each photo of a pair encoded once": 35.9}
+PLAIN_PAIRS = 1
 GIB = 2**30
 
 
@@ -27,7 +27,6 @@ def build(precision: str):
     """The published sizes with random weights, drawn in place."""
     import torch
 
-    from fm3d_plugins.dust3r.inference import prepared
     from fm3d_plugins.dust3r.network import DUSt3R
 
     with torch.device("meta"):
@@ -42,7 +41,7 @@ def build(precision: str):
         else:
             value.uniform_(-1, 1).mul_(parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.02)
         setattr(network.get_submodule(module), attribute, torch.nn.Parameter(value))
-    return prepared(network, torch.device("cpu"))
+    return network.eval().requires_grad_(False)
 
 
 def peak() -> float:
@@ -50,14 +49,31 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
+def measure_plain(photos: int, threads: int) -> dict:
+    """Build and run a few pairs, one after the other, in this process."""
+    import plain_torch
+    import torch
+
+    torch.set_num_threads(threads)
+    plain_torch.use_plain_torch()
+    network = build("float32")
+    images = torch.rand(2, 1, 3, HEIGHT, WIDTH) * 2 - 1
+    cpu = time.process_time()
+    for _ in range(PLAIN_PAIRS):
+        with torch.inference_mode():
+            network(*images)
+    cpu = time.process_time() - cpu
+    return {"cpu_seconds": cpu * photos * (photos - 1) / PLAIN_PAIRS, "peak_gib": peak()}
+
+
 def measure(photos: int, precision: str, threads: int) -> dict:
     """Build and run once, in this process."""
     import torch
 
-    from fm3d_plugins.dust3r.inference import PhotoEncodings, decode_pairs
+    from fm3d_plugins.dust3r.inference import PhotoEncodings, decode_pairs, prepared
 
     torch.set_num_threads(threads)
-    network = build(precision)
+    network = prepared(build(precision), torch.device("cpu"))
     loaded = peak()
     images = torch.rand(photos, 3, HEIGHT, WIDTH) * 2 - 1
     pairs = [(i, j) for i in range(photos) for j in range(i)]
@@ -94,24 +110,29 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=5)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--here", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
-        print(json.dumps(measure(options.photos, options.precision, options.threads)))
+        setting = json.loads(options.here)
+        is_plain = setting.pop("plain")
+        print(json.dumps(measure_plain(**setting) if is_plain else measure(**setting)))
         return
-    command = [sys.executable, __file__, "--here", *sys.argv[1:]]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    row = json.loads(done.stdout.splitlines()[-1])
+    common = {"photos": options.photos, "threads": options.threads}
+    settings = {
+        "ours": {**common, "precision": options.precision, "plain": False},
+        "plain": {**common, "plain": True},
+    }
+    print(describe(options.threads), flush=True)
+    row, plain = in_turns(__file__, settings, options.rounds).values()
     print(
         f"{options.photos} photos, {row['pairs']} ordered pairs, {options.precision}: "
         f"{row['cpu_seconds']:.1f} CPU-s, {row['wall_seconds']:.1f} s, "
         f"{row['loaded_gib']:.2f} GiB loaded, {row['peak_gib']:.2f} GiB peak, "
-        f"differs from one pair alone by {row['difference']:.1e} of the largest value"
+        f"differs from one pair alone by {row['difference']:.1e} of the largest value\n"
+        f"plain torch in float32, every pair alone: {plain['cpu_seconds']:.1f} CPU-s, "
+        f"{plain['peak_gib']:.2f} GiB peak; ratio {row['cpu_seconds'] / plain['cpu_seconds']:.2f}"
     )
-    if options.precision == "float32":
-        for how, seconds in PUBLISHED_SECONDS.items():
-            share = row["cpu_seconds"] / (seconds * row["pairs"] / 2)
-            print(f"  {share:.2f} of the published code, {how}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """What a forward pass of VGGT costs on a CPU, at full size with random weights.
 
-    python tests/benchmarks/bench_vggt.py [--only WORD] [--json PATH]
+    python tests/benchmarks/bench_vggt.py [--only WORD ...] [--rounds 2] [--threads 2] [--json PATH]
 
-Each setting runs in a process of its own. CPU seconds are those of the forward pass alone, all
-threads together; the peak is the largest resident size of the process (`ru_maxrss`), weights
-included. Random weights are drawn in place, in their final type: nothing is held twice.
+Ours and the same network in plain torch (`plain_torch`; bfloat16 by autocast of the backbone) run
+in turns, each run in a process of its own; of each the one of least CPU counts. CPU seconds are
+those of the forward pass alone, all threads together, after a small one; the peak is the largest
+resident size of the process (`ru_maxrss`), weights included. Random weights are drawn in place, in
+their final type: nothing is held twice.
 Threads that wait for others spin by default, which counts as CPU time, much of it where other
 programs hold them up: with OMP_WAIT_POLICY=passive in the environment only work counts.
 """
@@ -12,11 +14,11 @@ programs hold them up: with OMP_WAIT_POLICY=passive in the environment only work
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from machine import describe, in_turns
 
 HEIGHT, WIDTH = 392, 518
 PUBLISHED_DEPTH = 24
@@ -27,22 +29,30 @@ GIB = 2**30
 class Setting:
     frames: int
     dtype: str = "float32"
-    heads: tuple[str, ...] = ("camera", "depth", "points")
+    heads: tuple[str, ...] = ("camera", "depth")
     depth: int = PUBLISHED_DEPTH
     """Pairs of blocks; fewer cost less time and the same memory per frame."""
     threads: int = 2
+    plain: bool = False
+    """Plain torch instead of ours."""
 
 
-def frames_of(dtype: str, *numbers: int, **options) -> list[Setting]:
-    return [Setting(frames, dtype, **options) for frames in numbers]
+def settings_of(word: str) -> list[Setting]:
+    """What to measure; 4 of 24 pairs of blocks where bfloat16 is slow in plain torch."""
+    import torch
+
+    if word.startswith("memory"):
+        depth = PUBLISHED_DEPTH if word == "memory-full" else 4
+        return [Setting(frames, "bfloat16", depth=depth) for frames in (2, 8, 16)]
+    dtype, _, more = word.partition("-")
+    is_fast = dtype == "float32" or torch.cpu._is_avx512_bf16_supported()
+    return [
+        Setting(frames, dtype, depth=PUBLISHED_DEPTH if is_fast else 4)
+        for frames in ((2, 4) if more else (2,))
+    ]
 
 
-SETTINGS = {
-    "float32": frames_of("float32", 2, 4),
-    "bfloat16": frames_of("bfloat16", 2, 4),
-    "memory": frames_of("bfloat16", 2, 8, 16, heads=("camera", "depth"), depth=4),
-    "memory-full": frames_of("bfloat16", 2, 8, 16, heads=("camera", "depth")),
-}
+WORDS = ("float32", "bfloat16", "float32-more", "bfloat16-more", "memory", "memory-full")
 
 
 def build(setting: Setting):
@@ -86,13 +96,26 @@ def measure(setting: Setting) -> dict:
     """Build and run once, in this process."""
     import torch
 
+    from fm3d_plugins.vggt.inference import prepared
+
     torch.set_num_threads(setting.threads)
-    network = build(setting)
+    options = {"heads": setting.heads}
+    if setting.plain:
+        import plain_torch
+
+        plain_torch.use_plain_torch()
+        options["frames_per_pass"] = plain_torch.FRAMES_PER_PASS
+        network = build(replace(setting, dtype="float32"))
+        if setting.dtype == "bfloat16":
+            plain_torch.autocast_backbone(network)
+    else:
+        network = prepared(build(setting), torch.device("cpu"))
     loaded = peak()
     images = torch.rand(setting.frames, 3, HEIGHT, WIDTH)
     with torch.inference_mode():
+        network(images[:1, :, :28, :28], **options)
         cpu, wall = time.process_time(), time.perf_counter()
-        outputs = network(images, heads=setting.heads)
+        outputs = network(images, **options)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     assert outputs.pose_encodings[-1].isfinite().all()
     return {"cpu_seconds": cpu, "wall_seconds": wall, "loaded_gib": loaded, "peak_gib": peak()}
@@ -100,29 +123,41 @@ def measure(setting: Setting) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", choices=SETTINGS, action="append")
+    parser.add_argument("--only", choices=WORDS, action="append")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--setting", help=argparse.SUPPRESS)
+    parser.add_argument("--here", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.setting:
-        print(json.dumps(measure(Setting(**json.loads(options.setting)))))
+    if options.here:
+        print(json.dumps(measure(Setting(**json.loads(options.here)))))
         return
+    print(describe(options.threads), flush=True)
     rows = []
-    for word in options.only or SETTINGS:
+    for word in options.only or WORDS[:2]:
         before = None
-        for setting in SETTINGS[word]:
-            command = [sys.executable, __file__, "--setting", json.dumps(asdict(setting))]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            row = {**asdict(setting), **json.loads(done.stdout.splitlines()[-1])}
+        for chosen in settings_of(word):
+            setting = asdict(replace(chosen, threads=options.threads))
+            variants = {"ours": setting}
+            if not word.startswith("memory"):
+                variants["plain"] = {**setting, "plain": True}
+            found = in_turns(__file__, variants, options.rounds)
+            row, plain = {**setting, **found["ours"]}, found.get("plain")
             line = (
-                f"{setting.frames:>3} frames  {setting.dtype:<9} {'+'.join(setting.heads):<20} "
-                f"depth {setting.depth:>2}  {row['cpu_seconds']:7.1f} CPU-s  "
+                f"{row['frames']:>3} frames  {row['dtype']:<9} {'+'.join(row['heads']):<13} "
+                f"depth {row['depth']:>2}  {row['cpu_seconds']:7.1f} CPU-s  "
                 f"{row['wall_seconds']:6.1f} s  {row['loaded_gib']:.2f} GiB loaded  "
                 f"{row['peak_gib']:.2f} GiB peak"
             )
-            if before is not None:
+            if plain is not None:
+                row["plain"] = plain
+                line += (
+                    f"  plain torch {plain['cpu_seconds']:.1f} CPU-s  {plain['peak_gib']:.2f} GiB "
+                    f"peak  ratio {row['cpu_seconds'] / plain['cpu_seconds']:.2f}"
+                )
+            elif before is not None:
                 added = (row["peak_gib"] - before["peak_gib"]) * 1024
-                line += f"  {added / (setting.frames - before['frames']):.1f} MiB a frame more"
+                line += f"  {added / (row['frames'] - before['frames']):.1f} MiB a frame more"
             print(line, flush=True)
             rows.append(row)
             before = row
