@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.misc import step_check
 
 from fm3d_plugins.camera_optimization.evaluation import camera_frusta, score_held_out
 from fm3d_plugins.camera_optimization.held_out_poses import TestPoseProtocol
@@ -47,12 +49,30 @@ class PerScenePipeline(VanillaPipeline):
             test_poses = TestPoseProtocol.parse(config.test_poses)
         super().__init__(config, *args, **kwargs)
         self.test_poses = test_poses
+        self.steps_per_log = 1
         assert self.datamanager.train_dataset is not None
         first = self.datamanager.train_dataset.cameras[0].to("cpu")
         self.viewer_start = StartAtPhoto(world_from_cameras(first))
         self.camera_frusta = camera_frusta(self)
         if self.camera_frusta is not None:
             self.initial_cameras = self.camera_frusta.checkbox  # Found here by the viewer.
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Those of the model; the trainer at hand says how often it logs."""
+        trainer = training_callback_attributes.trainer
+        if trainer is not None:
+            self.steps_per_log = trainer.config.logging.steps_per_log
+        return super().get_training_callbacks(training_callback_attributes)
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Outputs, loss terms, and metrics: none at steps of which the trainer logs nothing."""
+        camera_or_rays, batch = self.datamanager.next_train(step)
+        outputs = self._model(camera_or_rays)
+        is_logged = step_check(step, self.steps_per_log, run_at_zero=True)
+        metrics = self.model.get_metrics_dict(outputs, batch) if is_logged else {}
+        return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False

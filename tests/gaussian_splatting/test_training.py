@@ -99,6 +99,17 @@ def test_resuming_from_a_folder_without_checkpoints_is_refused(capture, tmp_path
         train_run(config)
 
 
+def test_metrics_are_computed_at_logged_steps_only(capture, tmp_path, train_run):
+    config = run_config(capture, tmp_path, steps=1)
+    config.logging.steps_per_log = 4
+    trainer = train_run(config)
+    metrics = {step: trainer.train_iteration(step)[2] for step in range(1, 9)}
+    assert [step for step in metrics if "psnr" in metrics[step]] == [4, 8]
+    assert not any(metrics[step] for step in (1, 2, 3, 5, 6, 7))
+    trainer.pipeline.eval()
+    assert "psnr" in trainer.pipeline.get_eval_loss_dict(5)[2]
+
+
 @pytest.mark.parametrize("control", ["default", "off"])
 def test_other_density_controls_train(capture, tmp_path, control, train_run):
     losses = []
