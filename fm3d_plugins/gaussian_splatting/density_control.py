@@ -18,6 +18,7 @@ from torch.nn import Parameter, ParameterDict
 from torch.optim import Optimizer
 
 from fm3d_plugins.geometry.poses import rotation_from_quaternion_wxyz
+from fm3d_plugins.kernels.position_noise import add_position_noise
 
 SPLIT_SHRINK = 1.6
 """Kerbl et al. 2023, section 5.2: a split gaussian's two children are smaller by this factor."""
@@ -245,12 +246,14 @@ class MonteCarloDensityControl(DensityControl):
 
     def _jitter(self, params, learning_rate: float) -> None:
         """Equation 8: noise shaped by the covariance, for gaussians that have little opacity."""
-        opacities = params["opacities"].flatten().sigmoid()
-        # The gate of Kheradmand et al. 2024: 1 below an opacity of 0.005, falling steeply above.
-        gate = torch.sigmoid(-100 * (opacities - self.smallest_opacity))
-        axes = rotation_from_quaternion_wxyz(params["quats"]) * params["scales"].exp()[:, None, :]
-        noise = torch.randn_like(params["means"]) * gate[:, None] * self.noise * learning_rate
-        params["means"].add_((axes @ (axes.mT @ noise[..., None])).squeeze(-1))
+        add_position_noise(
+            params["means"],
+            params["quats"],
+            params["scales"],
+            params["opacities"],
+            torch.randn_like(params["means"]) * (self.noise * learning_rate),
+            self.smallest_opacity,
+        )
 
 
 def divide_between_copies(
