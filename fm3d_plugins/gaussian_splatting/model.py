@@ -254,13 +254,15 @@ class GaussianSplattingModel(SplatfactoModel):
             gaussians["quats"],
             gaussians["scales"].exp(),
             gaussians["opacities"].sigmoid().squeeze(-1),
-            _sh_coefficients(gaussians, degree),
+            gaussians["features_dc"][:, None],
             seen.camera_from_world,
             seen.intrinsics,
             width=seen.width,
             height=seen.height,
             sh_degree=degree,
             background=background,
+            # None while unused, so that its optimizer does not count those steps.
+            sh_rest=gaussians["features_rest"] if degree > 0 else None,
             antialiased=self.config.rasterize_mode == "antialiased",
             backend=self.config.backend,
         )
@@ -364,11 +366,3 @@ def _empty_view(width: int, height: int, background: Float[Tensor, "3"]) -> dict
     nothing = background.new_zeros(height, width, 1)
     # Far away, so that the viewer composes nothing behind it.
     return {"rgb": rgb, "depth": nothing + 1e3, "accumulation": nothing, "background": rgb}
-
-
-def _sh_coefficients(gaussians: dict[str, Tensor], degree: int) -> Float[Tensor, "n k 3"]:
-    """Only the coefficients in use, so that the others cost nothing, backward pass included."""
-    constant = gaussians["features_dc"][:, None, :]
-    if degree == 0:
-        return constant
-    return torch.cat([constant, gaussians["features_rest"][:, : (degree + 1) ** 2 - 1]], dim=1)

@@ -25,6 +25,7 @@ def rasterize(
     height: int,
     sh_degree: int,
     background: Float[Tensor, "3"],
+    sh_rest: Float[Tensor, "num_gaussians num_rest 3"] | None = None,
     near: float = 0.01,
     far: float = 1e10,
     antialiased: bool = False,
@@ -46,6 +47,7 @@ def rasterize(
         camera_from_world: Rigid motion to the OpenCV camera.
         intrinsics: In pixels; skew is ignored.
         sh_degree: Highest active band, 0 to 3.
+        sh_rest: Coefficients that follow `sh_coefficients`, where they are kept apart.
         background: RGB behind everything.
         near: Gaussians whose centre is nearer than this z-depth are left out.
         far: Likewise, farther.
@@ -59,13 +61,15 @@ def rasterize(
     chosen = backend
     if backend == "auto":
         chosen = "gsplat" if means.is_cuda else "numba"
-    _check(means, sh_coefficients, width, height, sh_degree, near, far, chosen)
+    bands = (sh_coefficients,) if sh_rest is None else (sh_coefficients, sh_rest)
+    num_coefficients = sum(values.shape[1] for values in bands)
+    _check(means, num_coefficients, width, height, sh_degree, near, far, chosen)
     return _renderer(chosen)(
         means,
         quaternions_wxyz,
         scales,
         opacities,
-        sh_coefficients,
+        bands if chosen == "numba" else torch.cat(bands, dim=1),
         camera_from_world,
         intrinsics,
         background,
@@ -92,7 +96,7 @@ def _renderer(backend: str) -> Callable[..., RasterizedView]:
 
 def _check(
     means: Float[Tensor, "num_gaussians 3"],
-    sh_coefficients: Float[Tensor, "num_gaussians num_coefficients 3"],
+    num_coefficients: int,
     width: int,
     height: int,
     sh_degree: int,
@@ -109,7 +113,6 @@ def _check(
         raise ValueError(
             f"near is {near} and far is {far}. Expected 0 < near < far. Correct the clip planes."
         )
-    num_coefficients = sh_coefficients.shape[1]
     if not 0 <= sh_degree <= MAX_SH_DEGREE or num_coefficients < (sh_degree + 1) ** 2:
         raise ValueError(
             f"sh_degree is {sh_degree} and there are {num_coefficients} coefficients per colour. "

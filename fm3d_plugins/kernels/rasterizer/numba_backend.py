@@ -243,7 +243,7 @@ def rasterize_numba(
     quaternions_wxyz: Float[Tensor, "num_gaussians 4"],
     scales: Float[Tensor, "num_gaussians 3"],
     opacities: Float[Tensor, " num_gaussians"],
-    sh_coefficients: Float[Tensor, "num_gaussians num_coefficients 3"],
+    sh_coefficients: tuple[Float[Tensor, "num_gaussians _ 3"], ...],
     camera_from_world: Float[Tensor, "4 4"],
     intrinsics: Float[Tensor, "3 3"],
     background: Float[Tensor, "3"],
@@ -251,7 +251,12 @@ def rasterize_numba(
     sh_degree: int,
     antialiased: bool,
 ) -> RasterizedView:
-    """`rasterize` for float32 tensors on the CPU; see there."""
+    """`rasterize` for float32 tensors on the CPU; see there.
+
+    SH coefficients may come in one part or two.
+    """
+    if len(sh_coefficients) == 1:
+        sh_coefficients += (means.new_zeros(len(means), 0, 3),)
     means2d, features, radii = _Project.apply(
         camera,
         sh_degree,
@@ -263,7 +268,7 @@ def rasterize_numba(
         quaternions_wxyz,
         scales,
         opacities,
-        sh_coefficients,
+        *sh_coefficients,
     )
     rgb, alpha, depth = _Composite.apply(
         camera.width, camera.height, means2d, features, radii, background

@@ -24,6 +24,7 @@ from fm3d_plugins.kernels.rasterizer.projection_kernels import (
     parameter_pointers,
     pose_of,
     rotation_rows,
+    sh_coefficient,
     triple,
 )
 from fm3d_plugins.kernels.rasterizer.sh_kernels import evaluate_basis, pull_back_basis
@@ -40,30 +41,31 @@ def combine(a, x, b, y):
 
 
 @kernel
-def pull_back_color(
-    color, coefficients, degree, direction, basis, d_basis, d_color, d_coefficients
-):
-    """Write a gaussian's SH gradient; returns the gradient of the unit direction.
+def write_triple(data, start, values):
+    """Write three neighbouring elements."""
+    data[start], data[start + 1], data[start + 2] = values
 
-    All but the direction are pairs (pointer, first element).
+
+@kernel
+def pull_back_color(
+    i, gaussians, d_gaussians, sh_counts, degree, direction, scratch, features, d_features, at
+):
+    """Write gaussian i's SH gradient; returns the gradient of the unit direction.
+
+    Its colour and the gradient of that start at element `at` of features and d_features.
     """
-    data, start = coefficients
-    target, _ = d_coefficients
-    red, green, blue = triple(d_color[0], d_color[1])
-    value = triple(color[0], color[1])
+    basis, d_basis = scratch
+    red, green, blue = triple(d_features, at)
+    value = triple(features, at)
     # no gradient where the colour is cut off at zero
     red = red if value[0] > 0.0 else 0.0
     green = green if value[1] > 0.0 else 0.0
     blue = blue if value[2] > 0.0 else 0.0
     evaluate_basis(degree, direction, basis)
     for k in range((degree + 1) * (degree + 1)):
-        at = start + 3 * k
-        target[at], target[at + 1], target[at + 2] = (
-            basis[k] * red,
-            basis[k] * green,
-            basis[k] * blue,
-        )
-        d_basis[k] = red * data[at] + green * data[at + 1] + blue * data[at + 2]
+        target = sh_coefficient(d_gaussians, sh_counts, i, k)
+        write_triple(target, 0, (basis[k] * red, basis[k] * green, basis[k] * blue))
+        d_basis[k] = dot((red, green, blue), sh_coefficient(gaussians, sh_counts, i, k))
     return pull_back_basis(degree, direction, d_basis)
 
 
@@ -205,19 +207,24 @@ def add_camera_sums(sums, mean, d_point, d_w, d_direction, d_pinhole):
 
 
 @kernel
-def write_triple(data, start, values):
-    """Write three neighbouring elements."""
-    data[start], data[start + 1], data[start + 2] = values
-
-
-@kernel
 def pull_back_gaussian(
-    i, gaussians, sh_stride, view, pinhole, image, settings, scratch, features, d_splats, outputs
+    i,
+    gaussians,
+    sh_counts,
+    view,
+    pinhole,
+    image,
+    settings,
+    scratch,
+    features,
+    d_splats,
+    d_gaussians,
+    sums,
 ):
     """Write the gradients of visible gaussian i and add to the camera's sums."""
-    means, quaternions, scales, opacities, sh_coefficients = gaussians
+    means, quaternions, scales, opacities = gaussians[:4]
     d_means2d, d_features = d_splats
-    d_means, d_quaternions, d_scales, d_opacities, d_sh_coefficients, sums = outputs
+    d_means, d_quaternions, d_scales, d_opacities = d_gaussians[:4]
     pose, center = view
     degree, antialiased = settings
     mean, scale = triple(means, 3 * i), triple(scales, 3 * i)
@@ -229,14 +236,16 @@ def pull_back_gaussian(
     at = NUM_FEATURES * i
     direction, distance = direction_from(center, mean)
     d_unit = pull_back_color(
-        (features, at + 4),
-        (sh_coefficients, i * sh_stride),
+        i,
+        gaussians,
+        d_gaussians,
+        sh_counts,
         degree,
         direction,
-        scratch[0],
-        scratch[1],
-        (d_features, at + 4),
-        (d_sh_coefficients, i * sh_stride),
+        scratch,
+        features,
+        d_features,
+        at + 4,
     )
     d_direction = combine(1.0 / distance, d_unit, -dot(direction, d_unit) / distance, direction)
 
@@ -273,14 +282,23 @@ def clear(data, start, length):
 
 
 @kernel
-def clear_gaussian(d_gaussians, i, sh_stride):
+def clear_coefficients(d_gaussians, i, sh_counts, first):
+    """Set the gradients of gaussian i's SH coefficients from `first` on to zero."""
+    count, skipped = sh_counts[0], min(first, sh_counts[0])
+    clear(d_gaussians[4], 3 * (i * count + skipped), 3 * (count - skipped))
+    count, skipped = sh_counts[1], first - skipped
+    clear(d_gaussians[5], 3 * (i * count + skipped), 3 * (count - skipped))
+
+
+@kernel
+def clear_gaussian(d_gaussians, i, sh_counts):
     """Set the gradients of an invisible gaussian to zero."""
-    d_means, d_quaternions, d_scales, d_opacities, d_sh_coefficients = d_gaussians
+    d_means, d_quaternions, d_scales, d_opacities = d_gaussians[:4]
     clear(d_means, 3 * i, 3)
     clear(d_quaternions, 4 * i, 4)
     clear(d_scales, 3 * i, 3)
     d_opacities[i] = 0.0
-    clear(d_sh_coefficients, sh_stride * i, sh_stride)
+    clear_coefficients(d_gaussians, i, sh_counts, 0)
 
 
 @kernel
@@ -304,8 +322,8 @@ def project_backward(
     scratch = pointer(basis_array), pointer(d_basis_array)
     data, targets = parameter_pointers(gaussians), parameter_pointers(d_gaussians)
     upstream = pointer(d_splats[0]), pointer(d_splats[1])
-    sh_stride = np.int64(3 * gaussians[4].shape[1])
-    num_active = 3 * (settings[0] + 1) * (settings[0] + 1)
+    sh_counts = np.int64(gaussians[4].shape[1]), np.int64(gaussians[5].shape[1])
+    num_active = (settings[0] + 1) * (settings[0] + 1)
     world_to_camera, center = view
     pose = pose_of(world_to_camera), (center[0], center[1], center[2])
     sums, feature_data = pointer(camera_sums), pointer(features)
@@ -317,13 +335,13 @@ def project_backward(
         clear(block_sums, 0, NUM_CAMERA_SUMS)
         for i in range(block * BLOCK, min(num_gaussians, (block + 1) * BLOCK)):
             if radii[i] == 0:
-                clear_gaussian(targets, i, sh_stride)
+                clear_gaussian(targets, i, sh_counts)
                 continue
-            clear(targets[4], sh_stride * i + num_active, sh_stride - num_active)
+            clear_coefficients(targets, i, sh_counts, num_active)
             pull_back_gaussian(
                 i,
                 data,
-                sh_stride,
+                sh_counts,
                 pose,
                 pinhole,
                 image,
@@ -331,7 +349,8 @@ def project_backward(
                 scratch,
                 feature_data,
                 upstream,
-                (targets[0], targets[1], targets[2], targets[3], targets[4], block_sums),
+                targets,
+                block_sums,
             )
     keep_alive(basis_array)
     keep_alive(d_basis_array)

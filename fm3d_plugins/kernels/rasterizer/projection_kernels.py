@@ -2,8 +2,8 @@
 
 The definition is `torch_reference._project`. Names: a pinhole is the tuple (fx, fy, cx, cy); a
 3-vector is a tuple; a view is the 3x4 matrix and the camera's centre; an image is (width, height,
-near, far). `gaussians` is (means, quaternions, scales, opacities, sh_coefficients) and `splats` is
-(means2d, features), both as pointers inside the loops.
+near, far). `gaussians` is (means, quaternions, scales, opacities, SH coefficients, further SH
+coefficients) and `splats` is (means2d, features), both as pointers inside the loops.
 """
 
 import math
@@ -22,7 +22,7 @@ from fm3d_plugins.kernels.rasterizer.torch_reference import (
     SMALLEST_DETERMINANT_RATIO,
     SMALLEST_QUATERNION,
 )
-from fm3d_plugins.kernels.simd import keep_alive, pointer, take
+from fm3d_plugins.kernels.simd import keep_alive, offset, pointer, take
 
 BLOCK = 256
 """Gaussians handed to a thread at once."""
@@ -147,15 +147,23 @@ def visible_radius(mean2d, xx, yy, determinant, opacity, size):
 
 
 @kernel
-def write_colors(coefficients, degree, direction, basis, features, at):
+def sh_coefficient(gaussians, counts, i, k):
+    """Where SH coefficient k of gaussian i is; `counts` says how many each part has."""
+    if k < counts[0]:
+        return offset(gaussians[4], 3 * (i * counts[0] + k))
+    return offset(gaussians[5], 3 * (i * counts[1] + k - counts[0]))
+
+
+@kernel
+def write_colors(i, gaussians, sh_counts, degree, direction, basis, features, at):
     """Write max(SH + 1/2, 0) to elements `at`...; returns whether all are finite."""
-    data, start = coefficients
     evaluate_basis(degree, direction, basis)
     red = green = blue = 0.5
     for k in range((degree + 1) * (degree + 1)):
-        red += basis[k] * data[start + 3 * k]
-        green += basis[k] * data[start + 3 * k + 1]
-        blue += basis[k] * data[start + 3 * k + 2]
+        coefficient = sh_coefficient(gaussians, sh_counts, i, k)
+        red += basis[k] * coefficient[0]
+        green += basis[k] * coefficient[1]
+        blue += basis[k] * coefficient[2]
     features[at], features[at + 1], features[at + 2] = (
         max(red, 0.0),
         max(green, 0.0),
@@ -165,9 +173,9 @@ def write_colors(coefficients, degree, direction, basis, features, at):
 
 
 @kernel
-def project_gaussian(i, gaussians, sh_stride, view, pinhole, image, settings, basis, splats):
+def project_gaussian(i, gaussians, sh_counts, view, pinhole, image, settings, basis, splats):
     """Write splat i; returns its radius, 0 if it is invisible."""
-    means, quaternions, scales, opacities, sh_coefficients = gaussians
+    means, quaternions, scales, opacities = gaussians[:4]
     means2d, features = splats
     pose, center = view
     width, height, near, far = image
@@ -193,8 +201,7 @@ def project_gaussian(i, gaussians, sh_stride, view, pinhole, image, settings, ba
         return 0
     direction, _ = direction_from(center, mean)
     at = NUM_FEATURES * i
-    coefficients = (sh_coefficients, i * sh_stride)
-    if not write_colors(coefficients, degree, direction, basis, features, at + 4):
+    if not write_colors(i, gaussians, sh_counts, degree, direction, basis, features, at + 4):
         return 0
     means2d[2 * i], means2d[2 * i + 1] = u, v
     inverse = 1.0 / determinant
@@ -205,14 +212,15 @@ def project_gaussian(i, gaussians, sh_stride, view, pinhole, image, settings, ba
 
 @kernel
 def parameter_pointers(gaussians):
-    """Pointers to the five parameter arrays."""
-    means, quaternions, scales, opacities, sh_coefficients = gaussians
+    """Pointers to the six parameter arrays."""
+    means, quaternions, scales, opacities, sh_first, sh_rest = gaussians
     return (
         pointer(means),
         pointer(quaternions),
         pointer(scales),
         pointer(opacities),
-        pointer(sh_coefficients),
+        pointer(sh_first),
+        pointer(sh_rest),
     )
 
 
@@ -224,7 +232,7 @@ def project(counter, num_blocks, gaussians, view, pinhole, image, settings, spla
     basis = pointer(basis_array)
     data = parameter_pointers(gaussians)
     targets = pointer(splats[0]), pointer(splats[1])
-    sh_stride = np.int64(3 * gaussians[4].shape[1])
+    sh_counts = np.int64(gaussians[4].shape[1]), np.int64(gaussians[5].shape[1])
     world_to_camera, center = view
     pose = pose_of(world_to_camera), (center[0], center[1], center[2])
     while True:
@@ -233,7 +241,7 @@ def project(counter, num_blocks, gaussians, view, pinhole, image, settings, spla
             break
         for i in range(block * BLOCK, min(num_gaussians, (block + 1) * BLOCK)):
             radius = project_gaussian(
-                i, data, sh_stride, pose, pinhole, image, settings, basis, targets
+                i, data, sh_counts, pose, pinhole, image, settings, basis, targets
             )
             radii[i] = radius
             if radius == 0:

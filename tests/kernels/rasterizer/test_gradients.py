@@ -77,6 +77,22 @@ def test_unused_sh_bands_get_no_gradient_and_used_ones_the_definitions(degree, r
     assert _relative_error(gradients[1], gradients[0]) < TOLERANCE["numba"]
 
 
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("degree", [1, 3])
+@pytest.mark.parametrize("first", [1, 5, 16])
+def test_sh_coefficients_in_two_parts_are_those_in_one(backend, degree, first, random_scene):
+    scene = {k: v.to(DTYPE[backend]) for k, v in random_scene(40, WIDTH, HEIGHT).items()}
+    whole = scene.pop("sh_coefficients").requires_grad_()
+    parts = [part.detach().clone().requires_grad_() for part in whole.split([first, 16 - first], 1)]
+    size = {"width": WIDTH, "height": HEIGHT, "sh_degree": degree, "backend": backend}
+    together = rasterize(**scene, sh_coefficients=whole, **size).rgb
+    apart = rasterize(**scene, sh_coefficients=parts[0], sh_rest=parts[1], **size).rgb
+    (together**2).sum().backward()
+    (apart**2).sum().backward()
+    assert torch.equal(apart, together)
+    assert torch.equal(torch.cat([part.grad for part in parts], 1), whole.grad)
+
+
 def test_gradient_of_the_projected_means_is_that_of_the_definition(random_scene):
     scene = random_scene(80, WIDTH, HEIGHT)
     gradients, radii = [], []
