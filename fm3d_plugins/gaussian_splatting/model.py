@@ -130,7 +130,8 @@ class GaussianSplattingModel(SplatfactoModel):
     rasteriser, the loss, the density control and the metrics are this package's.
 
     Outputs for a camera: `rgb` [H, W, 3] in [0, 1], `depth` [H, W, 1] z-depth in scene units (the
-    largest depth of the view where nothing is seen), `accumulation` [H, W, 1], `background`.
+    largest depth of the view where nothing is seen), `accumulation` [H, W, 1], `background`; in
+    training also all `scales` [N, 3] and `opacities` [N, 1], for the loss.
     """
 
     config: GaussianSplattingModelConfig  # type: ignore[assignment]
@@ -249,11 +250,12 @@ class GaussianSplattingModel(SplatfactoModel):
             downscale=self._get_downscale_factor(),
         )
         degree = self._active_sh_degree()
+        scales, opacities = gaussians["scales"].exp(), gaussians["opacities"].sigmoid()
         view = rasterize(
             gaussians["means"],
             gaussians["quats"],
-            gaussians["scales"].exp(),
-            gaussians["opacities"].sigmoid().squeeze(-1),
+            scales,
+            opacities.squeeze(-1),
             gaussians["features_dc"][:, None],
             seen.camera_from_world,
             seen.intrinsics,
@@ -270,12 +272,13 @@ class GaussianSplattingModel(SplatfactoModel):
             view.means2d.retain_grad()
             self._last_view, self._last_camera = view, camera
         depth = torch.where(view.alpha > 0, view.depth, view.depth.detach().max())
-        return {
+        outputs = {
             "rgb": view.rgb.clamp(0.0, 1.0),
             "depth": depth,
             "accumulation": view.alpha,
             "background": background if self.training else background.expand_as(view.rgb),
         }
+        return outputs | ({"scales": scales, "opacities": opacities} if self.training else {})
 
     def _active_gaussians(self) -> dict[str, Tensor] | None:
         """All gaussians, or those in the viewer's crop box; None when that is empty."""
@@ -327,8 +330,8 @@ class GaussianSplattingModel(SplatfactoModel):
             target, rendered = target * mask, rendered * mask
         loss = {"main_loss": l1_ssim_loss(rendered, target, self.config.ssim_lambda)}
         if self.recipe.density_control == "mcmc" and self.training:
-            loss["opacity_reg"] = MCMC_REGULARIZATION * self.opacities.sigmoid().mean()
-            loss["scale_reg"] = MCMC_REGULARIZATION * self.scales.exp().mean()
+            loss["opacity_reg"] = MCMC_REGULARIZATION * outputs["opacities"].mean()
+            loss["scale_reg"] = MCMC_REGULARIZATION * outputs["scales"].mean()
         if self.training and self.depth_supervision.is_on:
             assert self._last_camera is not None
             loss["depth_loss"] = self.depth_supervision.photo_loss(
