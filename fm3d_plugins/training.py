@@ -14,6 +14,7 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.kernels.adam import KernelAdam
 
 WHOLE_RUN = 0
 """As a scheduler's `max_steps`: as many steps as the run has."""
@@ -60,12 +61,16 @@ class MachineConfig(base_config.MachineConfig):
 
 @dataclass
 class FusedAdamConfig(AdamOptimizerConfig):
-    """Adam that updates all moments in one pass where torch can (on CUDA, and on CPU since 2.4)."""
+    """Adam that updates all moments in one pass: by a kernel on a CPU, by torch where it can."""
 
     weight_decay: float = 0.0
     """The weight decay to use."""
 
     def setup(self, params) -> torch.optim.Optimizer:
+        params = list(params)
+        suits = [p.device.type == "cpu" and p.dtype == torch.float32 for p in params]
+        if self.weight_decay == 0 and all(suits):
+            return KernelAdam(params, lr=self.lr, eps=self.eps)
         adam = partial(
             torch.optim.Adam, params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
         )

@@ -154,6 +154,7 @@ fma = _elementwise(_multiply_add, 3)
 """x y + z, with one rounding where the processor can."""
 
 absolute = _elementwise(lambda builder, x: _call(builder, "llvm.fabs", x), 1)
+square_root = _elementwise(lambda builder, x: _call(builder, "llvm.sqrt", x), 1)
 minimum = _elementwise(lambda builder, x, y: _call(builder, "llvm.minnum", x, y), 2)
 negative_magnitude = _elementwise(
     lambda builder, x: builder.fneg(_call(builder, "llvm.fabs", x)), 1

@@ -18,6 +18,7 @@ from fm3d_plugins.kernels.simd import (
     negative_magnitude,
     pointer,
     splat,
+    square_root,
     store,
     store_first_12,
     take,
@@ -44,16 +45,17 @@ def _arithmetic(x, y, out):
     store(r, 144, where_greater(a, b, TWO, b))
     store(r, 160, where_greater_equal(a, a, splat(TWO), b))
     store(r, 176, lane_numbers())
+    store(r, 192, square_root(a * a))
 
 
 def test_every_operation_is_that_of_each_lane():
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(2, 16)).astype(np.float32)
-    out = np.empty(192, np.float32)
+    out = np.empty(208, np.float32)
     _arithmetic(x, y, out)
     expected = [x + y, x - 2, 2 * y, x / y, x * y + 2, np.minimum(x, y), -abs(x)]
-    expected += [abs(x), -y, np.where(x > y, 2, y), np.full(16, 2.0), np.arange(16)]
-    np.testing.assert_allclose(out.reshape(12, 16), np.stack(expected), rtol=1e-6, atol=1e-6)
+    expected += [abs(x), -y, np.where(x > y, 2, y), np.full(16, 2.0), np.arange(16), abs(x)]
+    np.testing.assert_allclose(out.reshape(13, 16), np.stack(expected), rtol=1e-6, atol=1e-6)
 
 
 @kernel
