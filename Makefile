@@ -42,6 +42,7 @@ lint: setup
 bench: setup
 	$(BIN)/python tests/benchmarks/bench_kernels.py
 	$(BIN)/python tests/benchmarks/bench_chunks.py
+	$(BIN)/python tests/benchmarks/bench_loop.py
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/bench_sfm.py
 	$(BIN)/python tests/benchmarks/bench_nerf.py

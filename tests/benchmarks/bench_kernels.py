@@ -46,9 +46,11 @@ def scene(num_gaussians: int) -> dict[str, torch.Tensor]:
 def training_pass(arguments: dict[str, torch.Tensor], backend: str) -> Callable[[], None]:
     """Forward and backward of one view, with all gradients."""
     upstream = torch.ones(HEIGHT, WIDTH, 3)
+    leaves = {name: value.clone().requires_grad_() for name, value in arguments.items()}
 
     def run() -> None:
-        leaves = {name: value.clone().requires_grad_() for name, value in arguments.items()}
+        for leaf in leaves.values():
+            leaf.grad = None
         view = rasterize(**leaves, width=WIDTH, height=HEIGHT, sh_degree=3, backend=backend)
         view.rgb.backward(upstream)
 
