@@ -7,7 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.kernels.rasterizer.definitions import MAX_SH_DEGREE, Camera, RasterizedView
+from fm3d_plugins.kernels.rasterizer.definitions import (
+    MAX_SH_DEGREE,
+    Camera,
+    Gaussians,
+    RasterizedView,
+)
 
 __all__ = ["RasterizedView", "rasterize"]
 
@@ -61,25 +66,16 @@ def rasterize(
     chosen = backend
     if backend == "auto":
         chosen = "gsplat" if means.is_cuda else "numba"
-    bands = (sh_coefficients,) if sh_rest is None else (sh_coefficients, sh_rest)
-    num_coefficients = sum(values.shape[1] for values in bands)
-    _check(means, num_coefficients, width, height, sh_degree, near, far, chosen)
-    return _renderer(chosen)(
-        means,
-        quaternions_wxyz,
-        scales,
-        opacities,
-        bands if chosen == "numba" else torch.cat(bands, dim=1),
-        camera_from_world,
-        intrinsics,
-        background,
-        Camera(width, height, near, far),
-        sh_degree,
-        antialiased,
+    rest = means.new_zeros(len(means), 0, 3) if sh_rest is None else sh_rest
+    gaussians = Gaussians(means, quaternions_wxyz, scales, opacities, sh_coefficients, rest)
+    camera = Camera(
+        camera_from_world, intrinsics, background, width, height, near, far, sh_degree, antialiased
     )
+    _check(gaussians, camera, chosen)
+    return _renderer(chosen)(gaussians, camera)
 
 
-def _renderer(backend: str) -> Callable[..., RasterizedView]:
+def _renderer(backend: str) -> Callable[[Gaussians, Camera], RasterizedView]:
     """The backend's function, imported on first use."""
     if backend == "numba":
         from fm3d_plugins.kernels.rasterizer.numba_backend import rasterize_numba
@@ -94,28 +90,23 @@ def _renderer(backend: str) -> Callable[..., RasterizedView]:
     return rasterize_torch
 
 
-def _check(
-    means: Float[Tensor, "num_gaussians 3"],
-    num_coefficients: int,
-    width: int,
-    height: int,
-    sh_degree: int,
-    near: float,
-    far: float,
-    backend: str,
-) -> None:
-    if width < 1 or height < 1:
+def _check(gaussians: Gaussians, camera: Camera, backend: str) -> None:
+    means = gaussians.means
+    if camera.width < 1 or camera.height < 1:
         raise ValueError(
-            f"The image is {width} x {height} pixels. Expected at least 1 x 1. "
+            f"The image is {camera.width} x {camera.height} pixels. Expected at least 1 x 1. "
             "Check the camera's width and height."
         )
-    if not 0 < near < far:
+    if not 0 < camera.near < camera.far:
         raise ValueError(
-            f"near is {near} and far is {far}. Expected 0 < near < far. Correct the clip planes."
+            f"near is {camera.near} and far is {camera.far}. Expected 0 < near < far. "
+            "Correct the clip planes."
         )
-    if not 0 <= sh_degree <= MAX_SH_DEGREE or num_coefficients < (sh_degree + 1) ** 2:
+    degree = camera.sh_degree
+    num_coefficients = gaussians.sh_coefficients.shape[1] + gaussians.sh_rest.shape[1]
+    if not 0 <= degree <= MAX_SH_DEGREE or num_coefficients < (degree + 1) ** 2:
         raise ValueError(
-            f"sh_degree is {sh_degree} and there are {num_coefficients} coefficients per colour. "
+            f"sh_degree is {degree} and there are {num_coefficients} coefficients per colour. "
             f"Expected a degree of 0 to {MAX_SH_DEGREE} and at least (degree + 1)^2 coefficients. "
             "Lower the degree."
         )

@@ -19,9 +19,9 @@ from fm3d_plugins.kernels.rasterizer.compositing_kernels import (
     PREFETCH_DISTANCE,
     ROW_MASK,
     ROW_STATE,
-    SMALLEST,
     TILE_STATE,
     ZERO,
+    pass_row,
     row_opacity,
     splat_shape,
 )
@@ -34,8 +34,6 @@ from fm3d_plugins.kernels.simd import (
     keep_alive,
     lane_sums,
     load,
-    minimum,
-    negative_magnitude,
     offset,
     pointer,
     prefetch,
@@ -44,7 +42,6 @@ from fm3d_plugins.kernels.simd import (
     store_first_12,
     take,
     where_greater,
-    where_greater_equal,
 )
 
 SLOT_SIZE = 12
@@ -110,13 +107,8 @@ def composite_splat_backward(state, record, rows, corner, row_numbers, target):
         # 1. The forward pass, operation by operation, so that every decision is the same.
         raw, following = following, later
         later = row_opacity(shape, row_numbers[row + 2])
-        alpha = where_greater_equal(raw, SMALLEST, minimum(raw, LARGEST), ZERO)
         p = row * ROW_GRADIENT
-        before = load(state, p)
-        weight = alpha * before
-        after = before - weight
-        weight = where_greater(after, FINISHED, weight, ZERO)
-        store(state, p, where_greater(after, FINISHED, after, negative_magnitude(before)))
+        before, after, alpha, weight = pass_row(state, p, raw)
 
         # 2. Gradients of colour and depth, and the value g of this splat.
         d_red, d_green = load(state, p + 2 * LANES), load(state, p + 3 * LANES)

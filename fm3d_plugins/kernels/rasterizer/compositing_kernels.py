@@ -96,6 +96,20 @@ def row_opacity(shape, number):
 
 
 @inlined_kernel
+def pass_row(state, position, raw):
+    """Let one row of pixels, whose state starts with its transmittance, be covered by a splat.
+
+    Returns the transmittances before and after, alpha, and the weight, zero in finished pixels.
+    """
+    alpha = where_greater_equal(raw, SMALLEST, minimum(raw, LARGEST), ZERO)
+    before = load(state, position)
+    weight = alpha * before
+    after = before - weight
+    store(state, position, where_greater(after, FINISHED, after, negative_magnitude(before)))
+    return before, after, alpha, where_greater(after, FINISHED, weight, ZERO)
+
+
+@inlined_kernel
 def composite_splat(state, record, rows, corner, row_numbers):
     """Composite a splat onto the pixel rows of one tile; returns whether any pixel took it."""
     first, last = rows & ROW_MASK, rows >> ROW_BITS
@@ -109,13 +123,8 @@ def composite_splat(state, record, rows, corner, row_numbers):
         # hold up the row's compositing.
         raw, following = following, later
         later = row_opacity(shape, row_numbers[row + 2])
-        alpha = where_greater_equal(raw, SMALLEST, minimum(raw, LARGEST), ZERO)
         p = row * ROW_STATE
-        before = load(state, p)
-        weight = alpha * before
-        after = before - weight
-        weight = where_greater(after, FINISHED, weight, ZERO)
-        store(state, p, where_greater(after, FINISHED, after, negative_magnitude(before)))
+        _, _, _, weight = pass_row(state, p, raw)
         accumulate(state, p + LANES, weight, red)
         accumulate(state, p + 2 * LANES, weight, green)
         accumulate(state, p + 3 * LANES, weight, blue)

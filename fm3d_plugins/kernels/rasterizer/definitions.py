@@ -1,6 +1,6 @@
-"""Constants and result type that every rasteriser backend shares."""
+"""Constants, inputs and result of every rasteriser backend."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -51,13 +51,42 @@ def with_intrinsics_gradient(
 
 
 @dataclass(frozen=True)
-class Camera:
-    """What a backend needs to know of a view besides its tensors."""
+class Gaussians:
+    """What is rendered; fields as the arguments of `rasterize`."""
 
+    means: Float[Tensor, "num_gaussians 3"]
+    quaternions_wxyz: Float[Tensor, "num_gaussians 4"]
+    scales: Float[Tensor, "num_gaussians 3"]
+    opacities: Float[Tensor, " num_gaussians"]
+    sh_coefficients: Float[Tensor, "num_gaussians num_coefficients 3"]
+    sh_rest: Float[Tensor, "num_gaussians num_rest 3"]
+
+    def values(self) -> tuple[Tensor, ...]:
+        """The fields in order; one row per gaussian each."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def chosen(self, index: Int[Tensor, " num_chosen"]) -> "Gaussians":
+        """Some of them."""
+        return Gaussians(*(values[index] for values in self.values()))
+
+    def joined_sh(self) -> Float[Tensor, "num_gaussians num_all 3"]:
+        """The coefficients in one part."""
+        return torch.cat([self.sh_coefficients, self.sh_rest], dim=1)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """How it is seen; fields as the arguments of `rasterize`."""
+
+    camera_from_world: Float[Tensor, "4 4"]
+    intrinsics: Float[Tensor, "3 3"]
+    background: Float[Tensor, "3"]
     width: int
     height: int
     near: float
     far: float
+    sh_degree: int
+    antialiased: bool
 
 
 @dataclass(frozen=True)

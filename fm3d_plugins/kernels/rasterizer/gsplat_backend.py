@@ -17,25 +17,14 @@ from fm3d_plugins.kernels.rasterizer.definitions import (
     LOW_PASS_VARIANCE,
     TILE_SIZE,
     Camera,
+    Gaussians,
     RasterizedView,
     camera_center,
     with_intrinsics_gradient,
 )
 
 
-def rasterize_gsplat(
-    means: Float[Tensor, "num_gaussians 3"],
-    quaternions_wxyz: Float[Tensor, "num_gaussians 4"],
-    scales: Float[Tensor, "num_gaussians 3"],
-    opacities: Float[Tensor, " num_gaussians"],
-    sh_coefficients: Float[Tensor, "num_gaussians num_coefficients 3"],
-    camera_from_world: Float[Tensor, "4 4"],
-    intrinsics: Float[Tensor, "3 3"],
-    background: Float[Tensor, "3"],
-    camera: Camera,
-    sh_degree: int,
-    antialiased: bool,
-) -> RasterizedView:
+def rasterize_gsplat(gaussians: Gaussians, camera: Camera) -> RasterizedView:
     """`rasterize` for CUDA tensors; see there.
 
     gsplat leaves out a gaussian beyond three standard deviations, tile by tile, where the other
@@ -44,25 +33,25 @@ def rasterize_gsplat(
     """
     gsplat = require("gsplat", purpose="Rendering gaussians on a GPU", install="nerfstudio>=1.1.5")
     radii, means2d, depths, conics, compensations = gsplat.fully_fused_projection(
-        means,
+        gaussians.means,
         None,
-        quaternions_wxyz,
-        scales,
-        with_intrinsics_gradient(camera_from_world, intrinsics)[None],
-        intrinsics.detach()[None],
+        gaussians.quaternions_wxyz,
+        gaussians.scales,
+        with_intrinsics_gradient(camera.camera_from_world, camera.intrinsics)[None],
+        camera.intrinsics.detach()[None],
         camera.width,
         camera.height,
         eps2d=LOW_PASS_VARIANCE,
         near_plane=camera.near,
         far_plane=camera.far,
         packed=False,
-        calc_compensations=antialiased,
+        calc_compensations=camera.antialiased,
     )
     means2d = means2d[0]
-    splat_opacities = opacities[None] * compensations if antialiased else opacities[None]
-    directions = means - camera_center(camera_from_world)
+    opacities = gaussians.opacities[None]
+    directions = gaussians.means - camera_center(camera.camera_from_world)
     colors = gsplat.spherical_harmonics(
-        sh_degree, directions[None], sh_coefficients[None], masks=radii > 0
+        camera.sh_degree, directions[None], gaussians.joined_sh()[None], masks=radii > 0
     )
     colors = torch.clamp_min(colors + 0.5, 0.0)
     sums, alpha = _composite(
@@ -70,8 +59,8 @@ def rasterize_gsplat(
         means2d[None],
         conics,
         torch.cat([colors, depths[..., None]], dim=-1),
-        splat_opacities,
-        torch.cat([background, background.new_zeros(1)])[None],
+        opacities * compensations if camera.antialiased else opacities,
+        torch.cat([camera.background, camera.background.new_zeros(1)])[None],
         radii,
         camera,
     )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.kernels.rasterizer.binning_kernels import (
@@ -24,13 +23,11 @@ from fm3d_plugins.kernels.rasterizer.compositing_backward_kernels import (
     composite_backward,
     gather_slots,
 )
-from fm3d_plugins.kernels.rasterizer.compositing_kernels import (
-    TILE_STATE,
-    composite,
-)
+from fm3d_plugins.kernels.rasterizer.compositing_kernels import TILE_STATE, composite
 from fm3d_plugins.kernels.rasterizer.definitions import (
     TILE_SIZE,
     Camera,
+    Gaussians,
     RasterizedView,
     camera_center,
 )
@@ -51,30 +48,18 @@ def _num_blocks(num_gaussians: int) -> int:
     return -(-num_gaussians // BLOCK)
 
 
-@dataclass(frozen=True)
-class _View:
-    """The camera as the projection kernels take it."""
-
-    pose: tuple[np.ndarray, np.ndarray]
-    pinhole: tuple[float, float, float, float]
-    image: tuple[float, float, float, float]
-    settings: tuple[int, bool]
-
-    def arguments(self) -> tuple[object, ...]:
-        return self.pose, self.pinhole, self.image, self.settings
-
-
 class _Project(torch.autograd.Function):
     """Gaussians to splats: means2d, features, radii."""
 
     @staticmethod
-    def forward(ctx, camera, degree, antialiased, pose, center, intrinsics, *gaussians):
+    def forward(ctx, camera, pose, center, intrinsics, *gaussians):
         k = intrinsics.detach().double()
-        view = _View(
+        # The camera as the projection kernels take it: pose, pinhole, image, settings.
+        view = (
             (_array(pose.double()), _array(center.double())),
             (float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])),
             (float(camera.width), float(camera.height), camera.near, camera.far),
-            (degree, antialiased),
+            (camera.sh_degree, camera.antialiased),
         )
         gaussians = tuple(value.detach().contiguous() for value in gaussians)
         num_gaussians = len(gaussians[0])
@@ -85,7 +70,7 @@ class _Project(torch.autograd.Function):
             project,
             _num_blocks(num_gaussians),
             tuple(value.numpy() for value in gaussians),
-            *view.arguments(),
+            *view,
             (means2d.numpy(), features.numpy()),
             radii.numpy(),
         )
@@ -104,7 +89,7 @@ class _Project(torch.autograd.Function):
             project_backward,
             num_blocks,
             tuple(value.numpy() for value in gaussians),
-            *ctx.view.arguments(),
+            *ctx.view,
             features.numpy(),
             radii.numpy(),
             (_array(d_means2d), _array(d_features)),
@@ -117,7 +102,7 @@ class _Project(torch.autograd.Function):
         d_intrinsics = torch.zeros(3, 3)
         d_intrinsics[0, 0], d_intrinsics[1, 1] = sums[15], sums[16]
         d_intrinsics[:2, 2] = sums[17:]
-        return None, None, None, d_pose, sums[12:15], d_intrinsics, *d_gaussians
+        return None, d_pose, sums[12:15], d_intrinsics, *d_gaussians
 
 
 @dataclass(frozen=True)
@@ -238,39 +223,16 @@ class _Composite(torch.autograd.Function):
         return None, None, d_means2d, d_features, None, d_background
 
 
-def rasterize_numba(
-    means: Float[Tensor, "num_gaussians 3"],
-    quaternions_wxyz: Float[Tensor, "num_gaussians 4"],
-    scales: Float[Tensor, "num_gaussians 3"],
-    opacities: Float[Tensor, " num_gaussians"],
-    sh_coefficients: tuple[Float[Tensor, "num_gaussians _ 3"], ...],
-    camera_from_world: Float[Tensor, "4 4"],
-    intrinsics: Float[Tensor, "3 3"],
-    background: Float[Tensor, "3"],
-    camera: Camera,
-    sh_degree: int,
-    antialiased: bool,
-) -> RasterizedView:
-    """`rasterize` for float32 tensors on the CPU; see there.
-
-    SH coefficients may come in one part or two.
-    """
-    if len(sh_coefficients) == 1:
-        sh_coefficients += (means.new_zeros(len(means), 0, 3),)
+def rasterize_numba(gaussians: Gaussians, camera: Camera) -> RasterizedView:
+    """`rasterize` for float32 tensors on the CPU; see there."""
     means2d, features, radii = _Project.apply(
         camera,
-        sh_degree,
-        antialiased,
-        camera_from_world[:3],
-        camera_center(camera_from_world),
-        intrinsics,
-        means,
-        quaternions_wxyz,
-        scales,
-        opacities,
-        *sh_coefficients,
+        camera.camera_from_world[:3],
+        camera_center(camera.camera_from_world),
+        camera.intrinsics,
+        *gaussians.values(),
     )
     rgb, alpha, depth = _Composite.apply(
-        camera.width, camera.height, means2d, features, radii, background
+        camera.width, camera.height, means2d, features, radii, camera.background
     )
     return RasterizedView(rgb, alpha, depth, means2d, radii)

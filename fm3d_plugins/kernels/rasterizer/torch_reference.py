@@ -20,6 +20,7 @@ from fm3d_plugins.kernels.rasterizer.definitions import (
     RADIUS_SIGMAS,
     TILE_SIZE,
     Camera,
+    Gaussians,
     RasterizedView,
     camera_center,
 )
@@ -70,9 +71,7 @@ def rotation_from_quaternion_wxyz(
 
 
 def _jacobian(
-    means_camera: Float[Tensor, "num_gaussians 3"],
-    intrinsics: Float[Tensor, "3 3"],
-    camera: Camera,
+    means_camera: Float[Tensor, "num_gaussians 3"], camera: Camera
 ) -> Float[Tensor, "num_gaussians 2 3"]:
     """d(pixel) / d(camera point), taken at a point clamped to slightly outside the image.
 
@@ -80,10 +79,11 @@ def _jacobian(
     limits of the clamp are constants: no gradient flows through them to the intrinsics.
     """
     x, y, z = means_camera.unbind(-1)
-    focal_x, focal_y = intrinsics[0, 0], intrinsics[1, 1]
+    focal_x, focal_y = camera.intrinsics[0, 0], camera.intrinsics[1, 1]
+    limits = camera.intrinsics.detach()
     clamped = []
     for offset, axis, size in ((x, 0, camera.width), (y, 1, camera.height)):
-        focal, center = intrinsics.detach()[axis, axis], intrinsics.detach()[axis, 2]
+        focal, center = limits[axis, axis], limits[axis, 2]
         margin = FRUSTUM_MARGIN * 0.5 * size / focal
         lower, upper = -center / focal - margin, (size - center) / focal + margin
         clamped.append(torch.clamp(offset / z, lower, upper))
@@ -93,29 +93,19 @@ def _jacobian(
     return torch.stack([row_x, row_y], dim=-2)
 
 
-def _project(
-    means: Float[Tensor, "num_gaussians 3"],
-    quaternions_wxyz: Float[Tensor, "num_gaussians 4"],
-    scales: Float[Tensor, "num_gaussians 3"],
-    opacities: Float[Tensor, " num_gaussians"],
-    sh_coefficients: Float[Tensor, "num_gaussians num_coefficients 3"],
-    camera_from_world: Float[Tensor, "4 4"],
-    intrinsics: Float[Tensor, "3 3"],
-    camera: Camera,
-    sh_degree: int,
-    antialiased: bool,
-) -> tuple[Splats, Int[Tensor, " num_gaussians"]]:
+def _project(gaussians: Gaussians, camera: Camera) -> tuple[Splats, Int[Tensor, " num_gaussians"]]:
     """Splats and radii of gaussians that lie between the near and the far plane."""
     # 1. Means: world -> camera -> pixels.
-    rotation, translation = camera_from_world[:3, :3], camera_from_world[:3, 3]
-    means_camera = means @ rotation.T + translation
+    intrinsics, pose = camera.intrinsics, camera.camera_from_world
+    means_camera = gaussians.means @ pose[:3, :3].T + pose[:3, 3]
     depths = means_camera[:, 2]
     focal = torch.stack([intrinsics[0, 0], intrinsics[1, 1]])
     means2d = focal * means_camera[:, :2] / depths[:, None] + intrinsics[:2, 2]
 
     # 2. Covariances: J W R S S^T R^T W^T J^T plus the low-pass filter.
-    axes = rotation_from_quaternion_wxyz(quaternions_wxyz) * scales[:, None, :]
-    root = _jacobian(means_camera, intrinsics, camera) @ rotation @ axes
+    rotations = rotation_from_quaternion_wxyz(gaussians.quaternions_wxyz)
+    axes = rotations * gaussians.scales[:, None, :]
+    root = _jacobian(means_camera, camera) @ pose[:3, :3] @ axes
     xx = (root[:, 0] * root[:, 0]).sum(-1)
     xy = (root[:, 0] * root[:, 1]).sum(-1)
     yy = (root[:, 1] * root[:, 1]).sum(-1)
@@ -125,13 +115,14 @@ def _project(
     conics = torch.stack([yy, -xy, xx], dim=-1) / determinant[:, None]
 
     # 3. Opacity: a blurred gaussian keeps its integral (Mip-Splatting, Yu et al. 2024, eq. 9).
-    if antialiased:
+    opacities = gaussians.opacities
+    if camera.antialiased:
         ratio = sharp_determinant / determinant
         opacities = opacities * torch.sqrt(ratio.clamp_min(SMALLEST_DETERMINANT_RATIO))
 
     # 4. Colour along the ray from the camera's centre.
-    directions = torch.nn.functional.normalize(means - camera_center(camera_from_world), dim=-1)
-    colors = sh_colors(sh_coefficients, directions, sh_degree)
+    directions = torch.nn.functional.normalize(gaussians.means - camera_center(pose), dim=-1)
+    colors = sh_colors(gaussians.joined_sh(), directions, camera.sh_degree)
 
     splats = Splats(means2d, conics, opacities, colors, depths)
     with torch.no_grad():
@@ -207,50 +198,23 @@ def _composite(splats: Splats, camera: Camera) -> Float[Tensor, "height width 5"
     return image[: camera.height, : camera.width]
 
 
-def _may_be_visible(
-    gaussians: tuple[Tensor, ...], camera_from_world: Float[Tensor, "4 4"], camera: Camera
-) -> Bool[Tensor, " num_gaussians"]:
+def _may_be_visible(gaussians: Gaussians, camera: Camera) -> Bool[Tensor, " num_gaussians"]:
     """Whether all parameters are finite, the rotation is one, and the depth is in range."""
-    means, quaternions_wxyz = gaussians[:2]
-    depths = means @ camera_from_world[2, :3] + camera_from_world[2, 3]
+    axis = camera.camera_from_world[2]
+    depths = gaussians.means @ axis[:3] + axis[3]
     allowed = (depths >= camera.near) & (depths <= camera.far)
-    allowed &= quaternions_wxyz.norm(dim=-1) > SMALLEST_QUATERNION
-    for values in gaussians:
-        allowed &= (
-            torch.isfinite(values).flatten(1).all(-1) if values.dim() > 1 else values.isfinite()
-        )
+    allowed &= gaussians.quaternions_wxyz.norm(dim=-1) > SMALLEST_QUATERNION
+    for values in gaussians.values():
+        allowed &= values.isfinite().unsqueeze(-1).flatten(1).all(-1)
     return allowed
 
 
-def rasterize_torch(
-    means: Float[Tensor, "num_gaussians 3"],
-    quaternions_wxyz: Float[Tensor, "num_gaussians 4"],
-    scales: Float[Tensor, "num_gaussians 3"],
-    opacities: Float[Tensor, " num_gaussians"],
-    sh_coefficients: Float[Tensor, "num_gaussians num_coefficients 3"],
-    camera_from_world: Float[Tensor, "4 4"],
-    intrinsics: Float[Tensor, "3 3"],
-    background: Float[Tensor, "3"],
-    camera: Camera,
-    sh_degree: int,
-    antialiased: bool,
-) -> RasterizedView:
+def rasterize_torch(gaussians: Gaussians, camera: Camera) -> RasterizedView:
     """`rasterize` for any device and float dtype; see there."""
-    gaussians = (means, quaternions_wxyz, scales, opacities, sh_coefficients)
+    means = gaussians.means
     with torch.no_grad():
-        candidates = torch.nonzero(_may_be_visible(gaussians, camera_from_world, camera))[:, 0]
-    found, found_radii = _project(
-        means[candidates],
-        quaternions_wxyz[candidates],
-        scales[candidates],
-        opacities[candidates],
-        sh_coefficients[candidates],
-        camera_from_world,
-        intrinsics,
-        camera,
-        sh_degree,
-        antialiased,
-    )
+        candidates = torch.nonzero(_may_be_visible(gaussians, camera))[:, 0]
+    found, found_radii = _project(gaussians.chosen(candidates), camera)
     radii = found_radii.new_zeros(len(means)).index_copy(0, candidates, found_radii)
     means2d = means.new_zeros(len(means), 2).index_copy(0, candidates, found.means2d)
     # The splats' means are read from the returned tensor, which puts it on the gradient's path.
@@ -258,7 +222,7 @@ def rasterize_torch(
 
     sums = _composite(splats, camera)
     alpha = sums[..., 4:]
-    rgb = sums[..., :3] + (1.0 - alpha) * background
+    rgb = sums[..., :3] + (1.0 - alpha) * camera.background
     tiny = torch.finfo(alpha.dtype).tiny
     depth = torch.where(alpha > 0, sums[..., 3:4] / alpha.clamp_min(tiny), 0.0)
     return RasterizedView(rgb, alpha, depth, means2d, radii)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fm3d_plugins.kernels.rasterizer import gsplat_backend, rasterize
-from fm3d_plugins.kernels.rasterizer.definitions import Camera
+from fm3d_plugins.kernels.rasterizer.definitions import Camera, Gaussians
 from fm3d_plugins.kernels.rasterizer.torch_reference import rasterize_torch
 
 WIDTH, HEIGHT = 40, 30
@@ -70,17 +70,20 @@ def fake(monkeypatch):
     return module
 
 
-def _arguments(scene, *, antialiased=False):
-    camera = Camera(WIDTH, HEIGHT, 0.05, 50.0)
-    return {**scene, "camera": camera, "sh_degree": 2, "antialiased": antialiased}
+def _inputs(scene, *, antialiased=False):
+    rest = scene["means"].new_zeros(len(scene["means"]), 0, 3)
+    names = ("means", "quaternions_wxyz", "scales", "opacities", "sh_coefficients")
+    view = (scene[name] for name in ("camera_from_world", "intrinsics", "background"))
+    camera = Camera(*view, WIDTH, HEIGHT, 0.05, 50.0, sh_degree=2, antialiased=antialiased)
+    return Gaussians(*(scene[name] for name in names), rest), camera
 
 
 @pytest.mark.parametrize("antialiased", [False, True])
 def test_splats_are_those_of_the_definition(fake, float32_scene, antialiased):
     """gsplat's own projection, fed by the adapter, gives our means, radii and opacities."""
-    arguments = _arguments(float32_scene(50), antialiased=antialiased)
-    view = gsplat_backend.rasterize_gsplat(**arguments)
-    expected = rasterize_torch(**arguments)
+    gaussians, camera = _inputs(float32_scene(50), antialiased=antialiased)
+    view = gsplat_backend.rasterize_gsplat(gaussians, camera)
+    expected = rasterize_torch(gaussians, camera)
     seen = (view.radii > 0) & (expected.radii > 0)
     assert seen.sum() > 20
     torch.testing.assert_close(view.means2d[seen], expected.means2d[seen], rtol=1e-4, atol=1e-3)
@@ -88,35 +91,35 @@ def test_splats_are_those_of_the_definition(fake, float32_scene, antialiased):
     options = fake.calls["projection"]
     assert options["calc_compensations"] == antialiased
     assert (options["near"], options["far"], options["eps2d"]) == (0.05, 50.0, 0.3)
-    ratio = fake.calls["pixels"]["opacities"][0] / arguments["opacities"]
+    ratio = fake.calls["pixels"]["opacities"][0] / gaussians.opacities
     assert (ratio[seen] <= 1.0).all()
     assert ((ratio[seen] < 1.0).any()) == antialiased
     assert fake.calls["tiles"] == (16, 3, 2, {"packed": False, "n_cameras": 1})
 
 
 def test_directions_start_at_the_camera_and_colours_are_cut_off_at_black(fake, float32_scene):
-    arguments = _arguments(float32_scene(50))
-    gsplat_backend.rasterize_gsplat(**arguments)
-    center = torch.linalg.inv(arguments["camera_from_world"])[:3, 3]
+    gaussians, camera = _inputs(float32_scene(50))
+    gsplat_backend.rasterize_gsplat(gaussians, camera)
+    center = torch.linalg.inv(camera.camera_from_world)[:3, 3]
     directions = fake.calls["directions"][0]
-    torch.testing.assert_close(directions + center, arguments["means"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(directions + center, gaussians.means, rtol=1e-4, atol=1e-4)
     assert fake.calls["pixels"]["colors"][..., :3].min() >= 0.0
     background = fake.calls["pixels"]["backgrounds"]
-    assert background.tolist() == [[*arguments["background"].tolist(), 0.0]]
+    assert background.tolist() == [[*camera.background.tolist(), 0.0]]
 
 
 def test_depth_is_the_weighted_mean_and_means2d_gets_its_gradient(fake, float32_scene):
     """The fake image holds 1e-3 of every coordinate: gradient 1e-3 per pixel and channel."""
-    arguments = _arguments(float32_scene(50))
-    arguments["means"].requires_grad_()
-    view = gsplat_backend.rasterize_gsplat(**arguments)
+    gaussians, camera = _inputs(float32_scene(50))
+    gaussians.means.requires_grad_()
+    view = gsplat_backend.rasterize_gsplat(gaussians, camera)
     assert view.rgb.shape == (HEIGHT, WIDTH, 3)
     assert view.depth.shape == (HEIGHT, WIDTH, 1)
     view.means2d.retain_grad()
     view.rgb.sum().backward()
     expected = torch.full((50, 2), 1e-3 * 3 * WIDTH * HEIGHT)
     torch.testing.assert_close(view.means2d.grad, expected, rtol=1e-4, atol=0.0)
-    assert arguments["means"].grad.any()
+    assert gaussians.means.grad.any()
 
 
 @pytest.mark.gpu
