@@ -8,7 +8,6 @@ al. 2020, "Graduated Non-Convexity for Robust Spatial Perception").
 
 import heapq
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -17,9 +16,6 @@ from torch import Tensor
 from fm3d_plugins.geometry.least_squares import Damping
 from fm3d_plugins.geometry.poses import sim3_exp, sim3_log, skew
 from fm3d_plugins.geometry.robust import geman_mcclure_cost, geman_mcclure_weight
-
-Loss = Literal["squared", "huber", "geman_mcclure"]
-"""How the cost of an edge grows with its distance: squared; linear beyond the scale; bounded."""
 
 CONVEXITY_FACTOR = 2.0
 """By how much the Geman-McClure loss gets less convex from one stage to the next."""
@@ -39,12 +35,10 @@ FINAL_TOLERANCE = 1e-12
 
 @dataclass(frozen=True)
 class PoseGraphSolution:
-    """Where the nodes of a graph are, and how well each edge fits."""
+    """Where the nodes of a graph are, and what each edge counts for."""
 
     world_from_node: Float[Tensor, "node 4 4"]
-    """Similarities [[s R, t], [0, 1]]; the first is exactly as it was given."""
-    distances: Float[Tensor, " edge"]
-    """Of every edge from what it measured, the root of eᵀ Λ e of its tangent error."""
+    """Similarities [[s R, t], [0, 1]]; the first is exactly the identity."""
     influence: Float[Tensor, " edge"]
     """Factor in [0, 1] that the robust loss leaves each edge: 1 fits, 0 is ignored."""
 
@@ -57,19 +51,16 @@ class _Edges:
     second: Int[Tensor, " edge"]
     second_from_first: Float[Tensor, "edge 4 4"]
     information: Float[Tensor, "edge 7 7"]
-    loss: Loss
     loss_scale: Float[Tensor, " edge"]
 
 
 def solve_pose_graph(
     edges: Int[Tensor, "edge 2"],
     first_from_second: Float[Tensor, "edge 4 4"],
-    information: Float[Tensor, "edge 7 7"] | Float[Tensor, " edge"] | None = None,
+    information: Float[Tensor, "edge 7 7"],
     *,
     num_nodes: int,
-    loss: Loss = "geman_mcclure",
-    loss_scale: Float[Tensor, " edge"] | float | int = 3.0,
-    start: Float[Tensor, "node 4 4"] | None = None,
+    loss_scale: Float[Tensor, " edge"],
 ) -> PoseGraphSolution:
     """Similarities of all nodes that agree best with the measured ones; the first node is fixed.
 
@@ -80,12 +71,11 @@ def solve_pose_graph(
     Args:
         edges: Rows (first node, second node), counted from 0.
         first_from_second: Measured similarities with a positive scale.
-        information: Λ of the cost eᵀ Λ e: a symmetric positive definite matrix per edge (see
-            `points_information`), or one weight above 0 that multiplies the identity; none is 1.
-        loss_scale: Distance at which an edge begins to count as wrong, for all or each; no matter
-            if squared. Where edges contradict each other, the smaller scale gives way first.
-        start: First guess; the first node stays there. None chains edges out from the identity:
-            those of the largest loss scale, then those of the fewest steps.
+        information: Λ of the squared distance eᵀ Λ e, symmetric and positive definite; see
+            `points_information`.
+        loss_scale: Distance at which an edge begins to count as wrong. Where edges contradict each
+            other, the smaller scale gives way first; those of the largest also make the first
+            guess, a chain of the fewest steps.
 
     Raises:
         ValueError: A node is not connected to the first (the message names such nodes), or an
@@ -94,19 +84,12 @@ def solve_pose_graph(
     _require_usable(edges, first_from_second, num_nodes)
     measured = first_from_second.detach().double().cpu()
     pairs = edges.detach().cpu().long()
-    scale = torch.as_tensor(loss_scale, dtype=torch.float64).cpu().expand(len(pairs))
-    chained = _chain(pairs, measured, scale, num_nodes)
-    nodes = chained if start is None else start.detach().double().cpu()
-    matrices = _matrices(information, measured)
+    matrices, scale = (each.detach().double().cpu() for each in (information, loss_scale))
     inverse = torch.linalg.inv(measured)
-    graph = _Edges(pairs[:, 0], pairs[:, 1], inverse, matrices, loss, scale)
-    nodes = _minimise_in_stages(graph, nodes)
-    squared = _squared_distances(graph, nodes)
-    return PoseGraphSolution(
-        nodes.to(first_from_second),
-        squared.sqrt().to(first_from_second),
-        _influence(graph, squared).to(first_from_second),
-    )
+    graph = _Edges(pairs[:, 0], pairs[:, 1], inverse, matrices, scale)
+    nodes = _minimise_in_stages(graph, _chain(pairs, measured, scale, num_nodes))
+    influence = geman_mcclure_weight(_squared_distances(graph, nodes), scale)
+    return PoseGraphSolution(nodes.to(first_from_second), influence.to(first_from_second))
 
 
 def points_information(
@@ -179,26 +162,11 @@ def _chain(
     return torch.stack([placed[node] for node in range(num_nodes)])
 
 
-def _matrices(
-    information: Float[Tensor, "edge 7 7"] | Float[Tensor, " edge"] | None,
-    measured: Float[Tensor, "edge 4 4"],
-) -> Float[Tensor, "edge 7 7"]:
-    """One information matrix per edge, in double precision."""
-    identity = torch.eye(7, dtype=torch.float64).expand(len(measured), 7, 7)
-    if information is None:
-        return identity
-    given = information.detach().double().cpu()
-    return given[:, None, None] * identity if given.ndim == 1 else given
-
-
 def _stages(graph: _Edges, nodes: Float[Tensor, "node 4 4"]) -> list[float]:
-    """Factors on the squared scale, falling to 1; the first makes every edge's cost convex.
-
-    Only Geman-McClure's loss has minima besides the best one for the stages to lead past.
-    """
+    """Factors on the squared scale, falling to 1; the first makes every edge's cost convex."""
     squared = _squared_distances(graph, nodes) / graph.loss_scale.square()
     factor, factors = 2 * float(squared.max()) if len(squared) else 0.0, []
-    while graph.loss == "geman_mcclure" and factor > 1:
+    while factor > 1:
         factors.append(factor)
         factor /= CONVEXITY_FACTOR
     return [*factors, 1.0]
@@ -229,7 +197,8 @@ def _minimise(
     squared = _squared_distances(graph, nodes)
     cost, damping = _cost(graph, squared), Damping(least=1e-12, most=1e12)
     for _ in range(max_steps):
-        matrix, right = _normal_equations(graph, nodes, _influence(graph, squared))
+        influence = geman_mcclure_weight(squared, graph.loss_scale)
+        matrix, right = _normal_equations(graph, nodes, influence)
 
         def attempt(factor: float, matrix=matrix, right=right, nodes=nodes) -> tuple[Tensor, float]:
             moved = nodes @ sim3_exp(_solve(matrix, right, factor))
@@ -258,24 +227,9 @@ def _squared_distances(graph: _Edges, nodes: Float[Tensor, "node 4 4"]) -> Float
 
 def _cost(graph: _Edges, squared: Float[Tensor, " edge"]) -> float:
     """Sum of the losses; each is the squared distance where that is small."""
-    scale = graph.loss_scale
-    if graph.loss == "huber":
-        linear = 2 * scale * squared.sqrt() - scale.square()
-        squared = torch.where(squared <= scale.square(), squared, linear)
-    elif graph.loss == "geman_mcclure":
-        squared = geman_mcclure_cost(squared, scale)
+    total = geman_mcclure_cost(squared, graph.loss_scale).sum()
     # A step out of the range of numbers must lose against any other.
-    return float(squared.sum().nan_to_num(nan=torch.inf))
-
-
-def _influence(graph: _Edges, squared: Float[Tensor, " edge"]) -> Float[Tensor, " edge"]:
-    """Derivative of the loss by the squared distance: the weight in the normal equations."""
-    scale = graph.loss_scale
-    if graph.loss == "huber":
-        return scale / torch.maximum(squared.sqrt(), scale)
-    if graph.loss == "geman_mcclure":
-        return geman_mcclure_weight(squared, scale)
-    return torch.ones_like(squared)
+    return float(total.nan_to_num(nan=torch.inf))
 
 
 def _normal_equations(
