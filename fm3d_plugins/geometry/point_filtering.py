@@ -1,7 +1,7 @@
 """Which predicted points to keep: those that several views agree on, and few enough of them."""
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,18 +34,28 @@ _HASH_FACTORS = (0x9E3779B97F4A7C15 - 2**64, 0x5851F42D4C957F2D, 0x14057B7EF7678
 """Odd 64-bit numbers with irregular bits (the golden ratio; constants of Knuth's MMIX)."""
 
 
+@dataclass(frozen=True)
+class DepthViews:
+    """Depth maps of equal size, and their cameras."""
+
+    depth: Float[Tensor, "view height width"]
+    """z-depth, any unit; not positive or not finite is unknown."""
+    confidence: Float[Tensor, "view height width"]
+    """Comparable between views; 0 counts as unknown."""
+    intrinsics: Float[Tensor, "view 3 3"]
+    """In pixels of the depth maps; no distortion."""
+    world_from_camera: Float[Tensor, "view 4 4"]
+    """Rigid OpenCV cameras in the depth's unit."""
+
+
 def consistent_mask(
-    depth: Float[Tensor, "view height width"],
-    confidence: Float[Tensor, "view height width"],
-    intrinsics: Float[Tensor, "view 3 3"],
-    world_from_camera: Float[Tensor, "view 4 4"],
-    neighbours: Int[Tensor, "view neighbour"],
+    views: DepthViews,
+    view: int,
+    neighbours: Int[Tensor, " neighbour"],
     *,
     relative_tolerance: float | int = 0.02,
     least_views: int = 2,
-    stride: int = 1,
-    judged: Sequence[int] | None = None,
-) -> Bool[Tensor, "judged rows columns"]:
+) -> Bool[Tensor, "height width"]:
     """Pixels whose points other views confirm, by comparing depths where the points project.
 
     A neighbour supports a point if its own depth there is equal within the tolerance. If it sees
@@ -55,62 +65,49 @@ def consistent_mask(
     neighbours' confidence.
 
     Args:
-        depth: z-depth, any unit; not positive or not finite is unknown and never kept.
-        confidence: Comparable between views; 0 is never kept and has no say.
-        intrinsics: In pixels of the depth maps; no distortion.
-        world_from_camera: Rigid OpenCV cameras in the depth's unit.
-        neighbours: Rows of the views that may have a say on each view, filled up with -1; see
-            `overlapping_views`.
+        view: The row that is judged.
+        neighbours: Rows that may have a say on it, filled up with -1; see `overlapping_views`.
         relative_tolerance: Difference of two depths that count as equal, as a share of them.
         least_views: How many neighbours must support a point; at most as many as the view has,
             so a view without neighbours keeps all it knows.
-        stride: Only every so many rows and columns are judged, from the first.
-        judged: Only these views are; all by default.
-
-    Returns:
-        Of `depth[judged, ::stride, ::stride]`.
     """
-    _require_sensible(relative_tolerance, least_views, stride)
-    masks = []
-    for view in range(len(depth)) if judged is None else judged:
-        points, known = _known_points(
-            view, depth, confidence, intrinsics, world_from_camera, stride
+    if relative_tolerance <= 0 or least_views < 0:
+        raise ValueError(
+            f"Found relative_tolerance={relative_tolerance}, least_views={least_views}. "
+            "Expected a tolerance above 0 and views of at least 0. Correct them."
         )
-        others = [other for other in neighbours[view].tolist() if other >= 0 and other != view]
-        needed = min(least_views, len(others))
-        verdicts = [known.new_zeros(0)]
-        for part in points.split(PIXELS_AT_ONCE):
-            support, balance = _votes(
-                part, depth, confidence, intrinsics, world_from_camera, others, relative_tolerance
-            )
-            verdicts.append((support >= needed) & ((balance > 0) if needed else (balance >= 0)))
-        masks.append(known.masked_scatter(known, torch.cat(verdicts)))
-    return torch.stack(masks)
+    own = views.depth[view].float()
+    known = _is_known(own, views.confidence[view])
+    pixels = pixel_centers(*own.shape, device=own.device)[known]
+    camera = views.intrinsics[view].float(), views.world_from_camera[view].float()
+    others = [other for other in neighbours.tolist() if other >= 0 and other != view]
+    needed = min(least_views, len(others))
+    verdicts = [known.new_zeros(0)]
+    for points in points_at(pixels, own[known], *camera).split(PIXELS_AT_ONCE):
+        support, balance = _votes(points, views, others, relative_tolerance)
+        verdicts.append((support >= needed) & ((balance > 0) if needed else (balance >= 0)))
+    return known.masked_scatter(known, torch.cat(verdicts))
 
 
-def overlapping_views(
-    depth: Float[Tensor, "view height width"],
-    intrinsics: Float[Tensor, "view 3 3"],
-    world_from_camera: Float[Tensor, "view 4 4"],
-    count: int,
-) -> Int[Tensor, "view {count}"]:
+def overlapping_views(views: DepthViews, count: int) -> Int[Tensor, "view {count}"]:
     """For every view, the others in whose pictures most of its points lie, best first.
 
     Points seen from very different directions do not count. Rows are filled up with -1 where
-    fewer views overlap. Arguments as of `consistent_mask`.
+    fewer views overlap.
     """
+    depth, intrinsics = views.depth, views.intrinsics.float()
     height, width = depth.shape[-2:]
     found = torch.full((len(depth), count), -1, dtype=torch.long, device=depth.device)
     rows = torch.linspace(0, height - 1, OVERLAP_GRID, device=depth.device).round().long()
     columns = torch.linspace(0, width - 1, OVERLAP_GRID, device=depth.device).round().long()
     grid = pixel_centers(height, width, device=depth.device)[rows][:, columns].flatten(0, 1)
-    cameras = world_from_camera.float()
+    cameras = views.world_from_camera.float()
     for view in range(len(depth)):
         own = depth[view][rows][:, columns].flatten().float()
         known = (own > 0) & own.isfinite()
-        points = points_at(grid[known], own[known], intrinsics[view].float(), cameras[view])
+        points = points_at(grid[known], own[known], intrinsics[view], cameras[view])
         local = transform_points(invert(cameras), points.expand(len(depth), -1, -1))
-        inside = _inside(local, intrinsics.float(), height, width)
+        inside = _inside(local, intrinsics, height, width)
         rays = torch.nn.functional.normalize(points - cameras[:, None, :3, 3], dim=-1)
         same_side = (rays * rays[view]).sum(-1) > _WIDEST_BASELINE_COSINE
         share = (inside & same_side).float().mean(-1).nan_to_num(0.0)
@@ -159,32 +156,6 @@ def thin_to_voxels(
     return order[is_first].sort().values
 
 
-def _require_sensible(relative_tolerance: float | int, least_views: int, stride: int) -> None:
-    if relative_tolerance <= 0 or least_views < 0 or stride < 1:
-        raise ValueError(
-            f"Found relative_tolerance={relative_tolerance}, least_views={least_views}, "
-            f"stride={stride}. Expected a tolerance above 0, views of at least 0 and a stride of "
-            "at least 1. Correct them."
-        )
-
-
-def _known_points(
-    view: int,
-    depth: Float[Tensor, "view height width"],
-    confidence: Float[Tensor, "view height width"],
-    intrinsics: Float[Tensor, "view 3 3"],
-    world_from_camera: Float[Tensor, "view 4 4"],
-    stride: int,
-) -> tuple[Float[Tensor, "point 3"], Bool[Tensor, "rows columns"]]:
-    """World points of every `stride`-th pixel of a view, and which of those pixels have one."""
-    height, width = depth.shape[-2:]
-    pixels = pixel_centers(height, width, device=depth.device)[::stride, ::stride]
-    seen = depth[view, ::stride, ::stride].float()
-    known = _is_known(seen, confidence[view, ::stride, ::stride])
-    camera = intrinsics[view].float(), world_from_camera[view].float()
-    return points_at(pixels[known], seen[known], *camera), known
-
-
 def _is_known(
     depth: Float[Tensor, "*shape"], confidence: Float[Tensor, "*shape"]
 ) -> Bool[Tensor, "*shape"]:
@@ -205,27 +176,24 @@ def _inside(
 
 def _votes(
     points: Float[Tensor, "point 3"],
-    depth: Float[Tensor, "view height width"],
-    confidence: Float[Tensor, "view height width"],
-    intrinsics: Float[Tensor, "view 3 3"],
-    world_from_camera: Float[Tensor, "view 4 4"],
+    views: DepthViews,
     others: list[int],
     tolerance: float | int,
 ) -> tuple[Float[Tensor, " point"], Float[Tensor, " point"]]:
     """Number of supporting views, and confidence of support minus that of contradiction."""
-    height, width = depth.shape[-2:]
+    height, width = views.depth.shape[-2:]
     support, balance = points.new_zeros(len(points)), points.new_zeros(len(points))
     for other in others:
-        camera_from_world = invert(world_from_camera[other].float())
+        camera_from_world = invert(views.world_from_camera[other].float())
         local = transform_points(camera_from_world, points)
         z = local[:, 2]
-        x, y = project(local, intrinsics[other].float()).unbind(-1)
+        x, y = project(local, views.intrinsics[other].float()).unbind(-1)
         inside = (z > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
         row = y.nan_to_num().clamp(0, height - 1).long()
         column = x.nan_to_num().clamp(0, width - 1).long()
         place = row * width + column
-        seen = depth[other].flatten()[place].float()
-        certainty = confidence[other].flatten()[place].float()
+        seen = views.depth[other].flatten()[place].float()
+        certainty = views.confidence[other].flatten()[place].float()
         has_say = inside & _is_known(seen, certainty)
         # Relative to the larger of the two, so that who is asked about whom does not matter.
         supports = has_say & ((z - seen).abs() <= tolerance * torch.maximum(z, seen))

@@ -7,6 +7,7 @@ import torch
 
 from fm3d_plugins.geometry import point_filtering
 from fm3d_plugins.geometry.point_filtering import (
+    DepthViews,
     consistent_mask,
     overlapping_views,
     thin_to_voxels,
@@ -48,10 +49,16 @@ def all_others(num_views):
     return torch.tensor(rows)
 
 
+def consistent_masks(depth, confidence, intrinsics, poses, neighbours, **options):
+    views = DepthViews(depth, confidence, intrinsics, poses)
+    each = (consistent_mask(views, row, neighbours[row], **options) for row in range(len(depth)))
+    return torch.stack(list(each))
+
+
 def test_exact_planes_are_kept_but_for_what_no_other_view_sees():
     """Truth: a step of 0.2 is 5 pixels on the board, so view 0 alone sees its first 5 columns."""
     depth, confidence, intrinsics, poses = two_planes()
-    mask = consistent_mask(depth, confidence, intrinsics, poses, all_others(5), least_views=1)
+    mask = consistent_masks(depth, confidence, intrinsics, poses, all_others(5), least_views=1)
     on_board = depth == NEAR
     assert not bool(mask[0, :, :5].any())
     on_board[0, :, :5] = False
@@ -61,10 +68,10 @@ def test_exact_planes_are_kept_but_for_what_no_other_view_sees():
 
 def test_floater_in_front_is_dropped_and_does_not_pull_others_down():
     depth, confidence, intrinsics, poses = two_planes()
-    clean = consistent_mask(depth, confidence, intrinsics, poses, all_others(5))
+    clean = consistent_masks(depth, confidence, intrinsics, poses, all_others(5))
     assert bool(clean[2, 10:14, 40:44].all())
     depth[2, 10:14, 40:44] = 1.0
-    mask = consistent_mask(depth, confidence, intrinsics, poses, all_others(5))
+    mask = consistent_masks(depth, confidence, intrinsics, poses, all_others(5))
     assert not bool(mask[2, 10:14, 40:44].any())
     elsewhere = torch.ones_like(mask)
     elsewhere[2, 10:14, 40:44] = False
@@ -75,7 +82,7 @@ def test_floater_in_front_is_dropped_and_does_not_pull_others_down():
 def test_floater_behind_the_wall_has_no_support():
     depth, confidence, intrinsics, poses = two_planes()
     depth[2, 10:14, 40:44] = 6.0
-    mask = consistent_mask(depth, confidence, intrinsics, poses, all_others(5))
+    mask = consistent_masks(depth, confidence, intrinsics, poses, all_others(5))
     assert not bool(mask[2, 10:14, 40:44].any())
 
 
@@ -91,7 +98,7 @@ def test_point_hidden_from_some_views_is_kept_if_enough_others_see_it():
     visible = [float(x0) > -0.1 for x0 in x]
     assert visible == [False, False, True, True, True]
     for least_views, kept in ((2, True), (3, False)):
-        mask = consistent_mask(
+        mask = consistent_masks(
             depth, confidence, intrinsics, poses, all_others(5), least_views=least_views
         )
         assert depth[3, 20, column[3]] == FAR
@@ -102,11 +109,11 @@ def test_free_space_violation_outweighs_fewer_supporters():
     """Two views share a floater; three see the wall behind it."""
     depth, confidence, intrinsics, poses = two_planes(5, step=0.0)
     depth[:2, 20, 45] = 3.0
-    mask = consistent_mask(depth, confidence, intrinsics, poses, all_others(5), least_views=1)
+    mask = consistent_masks(depth, confidence, intrinsics, poses, all_others(5), least_views=1)
     assert not bool(mask[:2, 20, 45].any())
     assert bool(mask[2:, 20, 45].all())
     confidence[2:, 20, 45] = 0.1
-    mask = consistent_mask(depth, confidence, intrinsics, poses, all_others(5), least_views=1)
+    mask = consistent_masks(depth, confidence, intrinsics, poses, all_others(5), least_views=1)
     assert bool(mask[:2, 20, 45].all())
 
 
@@ -116,7 +123,7 @@ def test_view_without_neighbours_keeps_all_it_knows():
     expected = torch.ones(1, HEIGHT, WIDTH, dtype=torch.bool)
     expected[0, 0, :3] = False
     for neighbours in (torch.zeros(1, 0, dtype=torch.long), torch.tensor([[-1, -1]])):
-        mask = consistent_mask(depth, confidence, intrinsics, poses, neighbours)
+        mask = consistent_masks(depth, confidence, intrinsics, poses, neighbours)
         assert torch.equal(mask, expected)
 
 
@@ -125,20 +132,16 @@ def test_neighbour_without_depth_or_confidence_has_no_say():
     depth[0] = 3.0
     depth[1] = 0.0
     confidence[2] = 0.0
-    mask = consistent_mask(depth, confidence, intrinsics, poses, all_others(3), least_views=0)
+    mask = consistent_masks(depth, confidence, intrinsics, poses, all_others(3), least_views=0)
     assert bool(mask[0].all()) and not bool(mask[1:].any())
 
 
-def test_stride_and_judged_select_from_the_whole_mask(monkeypatch):
+def test_the_mask_does_not_depend_on_how_many_pixels_are_compared_at_once(monkeypatch):
     depth, confidence, intrinsics, poses = two_planes()
     depth[2, 9:15, 39:45] = 1.0
-    whole = consistent_mask(depth, confidence, intrinsics, poses, all_others(5))
-    part = consistent_mask(depth, confidence, intrinsics, poses, all_others(5), stride=3)
-    assert torch.equal(part, whole[:, ::3, ::3])
-    some = consistent_mask(depth, confidence, intrinsics, poses, all_others(5), judged=[3, 2])
-    assert torch.equal(some, whole[[3, 2]])
+    whole = consistent_masks(depth, confidence, intrinsics, poses, all_others(5))
     monkeypatch.setattr("fm3d_plugins.geometry.point_filtering.PIXELS_AT_ONCE", 100)
-    again = consistent_mask(depth, confidence, intrinsics, poses, all_others(5))
+    again = consistent_masks(depth, confidence, intrinsics, poses, all_others(5))
     assert torch.equal(again, whole)
 
 
@@ -147,24 +150,24 @@ def test_half_precision_maps_and_a_moved_world_give_the_same_mask(generator):
     depth[2, 10:14, 40:44] = 1.0
     turn = so3_exp(torch.randn(3, generator=generator))
     world = pose_from_rotation_translation(turn, torch.tensor([1.0, -2.0, 0.5]))
-    expected = consistent_mask(depth, confidence, intrinsics, poses, all_others(5))
-    found = consistent_mask(
+    expected = consistent_masks(depth, confidence, intrinsics, poses, all_others(5))
+    found = consistent_masks(
         depth.half(), confidence.half(), intrinsics, world @ poses, all_others(5)
     )
     # Rounding may move a point across a pixel's border, at the board's edge.
     assert float((found != expected).float().mean()) < 0.01
 
 
-@pytest.mark.parametrize("wrong", [{"relative_tolerance": 0}, {"least_views": -1}, {"stride": 0}])
+@pytest.mark.parametrize("wrong", [{"relative_tolerance": 0}, {"least_views": -1}])
 def test_senseless_options_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        consistent_mask(*two_planes(2), all_others(2), **wrong)
+        consistent_masks(*two_planes(2), all_others(2), **wrong)
 
 
 def test_overlapping_views_are_the_nearest_of_a_row():
     depth, _, intrinsics, poses = two_planes(6, step=0.5)
     depth = torch.full_like(depth, FAR)
-    found = overlapping_views(depth, intrinsics, poses, 2)
+    found = overlapping_views(DepthViews(depth, depth, intrinsics, poses), 2)
     assert set(found[0].tolist()) == {1, 2}
     assert all(set(found[view].tolist()) == {view - 1, view + 1} for view in range(1, 5))
 
@@ -172,7 +175,7 @@ def test_overlapping_views_are_the_nearest_of_a_row():
 def test_views_that_share_nothing_are_not_neighbours():
     depth, _, intrinsics, poses = two_planes(3, step=0.2)
     poses[2, 0, 3] = 100.0
-    found = overlapping_views(depth, intrinsics, poses, 4)
+    found = overlapping_views(DepthViews(depth, depth, intrinsics, poses), 4)
     assert found.tolist() == [[1, -1, -1, -1], [0, -1, -1, -1], [-1, -1, -1, -1]]
 
 
@@ -182,7 +185,7 @@ def test_view_from_behind_is_no_neighbour():
     depth = torch.full_like(depth, FAR)
     poses[2, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))
     poses[2, 2, 3] = 2 * FAR
-    assert overlapping_views(depth, intrinsics, poses, 2).tolist()[2] == [-1, -1]
+    assert overlapping_views(DepthViews(depth, depth, intrinsics, poses), 2).tolist()[2] == [-1, -1]
 
 
 def surface(num_points, generator):
@@ -258,17 +261,6 @@ def test_a_flat_surface_fills_one_layer_of_voxels():
     distances = torch.cdist(kept, kept).fill_diagonal_(torch.inf).amin(1)
     # Cells of three pixels: no two of what is kept are next to each other.
     assert float(distances.min()) > 1.5
-
-
-def test_only_the_views_asked_for_are_judged():
-    depth = torch.full((3, 4, 5), 2.0)
-    depth[1, 0, 0] = 0
-    cameras = torch.eye(4).repeat(3, 1, 1)
-    intrinsics = torch.tensor([[4.0, 0, 2.5], [0, 4, 2], [0, 0, 1]]).repeat(3, 1, 1)
-    neighbours = torch.tensor([[1, 2], [0, 2], [0, 1]])
-    arguments = depth, torch.ones(3, 4, 5), intrinsics, cameras, neighbours
-    everything = consistent_mask(*arguments, least_views=1)
-    assert torch.equal(consistent_mask(*arguments, least_views=1, judged=[1]), everything[1:2])
 
 
 def test_mirrored_voxels_are_different_ones():

@@ -7,7 +7,12 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from fm3d_plugins.geometry.point_filtering import consistent_mask, overlapping_views, thin_to_voxels
+from fm3d_plugins.geometry.point_filtering import (
+    DepthViews,
+    consistent_mask,
+    overlapping_views,
+    thin_to_voxels,
+)
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.scene import SceneGeometry, Tracks
@@ -92,22 +97,22 @@ def points_from_views(
     intrinsics = scene.depth.map_from_photo[torch.tensor(rows)].intrinsics_on_map(
         scene.intrinsics[rows]
     )
-    maps = depth, confidence, intrinsics, scene.world_from_camera[rows]
+    maps = DepthViews(depth, confidence, intrinsics, scene.world_from_camera[rows])
     threshold = max(
         options.min_confidence, _percentile(depth, confidence, options.confidence_percentile)
     )
-    neighbours = overlapping_views(depth, *maps[2:], NEIGHBOURS)
+    neighbours = overlapping_views(maps, NEIGHBOURS)
     held: list[_Rows] = []
     for place, view in enumerate(rows):
         known = (depth[place] > 0) & (confidence[place] >= threshold)
         if options.consistent_views:
             known &= consistent_mask(
-                *maps,
-                neighbours,
+                maps,
+                place,
+                neighbours[place],
                 relative_tolerance=options.depth_tolerance,
                 least_views=options.consistent_views,
-                judged=[place],
-            )[0]
+            )
         held.append(_rows_of(scene, view, known))
         if sum(len(rows.points) for rows in held) > HELD_POINTS * options.max_points:
             held = [_thinned(held, options.max_points)]
