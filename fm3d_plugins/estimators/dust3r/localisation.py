@@ -1,14 +1,14 @@
 """New photos found in a scene that DUSt3R made before (`fm3d process dust3r --localize`)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.dust3r.localisation import QueryCamera, localise
+from fm3d_plugins.dust3r.localisation import localise
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
 from fm3d_plugins.geometry.focal import weiszfeld_focal
 from fm3d_plugins.geometry.pointmaps import points_at
@@ -78,7 +78,7 @@ class KnownScene:
 
 
 def pairs_to_make(
-    similarity: Float[Tensor, "photo photo"], num_known: int, most: int = NEAREST
+    similarity: Float[Tensor, "photo photo"], num_known: int
 ) -> list[tuple[int, int]]:
     """Each new photo with the known ones most like it, both ways.
 
@@ -87,7 +87,7 @@ def pairs_to_make(
     """
     pairs = []
     for new in range(num_known, len(similarity)):
-        nearest = similarity[new, :num_known].topk(min(most, num_known)).indices.tolist()
+        nearest = similarity[new, :num_known].topk(min(NEAREST, num_known)).indices.tolist()
         pairs += [pair for known in nearest for pair in ((new, known), (known, new))]
     return pairs
 
@@ -115,22 +115,24 @@ def found_cameras(
         row = count + number
         try:
             focal = focals.get(row) or _focal(pairs[row], row, canvases)
-            camera = QueryCamera(
-                _pinhole(focal, photo.width, photo.height), canvases.map_from_photo[row]
-            )
-            place = localise(
-                pairs[row], row, camera, lambda view: scene.world_points(view, canvases)
+            intrinsics = _pinhole(focal, photo.width, photo.height)
+            pose = localise(
+                pairs[row],
+                row,
+                intrinsics,
+                canvases.map_from_photo[row],
+                lambda view: scene.world_points(view, canvases),
             )
         except ValueError as error:
             reasons[photo.name] = str(error)
         else:
-            found.append((photo, camera.intrinsics, place.world_from_camera))
+            found.append((photo, intrinsics, pose))
     if not found:
         listed = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
         raise ValueError(
             f"None of {len(reasons)} photos could be found in {scene.photos.folder}. {listed}"
         )
-    empty = torch.zeros(0, 3)
+    known = scene.geometry
     geometry = SceneGeometry(
         names=tuple(photo.name for photo, _, _ in found),
         image_sizes=torch.tensor([[photo.width, photo.height] for photo, _, _ in found]),
@@ -138,23 +140,14 @@ def found_cameras(
         intrinsics=torch.stack([matrix for _, matrix, _ in found]),
         distortion=torch.zeros(len(found), 6, dtype=torch.float64),
         camera_index=torch.arange(len(found)),
-        points=empty,
-        point_colors=empty.byte(),
-        point_confidence=torch.zeros(0),
-        scale=scene.geometry.scale,
+        # The scene's own points, for whoever goes on with the new cameras.
+        points=known.points,
+        point_colors=known.point_colors,
+        point_confidence=known.point_confidence,
+        scale=known.scale,
         unregistered=tuple(reasons),
     )
-    return _with_seen_points(geometry, scene.geometry), reasons
-
-
-def _with_seen_points(geometry: SceneGeometry, scene: SceneGeometry) -> SceneGeometry:
-    """The scene's own points, for whoever goes on with the new cameras."""
-    return replace(
-        geometry,
-        points=scene.points,
-        point_colors=scene.point_colors,
-        point_confidence=scene.point_confidence,
-    )
+    return geometry, reasons
 
 
 def _focal(pairs: Sequence[PairPointmaps], row: int, canvases: Canvases) -> float:
