@@ -1,4 +1,4 @@
-"""Closed-form alignment: rotations and similarities, plain and robust."""
+"""Closed-form alignment by similarities, plain and robust."""
 
 from dataclasses import dataclass
 
@@ -52,24 +52,10 @@ class Similarity:
         return pose_from_rotation_translation(linear, self.translation)
 
 
-def procrustes(
-    source: Float[Tensor, "*batch point 3"],
-    target: Float[Tensor, "*batch point 3"],
-    weights: Float[Tensor, "*batch point"] | None = None,
-) -> Float[Tensor, "*batch 3 3"]:
-    """Rotation R that minimises Σ w |target - R source|², about the origin.
-
-    Never a reflection. If all vectors lie on one line, the turn about it is arbitrary.
-    """
-    weighted = target if weights is None else target * weights.unsqueeze(-1)
-    return nearest_rotation(weighted.transpose(-1, -2) @ source)
-
-
 def umeyama(
     source: Float[Tensor, "*batch point 3"],
     target: Float[Tensor, "*batch point 3"],
     weights: Float[Tensor, "*batch point"] | None = None,
-    with_scale: bool = True,
 ) -> Similarity:
     """Similarity that minimises Σ w |target - (s R source + t)|² (Umeyama 1991).
 
@@ -78,14 +64,13 @@ def umeyama(
 
     Args:
         weights: Not negative; none means all equal.
-        with_scale: Otherwise the scale is 1.
 
     Raises:
         ValueError: Fewer than three points count, some are not finite, or all coincide.
     """
     weights = source.new_ones(source.shape[:-1]) if weights is None else weights
     _require_alignable(source, target, weights)
-    similarity, spread = _umeyama_unchecked(source, target, weights, with_scale)
+    similarity, spread = _umeyama_unchecked(source, target, weights)
     for name, points, deviation in zip(
         ("source", "target"), (source, target), spread.unbind(-1), strict=True
     ):
@@ -105,30 +90,27 @@ def robust_umeyama(
     target: Float[Tensor, "point 3"],
     weights: Float[Tensor, " point"] | None = None,
     *,
-    inlier_threshold: float | int | None = None,
     num_hypotheses: int = 256,
-    seed: int = 0,
 ) -> tuple[Similarity, Bool[Tensor, " point"]]:
     """Similarity of one point set that ignores wrong correspondences, and which are right.
 
     Hypotheses from random triples are judged by their median residual (least median of squares,
     Rousseeuw 1984), so fewer than half of the points may be wrong; the best is refitted to its
-    inliers until they no longer change. Equal seeds give equal results.
+    inliers, those within 2.5 robust standard deviations, until they no longer change. Equal
+    arguments give equal results.
 
     Args:
         weights: Of the refit, not negative; they do not affect which hypothesis wins.
-        inlier_threshold: Largest residual of a right correspondence, in units of the target; none
-            means 2.5 robust standard deviations of the best hypothesis.
 
     Raises:
         ValueError: As `umeyama`, also if fewer than three inliers are left.
     """
     weights = source.new_ones(len(source)) if weights is None else weights
     _require_alignable(source, target, weights)
-    similarity, median = _least_median_hypothesis(source, target, num_hypotheses, seed)
+    similarity, median = _least_median_hypothesis(source, target, num_hypotheses)
     # 1.4826 turns a median absolute residual into a Gaussian's standard deviation.
     rounding = 16 * torch.finfo(target.dtype).eps * float(target.abs().max())
-    threshold = 2.5 * 1.4826 * median + rounding if inlier_threshold is None else inlier_threshold
+    threshold = 2.5 * 1.4826 * median + rounding
     inliers = _residuals(similarity, source, target) <= threshold
     for _ in range(ROBUST_REFINEMENTS):
         similarity = umeyama(source[inliers], target[inliers], weights[inliers])
@@ -183,7 +165,6 @@ def _umeyama_unchecked(
     source: Float[Tensor, "*batch point 3"],
     target: Float[Tensor, "*batch point 3"],
     weights: Float[Tensor, "*batch point"],
-    with_scale: bool,
 ) -> tuple[Similarity, Float[Tensor, "*batch 2"]]:
     """The similarity, and the root mean square spread of source and target."""
     share = (weights / weights.sum(-1, keepdim=True)).unsqueeze(-1)
@@ -191,13 +172,12 @@ def _umeyama_unchecked(
     target_mean = (share * target).sum(-2)
     source_centered = source - source_mean.unsqueeze(-2)
     target_centered = target - target_mean.unsqueeze(-2)
-    rotation = procrustes(source_centered, target_centered, share.squeeze(-1))
+    weighted = share * target_centered
+    rotation = nearest_rotation(weighted.transpose(-1, -2) @ source_centered)
     source_variance = (share * source_centered.square()).sum((-2, -1))
     target_variance = (share * target_centered.square()).sum((-2, -1))
-    scale = torch.ones_like(source_variance)
-    if with_scale:
-        rotated = source_centered @ rotation.transpose(-1, -2)
-        scale = (share * target_centered * rotated).sum((-2, -1)) / source_variance
+    rotated = source_centered @ rotation.transpose(-1, -2)
+    scale = (weighted * rotated).sum((-2, -1)) / source_variance
     moved = (rotation @ source_mean.unsqueeze(-1)).squeeze(-1)
     similarity = Similarity(scale, rotation, target_mean - scale.unsqueeze(-1) * moved)
     return similarity, torch.stack([source_variance, target_variance], dim=-1).sqrt()
@@ -207,16 +187,15 @@ def _least_median_hypothesis(
     source: Float[Tensor, "point 3"],
     target: Float[Tensor, "point 3"],
     num_hypotheses: int,
-    seed: int,
 ) -> tuple[Similarity, float]:
     """The similarity of a random triple with the least median residual, and that residual."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     draws = torch.rand(num_hypotheses, min(len(source), 10**4), generator=generator)
     pool = torch.randperm(len(source), generator=generator)[: draws.shape[-1]]
     triples = pool[draws.topk(3, dim=-1).indices].to(source.device)
     scored = pool[:ROBUST_SCORED_POINTS].to(source.device)
     ones = source.new_ones(num_hypotheses, 3)
-    candidates, _ = _umeyama_unchecked(source[triples], target[triples], ones, with_scale=True)
+    candidates, _ = _umeyama_unchecked(source[triples], target[triples], ones)
     everywhere = source[scored].expand(num_hypotheses, -1, -1)
     medians = (candidates.apply(everywhere) - target[scored]).norm(dim=-1).median(-1).values
     # A triple of coincident points gives nan, which argmin would prefer.

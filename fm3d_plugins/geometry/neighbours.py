@@ -5,18 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def mean_neighbour_distance(
-    points: Float[Tensor, "point 3"], neighbours: int = 3
-) -> Float[Tensor, " point"]:
-    """Mean distance of each point to its nearest neighbours; never 0.
-
-    Args:
-        points: At least two.
-        neighbours: How many; fewer where there are fewer points.
-    """
+def mean_neighbour_distance(points: Float[Tensor, "point 3"]) -> Float[Tensor, " point"]:
+    """Mean distance of each of at least two points to its three nearest neighbours; never 0."""
     from scipy.spatial import KDTree
 
-    count = min(neighbours, len(points) - 1)
+    count = min(3, len(points) - 1)
     tree = KDTree(points.detach().cpu().numpy())
     distances, _ = tree.query(tree.data, k=count + 1, workers=-1)
     mean = torch.from_numpy(distances[:, 1:].mean(axis=1)).to(points)

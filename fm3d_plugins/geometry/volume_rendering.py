@@ -41,27 +41,11 @@ def weights_from_density(
 def composite(
     weights: Float[Tensor, "*batch n"],
     values: Float[Tensor, "*batch n channel"],
-    remaining: Float[Tensor, "*batch"] | None = None,
-    background: Float[Tensor, "*#batch channel"] | None = None,
+    remaining: Float[Tensor, "*batch"],
+    background: Float[Tensor, "*#batch channel"],
 ) -> Float[Tensor, "*batch channel"]:
-    """Sum of the values by their weights, and of the background by what remains.
-
-    Args:
-        remaining: Transmittance behind the last interval; needed with a background.
-        background: Seen behind the last interval; none counts as zero.
-
-    Raises:
-        ValueError: A background without `remaining`.
-    """
-    rendered = (weights.unsqueeze(-1) * values).sum(-2)
-    if background is None:
-        return rendered
-    if remaining is None:
-        raise ValueError(
-            "A background was given without the remaining transmittance. Pass both, as "
-            "weights_from_density returns them, or neither."
-        )
-    return rendered + remaining.unsqueeze(-1) * background
+    """Sum of the values by their weights, and of the background by what remains."""
+    return (weights.unsqueeze(-1) * values).sum(-2) + remaining.unsqueeze(-1) * background
 
 
 def expected_distance(

@@ -1,4 +1,4 @@
-"""Procrustes, Umeyama (plain, weighted, robust), scale and shift, camera alignment."""
+"""Umeyama (plain, weighted, robust), camera alignment."""
 
 import math
 
@@ -8,7 +8,6 @@ import torch
 from fm3d_plugins.geometry.alignment import (
     Similarity,
     align_cameras,
-    procrustes,
     robust_umeyama,
     umeyama,
 )
@@ -73,16 +72,6 @@ def test_umeyama_recovers_the_similarity(batch, generator):
     similarity = random_similarity(batch, generator)
     source = randn(*batch, 8, 3, generator=generator)
     assert_same(umeyama(source, similarity.apply(source)), similarity)
-    rotation = procrustes(source, source @ similarity.rotation.transpose(-1, -2))
-    torch.testing.assert_close(rotation, similarity.rotation)
-
-
-def test_umeyama_without_scale_is_rigid(generator):
-    similarity = random_similarity((), generator)
-    source = randn(8, 3, generator=generator)
-    found = umeyama(source, similarity.apply(source), with_scale=False)
-    assert float(found.scale) == 1.0
-    torch.testing.assert_close(found.rotation, similarity.rotation)
 
 
 def test_umeyama_is_the_minimum(generator):
@@ -174,21 +163,10 @@ def test_robust_umeyama_under_noise_is_nearly_the_fit_of_the_right_points(genera
     assert float(inliers[100:].double().mean()) > 0.9
 
 
-def test_robust_umeyama_is_deterministic_by_seed(generator):
+def test_robust_umeyama_is_deterministic(generator):
     source, target = randn(50, 3, generator=generator), randn(50, 3, generator=generator)
-    first, _ = robust_umeyama(source, target, seed=3)
-    second, _ = robust_umeyama(source, target, seed=3)
+    first, second = (robust_umeyama(source, target)[0] for _ in range(2))
     assert torch.equal(first.matrix(), second.matrix())
-
-
-def test_robust_umeyama_respects_a_given_threshold(generator):
-    source = randn(30, 3, generator=generator)
-    target = source.clone()
-    target[0, 0] += 0.5
-    _, strict = robust_umeyama(source, target, inlier_threshold=0.1)
-    _, loose = robust_umeyama(source, target, inlier_threshold=1.0)
-    assert not bool(strict[0])
-    assert bool(loose.all())
 
 
 @pytest.mark.parametrize("layout", ["space", "plane", "line", "two", "one"])

@@ -83,11 +83,6 @@ def test_values_and_background_of_one_colour_give_that_colour(generator):
     torch.testing.assert_close(rendered, color.expand(4, 3))
 
 
-def test_background_without_transmittance_is_refused():
-    with pytest.raises(ValueError, match="remaining transmittance"):
-        composite(torch.rand(2, 3), torch.rand(2, 3, 3), background=torch.zeros(3))
-
-
 def test_empty_space_shows_the_background_only():
     weights, remaining = weights_from_density(torch.zeros(2, 5), torch.ones(2, 5))
     assert torch.equal(weights, torch.zeros(2, 5))
