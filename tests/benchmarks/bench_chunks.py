@@ -77,6 +77,7 @@ def main() -> None:
     torch.set_num_threads(1)
     room = load_room()
     poses = room.walk(arguments.photos)
+    names = [str(photo) for photo in range(arguments.photos)]
     depths = torch.stack([room.room_depth(pose, HEIGHT, WIDTH) for pose in poses])
     for name, options in ERRORS.items():
         for label, plan in plans(room, poses).items():
@@ -86,7 +87,7 @@ def main() -> None:
                     room.predict(members, poses, depths, 1000 * seed + chunk, **options)
                     for chunk, members in enumerate(plan.members)
                 )
-                errors.append(error_percent(join_chunks(seen, plan), poses))
+                errors.append(error_percent(join_chunks(seen, plan, names), poses))
             spent = (time.process_time() - start) / arguments.seeds
             listed = " / ".join(f"{error:.3f}" for error in errors)
             print(f"{name:22s} {label:12s} {listed} %   {spent:.1f} CPU-s each", flush=True)

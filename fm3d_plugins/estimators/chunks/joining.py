@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.errors import listed
@@ -56,7 +56,7 @@ class Joint:
     failure: str | None = None
     """Why nothing could be measured, or none."""
 
-    def complaint(self, names: Sequence[str] | None = None) -> str | None:
+    def complaint(self, names: Sequence[str]) -> str | None:
         """What a user should know of this joint, in one line; none where all is well."""
         place = f"chunks {self.chunks[0]} and {self.chunks[1]} ({_photos(self.photos, names)})"
         if self.failure is not None:
@@ -81,15 +81,11 @@ class JoinedViews:
     """In pixels of the depth maps, float64."""
     depth_scale: Float[Tensor, " photo"]
     """Multiplies the depth that the sink was given for a photo."""
-    depth_chunk: Int[Tensor, " photo"]
-    """The chunk that this depth is from."""
-    world_from_chunk: Float[Tensor, "chunk 4 4"]
-    """Similarities [[s R, t], [0, 1]]; nan for a chunk of two places that fits neither."""
     joints: tuple[Joint, ...]
     """Every pair of chunks with common photos."""
 
-    def complaints(self, names: Sequence[str] | None = None) -> list[str]:
-        """One line for each joint that a user should know of, with the photos' names or numbers."""
+    def complaints(self, names: Sequence[str]) -> list[str]:
+        """One line for each joint that a user should know of, with the photos' names."""
         lines = (joint.complaint(names) for joint in self.joints)
         return [line for line in lines if line is not None]
 
@@ -115,10 +111,9 @@ class _MeasuredPair:
 def join_chunks(
     predictions: Iterable[ChunkPrediction],
     plan: Chunks,
+    names: Sequence[str],
     *,
     sink: DepthSink | None = None,
-    points_per_photo: int = POINTS_PER_PHOTO,
-    names: Sequence[str] | None = None,
 ) -> JoinedViews:
     """Join chunks as they come; of each, only cameras and a few points of open photos are kept.
 
@@ -129,15 +124,15 @@ def join_chunks(
 
     Args:
         predictions: One for each chunk of the plan, in the plan's order.
+        names: Of all photos, for messages.
         sink: Is given the depth of every photo once, from the chunk where it is most central.
             Multiply by the result's `depth_scale`.
-        names: What error messages call the photos; none is their numbers.
 
     Raises:
         ValueError: A prediction is not of the planned photos, or chunks cannot be joined; the
             message names the photos.
     """
-    joiner = _Joiner(plan, points_per_photo, names)
+    joiner = _Joiner(plan, names)
     for prediction in predictions:
         joiner.add(prediction, sink)
     return joiner.finish()
@@ -146,12 +141,9 @@ def join_chunks(
 class _Joiner:
     """Chunks that came so far."""
 
-    def __init__(
-        self, plan: Chunks, points_per_photo: int, names: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, plan: Chunks, names: Sequence[str]) -> None:
         self.plan = plan
         self.names = names
-        self.points_per_photo = points_per_photo
         self.homes = plan.homes
         self.last_chunk = {
             photo: chunk for chunk, photos in enumerate(plan.members) for photo in photos
@@ -175,8 +167,7 @@ class _Joiner:
         )
         for view, photo in enumerate(prediction.view_index):
             if photo in self.open or self.last_chunk[photo] > number:
-                shared = _sample(prediction, view, self.points_per_photo)
-                self.open.setdefault(photo, {})[number] = shared
+                self.open.setdefault(photo, {})[number] = _sample(prediction, view)
             if sink is not None and self.homes[photo] == number:
                 sink(photo, prediction.depth[view], prediction.confidence[view])
         for earlier in range(number):
@@ -200,18 +191,18 @@ class _Joiner:
         world_from_chunk[placed] = solution.world_from_node
         scale = torch.linalg.det(world_from_chunk[:, :3, :3]).pow(1 / 3)
         cameras, intrinsics = self._fuse(world_from_chunk, scale)
-        homes = torch.tensor(self.homes)
         influence = dict(zip((p.chunks for p in used), solution.influence.tolist(), strict=True))
         joints = tuple(_joint(pair, influence.get(pair.chunks, 0.0)) for pair in self.pairs)
-        return JoinedViews(cameras, intrinsics, scale[homes], homes, world_from_chunk, joints)
+        return JoinedViews(cameras, intrinsics, scale[list(self.homes)], joints)
 
     def _require_planned(self, number: int, prediction: ChunkPrediction) -> None:
         planned = self.plan.members[number] if number < len(self.plan.members) else ()
         if tuple(prediction.view_index) != planned:
+            found = _photos(prediction.view_index, self.names)
             raise ValueError(
-                f"The prediction of chunk {number} is of "
-                f"{_photos(prediction.view_index)}. Expected {_photos(planned)}, in this order. "
-                "Predict the chunks in the plan's order."
+                f"The prediction of chunk {number} is of {found}. Expected "
+                f"{_photos(planned, self.names)}, in this order. Predict the chunks in the plan's "
+                "order."
             )
         size = prediction.depth.shape[-2:]
         for photo in planned:
@@ -316,11 +307,11 @@ def _joint(pair: _MeasuredPair, influence: float) -> Joint:
     return Joint(pair.chunks, pair.photos, measured.inlier_share, measured.residual, influence)
 
 
-def _sample(prediction: ChunkPrediction, view: int, count: int) -> SharedView:
+def _sample(prediction: ChunkPrediction, view: int) -> SharedView:
     """The same scattered pixels of a photo in every chunk."""
     height, width = prediction.depth.shape[-2:]
     generator = torch.Generator().manual_seed(prediction.view_index[view])
-    chosen = torch.randperm(height * width, generator=generator)[:count]
+    chosen = torch.randperm(height * width, generator=generator)[:POINTS_PER_PHOTO]
     pixels = (torch.stack([chosen % width, chosen // width], dim=-1) + 0.5).double()
     depth, confidence = (
         part[view].detach().flatten()[chosen.to(part.device)].double().cpu()
@@ -338,15 +329,5 @@ def _mean_confidence(confidence: Float[Tensor, "view height width"]) -> Float[Te
     return mean.clamp(min=1e-6)
 
 
-def _photos(photos: Iterable[int], names: Sequence[str] | None = None) -> str:
-    """The photos' names, or their numbers as runs."""
-    rows = list(photos)
-    if names is not None:
-        return listed([names[row] for row in rows], MOST_NAMES)
-    runs: list[list[int]] = []
-    for photo in rows:
-        if runs and photo == runs[-1][1] + 1:
-            runs[-1][1] = photo
-        else:
-            runs.append([photo, photo])
-    return "photos " + ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+def _photos(photos: Iterable[int], names: Sequence[str]) -> str:
+    return listed([names[photo] for photo in photos], MOST_NAMES)

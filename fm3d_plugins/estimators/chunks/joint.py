@@ -63,8 +63,6 @@ class JointMeasurement:
     """Share of the shared points that lie within `INLIER_DISTANCE` of each other."""
     residual: float
     """Median distance of the shared points, as a share of their depth."""
-    num_points: int
-    """How many points were compared."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,6 @@ def measure_joint(first: Sequence[SharedView], second: Sequence[SharedView]) -> 
         points_information(pairs.second, shares / variance),
         inlier_share,
         residual,
-        len(distances),
     )
 
 

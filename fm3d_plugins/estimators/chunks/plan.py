@@ -43,13 +43,12 @@ def plan_chunks(
     overlap: int,
     order: Sequence[int] | None = None,
     similarity: Float[Tensor, "photo photo"] | None = None,
-    most_loops: int | None = None,
 ) -> Chunks:
     """Cut a capture into chunks that overlap.
 
     A sequence becomes runs of consecutive photos; with a similarity, places that are seen again
-    are tied together by extra, smaller chunks. Photos without an order are grouped by what looks
-    alike: each group grows from photos of an earlier one.
+    are tied together by extra, smaller chunks, at most one for two chunks. Photos without an order
+    are grouped by what looks alike: each group grows from photos of an earlier one.
 
     Args:
         chunk_size: Most photos of a chunk.
@@ -58,12 +57,11 @@ def plan_chunks(
         order: The photos as they were taken. None is 0, 1, 2, ... without a similarity, and no
             order at all with one.
         similarity: How alike two photos look, larger is more; symmetric. See `similarity`.
-        most_loops: Most extra chunks; none allows one for two chunks. Needs a similarity.
 
     Raises:
         ValueError: The numbers do not allow a plan, or order and similarity do not fit them.
     """
-    _require_plannable(num_photos, chunk_size, overlap, order, similarity, most_loops)
+    _require_plannable(num_photos, chunk_size, overlap, order, similarity)
     if order is None and similarity is not None and num_photos > chunk_size:
         members = _grow_groups(similarity, chunk_size, overlap)
         centrality = [_closeness(similarity, photos) for photos in members]
@@ -73,9 +71,8 @@ def plan_chunks(
         centrality = [_distance_from_ends(len(photos)) for photos in members]
     loops: list[list[int]] = []
     if similarity is not None:
-        most = max(1, len(members) // 2) if most_loops is None else most_loops
         side = max(1, min(overlap, chunk_size // 2))
-        loops = _find_loops(similarity, members, side, most)
+        loops = _find_loops(similarity, members, side, most=max(1, len(members) // 2))
         centrality = [*centrality, *(_closeness(similarity, photos) for photos in loops)]
     return Chunks(
         tuple(map(tuple, [*members, *loops])),
@@ -90,7 +87,6 @@ def _require_plannable(
     overlap: int,
     order: Sequence[int] | None,
     similarity: Float[Tensor, "photo photo"] | None,
-    most_loops: int | None,
 ) -> None:
     if num_photos < 1 or not 1 <= overlap < chunk_size:
         raise ValueError(
@@ -102,11 +98,6 @@ def _require_plannable(
         raise ValueError(
             f"The order names {len(order)} photos. Expected every number from 0 to "
             f"{num_photos - 1} once. Correct it, or leave it out."
-        )
-    if similarity is None and most_loops is not None:
-        raise ValueError(
-            f"most_loops is {most_loops}, but no similarity was given. Expected one, because loops "
-            "are found by it. Give `similarity`, or leave `most_loops` out."
         )
     if similarity is None:
         return

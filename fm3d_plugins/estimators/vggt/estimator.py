@@ -153,7 +153,7 @@ def _joined(
     total = sum(len(members) for members in chunks.members)
     with stages.stage("Seeing photos", total=total) as report:
         seen = predictions(partial(predict, network), chunks, photos, report)
-        return join_chunks(seen, chunks, sink=maps.put, names=photos.names)
+        return join_chunks(seen, chunks, photos.names, sink=maps.put)
 
 
 def _from(first: int, count: int) -> list[int]:

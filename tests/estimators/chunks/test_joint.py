@@ -51,7 +51,6 @@ def test_exact_predictions_give_the_exact_similarity(num_views, generator):
     found = measure_joint(first, second)
     torch.testing.assert_close(found.first_from_second, truth, atol=1e-9, rtol=1e-9)
     assert found.inlier_share == 1 and found.residual < 1e-9
-    assert found.num_points == 800 * num_views
 
 
 @pytest.mark.parametrize("outliers", [0.05, 0.2])
@@ -110,7 +109,6 @@ def test_unknown_depth_is_left_out(generator):
     second[1].points[50:250] = torch.nan
     first[2].confidence[:10] = 0.0
     found = measure_joint(first, second)
-    assert found.num_points == 2400 - 100 - 200 - 10
     torch.testing.assert_close(found.first_from_second, truth, atol=1e-9, rtol=1e-9)
 
 
