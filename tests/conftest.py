@@ -17,6 +17,19 @@ def torchs_own_products(monkeypatch):
     monkeypatch.setattr("fm3d_plugins.nn.linear.fastest", lambda question, probe: "torch")
 
 
+@pytest.fixture
+def stored_in():
+    """Keeps a network's matrices in another type, as loading weights in that type does."""
+
+    def converted(network, dtype):
+        for name in network.matrix_names():
+            parameter = network.get_parameter(name)
+            parameter.data = parameter.data.to(dtype)
+        return network
+
+    return converted
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real photos and golden files; absent in a user's checkout."""

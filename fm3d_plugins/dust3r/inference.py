@@ -87,7 +87,7 @@ class PhotoEncodings:
         self.network = network
         self.kept = kept
         self.device = next(network.parameters()).device
-        self.photos_at_once = photos_at_once or _pairs_at_once(self.device)
+        self.photos_at_once = photos_at_once or default_pairs_at_once(self.device)
         self._images_of = images_of
         self._dtype = network.decoder_embed.weight.dtype
         self._tokens: OrderedDict[int, Float[Tensor, "token channel"]] = OrderedDict()
@@ -173,7 +173,7 @@ def decode_pairs(
     Raises:
         ValueError: There is no pair, or a photo's sides are not multiples of the patch size.
     """
-    at_once = _pairs_at_once(encodings.device) if pairs_at_once is None else pairs_at_once
+    at_once = default_pairs_at_once(encodings.device) if pairs_at_once is None else pairs_at_once
     if not pairs or at_once < 1:
         raise ValueError(
             f"Found {len(pairs)} pairs and pairs_at_once={at_once}; expected at least 1 of both. "
@@ -262,7 +262,8 @@ def _row_on_cpu(predicted: PairPrediction, row: int) -> PairPrediction:
     return PairPrediction(**own)
 
 
-def _pairs_at_once(device: torch.device) -> int:
+def default_pairs_at_once(device: torch.device) -> int:
+    """Pairs, or photos, that the network works on at once."""
     return PAIRS_AT_ONCE_CUDA if device.type == "cuda" else PAIRS_AT_ONCE_CPU
 
 

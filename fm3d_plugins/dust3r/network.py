@@ -21,12 +21,12 @@ from fm3d_plugins.nn.crossing import CrossingBlock
 from fm3d_plugins.nn.linear import Linear
 from fm3d_plugins.nn.patches import PatchEmbedding
 from fm3d_plugins.nn.positions import RotaryTables, grid_positions, rotary_tables
-from fm3d_plugins.nn.weights import convert, matrix_names
+from fm3d_plugins.nn.weights import matrix_names
 
 EPS = 1e-6
 """Of every LayerNorm."""
 CONVERTED_PARTS = ("patch_embed", "enc_blocks", "decoder_embed", "dec_blocks", "dec_blocks2")
-"""Whose matrices `DUSt3R.store` converts."""
+"""Whose matrices may be kept in a smaller type."""
 HEAD_IMAGES_PER_PASS_CUDA = 8
 HEAD_IMAGES_PER_PASS_CPU = 1
 """A dense head needs some 400 MB for an image of 512 x 384; more of them save a CPU no time."""
@@ -109,17 +109,12 @@ class DUSt3R(nn.Module):
         self.downstream_head1, self.downstream_head2 = _head(config), _head(config)
 
     def matrix_names(self) -> set[str]:
-        """State dict names of what `store` converts: matrices of the encoder and the decoders."""
-        return matrix_names(self, CONVERTED_PARTS)
+        """State dict names of the matrices of the encoder and the decoders.
 
-    def store(self, dtype: torch.dtype) -> "DUSt3R":
-        """Keep the matrices of the encoder and the decoders in this type and return self.
-
-        With bfloat16 they need half of the memory and their products less time. Norms, the stream
-        of tokens and the heads stay as they are.
+        In bfloat16 they need half of the memory and their products less time. Norms, the stream of
+        tokens and the heads are always float32.
         """
-        convert(self, self.matrix_names(), dtype)
-        return self
+        return matrix_names(self, CONVERTED_PARTS)
 
     def forward(
         self,
@@ -218,12 +213,11 @@ class DUSt3R(nn.Module):
         grid: tuple[int, int],
     ) -> Float[Tensor, "image 4 height width"]:
         """A head's map, never in reduced precision; without gradients a few images at a time."""
-        images, device = len(layers[0]), layers[0].device.type
-        per_pass = HEAD_IMAGES_PER_PASS_CUDA if device == "cuda" else HEAD_IMAGES_PER_PASS_CPU
-        if torch.is_grad_enabled():
-            per_pass = images
+        images, device = len(layers[0]), layers[0].device
+        per_pass = images if torch.is_grad_enabled() else head_images_per_pass(device)
         # The meta device, where plans count operations, knows no autocast.
-        plain = nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+        is_meta = device.type == "meta"
+        plain = nullcontext() if is_meta else torch.autocast(device.type, enabled=False)
         with plain:
             chunks = zip(*(layer.split(per_pass) for layer in layers), strict=True)
             return joined([head(chunk, grid) for chunk in chunks])
@@ -247,6 +241,11 @@ class DUSt3R(nn.Module):
                 f"{size}. Scale or crop them."
             )
         return height // size, width // size
+
+
+def head_images_per_pass(device: torch.device) -> int:
+    """Images that a head works on at once, without gradients."""
+    return HEAD_IMAGES_PER_PASS_CUDA if device.type == "cuda" else HEAD_IMAGES_PER_PASS_CPU
 
 
 def _encoder_block(config: DUSt3RConfig) -> TransformerBlock:

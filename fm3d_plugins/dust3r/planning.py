@@ -7,12 +7,8 @@ import torch
 from torch import nn
 
 from fm3d_plugins.dust3r.heads import DenseHead
-from fm3d_plugins.dust3r.inference import PAIRS_AT_ONCE_CPU, PAIRS_AT_ONCE_CUDA
-from fm3d_plugins.dust3r.network import (
-    HEAD_IMAGES_PER_PASS_CPU,
-    HEAD_IMAGES_PER_PASS_CUDA,
-    DUSt3R,
-)
+from fm3d_plugins.dust3r.inference import default_pairs_at_once
+from fm3d_plugins.dust3r.network import DUSt3R, head_images_per_pass
 from fm3d_plugins.nn.planning import (
     FIXED_BYTES,
     RESERVE,
@@ -97,8 +93,7 @@ def workload(
     most = max(tokens)
     pixels = most * config.patch_size**2
     is_dense = isinstance(network.downstream_head1, DenseHead)
-    in_pass = HEAD_IMAGES_PER_PASS_CUDA if device.type == "cuda" else HEAD_IMAGES_PER_PASS_CPU
-    head_bytes = HEAD_BYTES_PER_PIXEL * in_pass * pixels if is_dense else 0
+    head_bytes = HEAD_BYTES_PER_PIXEL * head_images_per_pass(device) * pixels if is_dense else 0
     # Streams and layers for the heads of both sides in float32, and the widest layer of a block.
     layers = len(network.downstream_head1.layers) + 4 + config.mlp_ratio
     of_pair = 2 * most * (4 * config.encoder_width + 4 * layers * config.decoder_width)
@@ -153,9 +148,8 @@ def make_plan(
         precision=precision,
         ideas=["smaller photos"],
     )
-    most = PAIRS_AT_ONCE_CUDA if device.type == "cuda" else PAIRS_AT_ONCE_CPU
     fitting = (usable - work.bytes(0, 2)) // work.bytes_per_pair
-    at_once = min(most, work.num_pairs, max(1, fitting))
+    at_once = min(default_pairs_at_once(device), work.num_pairs, max(1, fitting))
     left = (usable - work.bytes(at_once, 0)) // work.bytes_per_photo
     kept = min(work.num_photos, left)
     speed = measured_speed(precision, device)

@@ -33,8 +33,8 @@ def load_official(
         state_dict: Flat. The 512 pixel network with dense heads has 1001 names in safetensors
             files, and 1009 in .pth files, where eight tensors have a second name. If those
             differ, that of `layer_rn` counts, as in the published code.
-        dtype: Type of the matrices of the encoder and the decoders, as by `DUSt3R.store`; by
-            default float32. All other weights are float32.
+        dtype: Type of the matrices of the encoder and the decoders, by default float32. All other
+            weights are float32.
         pretraining: The weights are CroCo's (version 2), to train from: its one decoder becomes
             both, its own head is left out, and the network's heads keep their values.
 

@@ -24,13 +24,6 @@ def matrix_names(network: nn.Module, parts: Collection[str]) -> set[str]:
     }
 
 
-def convert(network: nn.Module, names: Collection[str], dtype: torch.dtype) -> None:
-    """Keep these parameters in the given type, one being converted at a time."""
-    for name in names:
-        parameter = network.get_parameter(name)
-        parameter.data = parameter.data.to(dtype)
-
-
 def load_strictly(
     network: nn.Module,
     state_dict: Mapping[str, Tensor],

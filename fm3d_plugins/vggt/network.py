@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fm3d_plugins.nn.attention import joined
-from fm3d_plugins.nn.weights import convert, matrix_names
+from fm3d_plugins.nn.weights import matrix_names
 from fm3d_plugins.vggt.aggregator import Aggregator, AggregatorConfig
 from fm3d_plugins.vggt.camera_head import CameraHead, CameraHeadConfig
 from fm3d_plugins.vggt.dense_head import (
@@ -105,17 +105,12 @@ class VGGT(nn.Module):
         return layers
 
     def matrix_names(self) -> set[str]:
-        """State dict names of what `store` converts: the backbone's linear layers and patches."""
-        return matrix_names(self, ["aggregator"])
+        """State dict names of the backbone's linear layers and patches.
 
-    def store(self, dtype: torch.dtype) -> "VGGT":
-        """Keep the backbone's matrices in this type and return self.
-
-        With bfloat16 they need half of the memory and their products less time. Norms, layer
-        scales, the stream of tokens and the heads stay as they are.
+        In bfloat16 they need half of the memory and their products less time. Norms, layer scales,
+        the stream of tokens and the heads are always float32.
         """
-        convert(self, self.matrix_names(), dtype)
-        return self
+        return matrix_names(self, ["aggregator"])
 
     def forward(
         self,
@@ -142,7 +137,7 @@ class VGGT(nn.Module):
             ValueError: For sizes or heads that the network does not have.
         """
         if frames_per_pass is None:
-            frames_per_pass = FRAMES_PER_PASS_CUDA if images.is_cuda else FRAMES_PER_PASS_CPU
+            frames_per_pass = default_frames_per_pass(images.device)
         if query_points is None:
             # The default asks for all heads, and tracks need points to follow.
             heads = [head for head in heads if head != "tracks" or self.track_head is None]
@@ -234,6 +229,11 @@ class VGGT(nn.Module):
                     f"The images have {height} x {width} pixels; tracks need sides of at least "
                     f"{smallest}. Use larger images, or leave the query points out."
                 )
+
+
+def default_frames_per_pass(device: torch.device) -> int:
+    """Photos that the heads work on at once; more gain little time on a CPU."""
+    return FRAMES_PER_PASS_CUDA if device.type == "cuda" else FRAMES_PER_PASS_CPU
 
 
 @dataclass(frozen=True)

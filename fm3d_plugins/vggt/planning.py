@@ -15,7 +15,7 @@ from fm3d_plugins.nn.planning import (
     measured_speed,
     stored_bytes,
 )
-from fm3d_plugins.vggt.network import FRAMES_PER_PASS_CPU, FRAMES_PER_PASS_CUDA, VGGT
+from fm3d_plugins.vggt.network import VGGT
 
 HEAD_BYTES_PER_PIXEL = 2000
 """Of the depth head for one photo of its pass: the fused maps at two resolutions, and copies."""
@@ -56,11 +56,6 @@ class Workload:
         return REST * (photos * self.product_flops / speed.products + attention / speed.attention)
 
 
-def frames_per_pass(device: torch.device) -> int:
-    """Photos that the heads work on at once; more gain little time on a CPU."""
-    return FRAMES_PER_PASS_CUDA if device.type == "cuda" else FRAMES_PER_PASS_CPU
-
-
 def workload(
     network: VGGT,
     num_photos: int,
@@ -75,7 +70,7 @@ def workload(
     values and what is attended exist for all photos at once, in the matrices' precision.
 
     Args:
-        in_pass: Photos that the heads work on at once, see `frames_per_pass`.
+        in_pass: Photos that the heads work on at once, see `default_frames_per_pass`.
     """
     config = network.aggregator.config
     rows, columns = height // config.patch_size, width // config.patch_size

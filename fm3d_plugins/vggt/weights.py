@@ -21,8 +21,7 @@ def load_official(
 
     Args:
         state_dict: Flat, names and shapes as published (1797 of them for the whole network).
-        dtype: Type of the backbone's matrices, as by `VGGT.store`; by default float32. All
-            other weights are float32.
+        dtype: Type of the backbone's matrices, by default float32. All other weights are float32.
 
     Raises:
         ValueError: If names are missing or unexpected, or shapes are wrong; all are listed.

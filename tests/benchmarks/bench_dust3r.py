@@ -31,7 +31,9 @@ def build(precision: str):
 
     with torch.device("meta"):
         network = DUSt3R()
-    network.store(getattr(torch, precision))
+    for name in network.matrix_names():
+        parameter = network.get_parameter(name)
+        parameter.data = parameter.data.to(getattr(torch, precision))
     torch.manual_seed(0)
     for name, parameter in list(network.named_parameters()):
         module, _, attribute = name.rpartition(".")

@@ -74,7 +74,9 @@ def build(setting: Setting):
             points=dense,
             tracks=TrackHeadConfig(maps=replace(dense, features=128)),
         ).eval()
-    network.store(getattr(torch, setting.dtype))
+    for name in network.matrix_names():
+        parameter = network.get_parameter(name)
+        parameter.data = parameter.data.to(getattr(torch, setting.dtype))
     torch.manual_seed(0)
     for name, parameter in list(network.named_parameters()):
         module, _, attribute = name.rpartition(".")

@@ -129,9 +129,9 @@ def test_progress_is_told(linear_network, images):
     assert told == sorted(told) and told[-1] == len(COMPLETE)
 
 
-def test_bfloat16_keeps_half_as_much_and_changes_little(linear_network, images):
+def test_bfloat16_keeps_half_as_much_and_changes_little(stored_in, linear_network, images):
     exact = next(iter(predict_pairs(linear_network, images.__getitem__, [(0, 1)])))[2]
-    stored = PhotoEncodings(linear_network.store(torch.bfloat16), images.__getitem__)
+    stored = PhotoEncodings(stored_in(linear_network, torch.bfloat16), images.__getitem__)
     prediction = next(iter(decode_pairs(stored, [(0, 1)])))[2]
     assert {tokens.dtype for tokens in stored._tokens.values()} == {torch.bfloat16}
     for name, value in listed(prediction).items():
@@ -209,12 +209,12 @@ def saved(folder, form, network):
 @pytest.mark.parametrize("form", ["pth", "metadata", "hub"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_checkpoints_that_describe_themselves_load(
-    form, precision, tmp_path, linear_network, images
+    stored_in, form, precision, tmp_path, linear_network, images
 ):
     file = locate(saved(tmp_path, form, linear_network))
     network = load_network(file, precision, torch.device("cpu"))
     assert network.config == linear_network.config
-    expected = linear_network.store(precision)
+    expected = stored_in(linear_network, precision)
     pair = images[0][None], images[1][None]
     with torch.no_grad():
         ours, theirs = listed(network(*pair)), listed(expected(*pair))

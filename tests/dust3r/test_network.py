@@ -113,10 +113,12 @@ def test_heads_work_on_a_few_images_at_once_without_gradients(small_network, ima
         torch.testing.assert_close(value, whole[name].detach(), **CLOSE)
 
 
-def test_bfloat16_storage_keeps_norms_heads_and_outputs_in_float32(small_network, images):
+def test_bfloat16_storage_keeps_norms_heads_and_outputs_in_float32(
+    stored_in, small_network, images
+):
     with torch.no_grad():
         exact = listed(small_network(images, images.flip(0)))
-        stored = listed(small_network.store(torch.bfloat16)(images, images.flip(0)))
+        stored = listed(stored_in(small_network, torch.bfloat16)(images, images.flip(0)))
     for name, value in stored.items():
         assert value.dtype == torch.float32
         # Six blocks of roundings by 2^-9 of branches of order one.

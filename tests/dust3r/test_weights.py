@@ -84,12 +84,12 @@ def test_the_second_name_is_in_effect_where_the_two_differ(backwards, dense_weig
     assert ours.equal(dense_weights[name])
 
 
-def test_matrices_land_in_the_type_asked_for(small_network):
+def test_matrices_land_in_the_type_asked_for(stored_in, small_network):
     network = on_meta(**SMALL_SIZES, head=small_network.config.head)
     load_official(network, small_network.state_dict(), dtype=torch.bfloat16)
     images = torch.rand(1, 3, 32, 48)
     with torch.no_grad():
-        expected = small_network.store(torch.bfloat16)(images, images)
+        expected = stored_in(small_network, torch.bfloat16)(images, images)
         ours = network(images, images)
     types = {name: value.dtype for name, value in small_network.named_parameters()}
     assert {name: value.dtype for name, value in network.named_parameters()} == types

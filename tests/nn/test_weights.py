@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fm3d_plugins.nn.weights import convert, load_strictly, matrix_names
+from fm3d_plugins.nn.weights import load_strictly, matrix_names
 
 
 class Network(nn.Module):
@@ -27,12 +27,6 @@ def test_matrices_are_those_of_linear_layers_and_convolutions_of_the_parts(netwo
     assert matrix_names(network, ["body"]) == BODY
     assert matrix_names(network, ["last"]) == {"last.weight", "last.bias"}
     assert matrix_names(network, ["body", "last"]) == BODY | {"last.weight", "last.bias"}
-
-
-def test_conversion_concerns_the_named_parameters_alone(network):
-    convert(network, BODY, torch.bfloat16)
-    types = {name: value.dtype for name, value in network.named_parameters()}
-    assert {name for name, dtype in types.items() if dtype == torch.bfloat16} == BODY
 
 
 @pytest.mark.parametrize("build_on_meta", [True, False])

@@ -178,10 +178,12 @@ def test_training_mode_recomputes_and_gives_the_same_gradients(small_network, im
     assert gradients[0].abs().max() > 0
 
 
-def test_bfloat16_storage_keeps_norms_heads_and_outputs_in_float32(small_network, images):
+def test_bfloat16_storage_keeps_norms_heads_and_outputs_in_float32(
+    stored_in, small_network, images
+):
     with torch.no_grad():
         exact = small_network(images, heads=("camera", "depth"))
-        stored = small_network.store(torch.bfloat16)(images, heads=("camera", "depth"))
+        stored = stored_in(small_network, torch.bfloat16)(images, heads=("camera", "depth"))
     types = {name: value.dtype for name, value in small_network.named_parameters()}
     small = {name for name, dtype in types.items() if dtype == torch.bfloat16}
     assert small == small_network.matrix_names()
@@ -194,7 +196,7 @@ def test_bfloat16_storage_keeps_norms_heads_and_outputs_in_float32(small_network
 
 
 @pytest.mark.parametrize("name", ["tiny", "vits"])
-def test_bfloat16_storage_rounds_what_autocast_rounds(name, golden, monkeypatch):
+def test_bfloat16_storage_rounds_what_autocast_rounds(stored_in, name, golden, monkeypatch):
     """The published recipe is autocast. Another place to round would differ as much as it errs."""
     case = golden(name)
     images, aggregator, last = case.tensors["images"], case.network.aggregator, case.layers[-1]
@@ -202,7 +204,7 @@ def test_bfloat16_storage_rounds_what_autocast_rounds(name, golden, monkeypatch)
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
             autocast = aggregator(images, [last], frames_per_pass=2)[last]
-        case.network.store(torch.bfloat16)
+        stored_in(case.network, torch.bfloat16)
         stored = aggregator(images, [last], frames_per_pass=2)[last]
     assert stored.dtype == torch.float32
     error = (autocast - exact).square().mean().sqrt()

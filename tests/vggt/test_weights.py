@@ -54,13 +54,13 @@ def test_network_with_weights_gets_copies(small_sizes, small_network):
 
 @pytest.mark.parametrize("build_on_meta", [True, False])
 def test_matrices_of_the_backbone_land_in_the_type_asked_for(
-    build_on_meta, on_meta, small_sizes, small_network
+    stored_in, build_on_meta, on_meta, small_sizes, small_network
 ):
     network = on_meta if build_on_meta else VGGT(**small_sizes).eval()
     load_official(network, small_network.state_dict(), dtype=torch.bfloat16)
     images = torch.rand(2, 3, 28, 28)
     with torch.no_grad():
-        expected = small_network.store(torch.bfloat16)(images)
+        expected = stored_in(small_network, torch.bfloat16)(images)
         ours = network(images)
     types = {name: value.dtype for name, value in small_network.named_parameters()}
     assert {name: value.dtype for name, value in network.named_parameters()} == types

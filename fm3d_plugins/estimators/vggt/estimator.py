@@ -27,8 +27,8 @@ from fm3d_plugins.photos.similarity import (
 )
 from fm3d_plugins.scene import SceneGeometry
 from fm3d_plugins.vggt.inference import architecture, load_network, predict
-from fm3d_plugins.vggt.network import VGGT
-from fm3d_plugins.vggt.planning import frames_per_pass, make_plan, workload
+from fm3d_plugins.vggt.network import VGGT, default_frames_per_pass
+from fm3d_plugins.vggt.planning import make_plan, workload
 
 OVERLAP_SHARE = 1 / 3
 """Of a chunk, that it shares with the one before it."""
@@ -111,7 +111,7 @@ class Vggt(DenseEstimator):
             sizes, longest=self.resolution, patch=patch, framing=self.framing
         )
         precision = choose_precision(self.precision, device)
-        shape, in_pass = canvases.common_shape, frames_per_pass(device)
+        shape, in_pass = canvases.common_shape, default_frames_per_pass(device)
         plan = make_plan(
             workload(sketch, len(sizes), *shape, DTYPES[precision], in_pass),
             precision=precision,
