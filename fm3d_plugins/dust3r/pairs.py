@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.errors import listed
+from fm3d_plugins.geometry.neighbours import connected_parts
 from fm3d_plugins.photos.similarity import nearest_pairs
 
 Pair = tuple[int, int]
@@ -116,7 +117,12 @@ class PairGraph:
         if self.kind == "complete":
             return [(i, j) for i in range(num_photos) for j in range(i)]
         if self.kind == "oneref":
-            return _star(self.number, num_photos)
+            if self.number >= num_photos:
+                raise ValueError(
+                    f"The pair graph oneref-{self.number} names a photo that is not there. "
+                    f"Expected a row from 0 to {num_photos - 1}. Lower the number."
+                )
+            return [(self.number, other) for other in range(num_photos) if other != self.number]
         # More steps than photos, or powers of two modulo their number, only repeat themselves.
         count = min(self.number, num_photos)
         steps = [2**n if self.kind == "logwin" else n + 1 for n in range(count)]
@@ -172,13 +178,9 @@ def require_connected(pairs: Iterable[Pair], names: Sequence[str]) -> None:
     Raises:
         ValueError: With the photos of the smaller parts.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     edges = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
-    shape = len(names), len(names)
-    graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=shape)
-    num_parts, part = connected_components(graph, directed=False)
+    part = connected_parts(edges, len(names))
+    num_parts = int(part.max()) + 1
     if num_parts == 1:
         return
     largest = np.bincount(part).argmax()
@@ -190,15 +192,6 @@ def require_connected(pairs: Iterable[Pair], names: Sequence[str]) -> None:
         "pairs that connect all photos. Use another pair graph (complete and retrieval always "
         "connect) or a larger k."
     )
-
-
-def _star(reference: int, num_photos: int) -> list[Pair]:
-    if reference >= num_photos:
-        raise ValueError(
-            f"The pair graph oneref-{reference} names a photo that is not there. Expected a row "
-            f"from 0 to {num_photos - 1}. Lower the number."
-        )
-    return [(reference, other) for other in range(num_photos) if other != reference]
 
 
 def _windowed(num_photos: int, steps: Sequence[int], is_cyclic: bool) -> list[Pair]:

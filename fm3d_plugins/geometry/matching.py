@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fm3d_plugins.geometry.neighbours import connected_parts
+
 MOST_ROUNDS = 20
 """There and back, until a pixel that is on its way to a match is given up."""
 
@@ -95,7 +97,7 @@ def tracks_from_matches(
     ]
     edges = np.concatenate([*ends, np.zeros((0, 2), np.int64)])
     nodes, node = np.unique(edges, return_inverse=True)
-    component = _components(node.reshape(-1, 2), len(nodes))
+    component = connected_parts(node.reshape(-1, 2), len(nodes))
     view = np.searchsorted(offsets, nodes, side="right") - 1
     order = np.lexsort((nodes, component))
     component, view, pixel = component[order], view[order], (nodes - offsets[view])[order]
@@ -136,13 +138,3 @@ def _fixed_points(trees: Sequence, start: np.ndarray, most_rounds: int) -> np.nd
         if not len(start):
             break
     return np.concatenate(found)
-
-
-def _components(edges: np.ndarray, num_nodes: int) -> np.ndarray:
-    """Connected component of every node."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    weights = np.ones(len(edges), dtype=np.int8)
-    graph = coo_matrix((weights, (edges[:, 0], edges[:, 1])), shape=(num_nodes, num_nodes))
-    return connected_components(graph, directed=False)[1].astype(np.int64)

@@ -1,7 +1,8 @@
-"""Distances between neighbouring points of a cloud."""
+"""Neighbours: how far away they are in a cloud, and what hangs together in a graph."""
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -14,3 +15,15 @@ def mean_neighbour_distance(points: Float[Tensor, "point 3"]) -> Float[Tensor, "
     distances, _ = tree.query(tree.data, k=count + 1, workers=-1)
     mean = torch.from_numpy(distances[:, 1:].mean(axis=1)).to(points)
     return mean.clamp_min(1e-7 * float(mean.max().clamp_min(1e-30)) + 1e-12)
+
+
+def connected_parts(
+    edges: Int[np.ndarray, "edge 2"], num_nodes: int
+) -> Int[np.ndarray, " {num_nodes}"]:
+    """Number of the connected part, from 0, that each node of a graph is in."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    weights = np.ones(len(edges), dtype=np.int8)
+    graph = coo_matrix((weights, (edges[:, 0], edges[:, 1])), shape=(num_nodes, num_nodes))
+    return connected_components(graph, directed=False)[1].astype(np.int64)

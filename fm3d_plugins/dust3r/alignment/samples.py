@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
+from fm3d_plugins.geometry.neighbours import connected_parts
 from fm3d_plugins.geometry.rays import pixel_centers
 
 
@@ -139,15 +141,8 @@ def _require_joined(rows: list[tuple[int, int]], num_photos: int) -> None:
             f"No pair has the photos {lacking} as its first, so their focal lengths are unknown. "
             "Expected every pair in both orders: symmetrise the graph, or drop those photos."
         )
-    reached, waiting = {0}, [0]
-    while waiting:
-        photo = waiting.pop()
-        for a, b in rows:
-            for near, far in ((a, b), (b, a)):
-                if near == photo and far not in reached:
-                    reached.add(far)
-                    waiting.append(far)
-    missing = sorted(set(range(num_photos)) - reached)
+    part = connected_parts(np.array(rows), num_photos)
+    missing = np.flatnonzero(part != part[0]).tolist()
     if missing:
         raise ValueError(
             f"The photos {missing} are not joined to photo 0 by any chain of pairs. Expected one "
