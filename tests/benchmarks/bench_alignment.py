@@ -88,7 +88,7 @@ def report(views: AlignedViews, scene, seconds: float, memory: PeakMemory) -> No
     placed = similarity.apply_to_pose(views.world_from_camera)
     turn = rotation_angle_degrees(placed[:, :3, :3], scene.poses[:, :3, :3]).max()
     center = (placed[:, :3, 3] - scene.poses[:, :3, 3]).norm(dim=-1).max()
-    focal = (views.focals / scene.intrinsics[:, 0, 0] - 1).abs().max()
+    focal = (views.intrinsics[:, 0, 0] / scene.intrinsics[:, 0, 0] - 1).abs().max()
     points = (similarity.apply(clouds[0]) - clouds[1]).norm(dim=-1).mean()
     assert views.report is not None
     print(

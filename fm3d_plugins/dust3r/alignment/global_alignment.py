@@ -1,7 +1,7 @@
 """Many pairs' pointmaps become cameras and depth of all photos in one world."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -22,15 +22,11 @@ from fm3d_plugins.dust3r.alignment.views import AlignedViews, AlignmentPriors, A
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps
 from fm3d_plugins.geometry.cameras import intrinsics_matrix
 
+SAMPLES_PER_PHOTO = 1500
+"""Pixels of every photo that cameras are solved on; depth has all."""
 
-@dataclass(frozen=True)
-class AlignmentOptions:
-    """How hard an alignment tries."""
-
-    samples_per_photo: int = 1500
-    """Pixels of every photo that cameras are solved on; depth has all."""
-    max_steps: int = 60
-    """Most steps of the solver; about fifteen are usual."""
+MAX_STEPS = 60
+"""Most steps of the solver; about fifteen are usual."""
 
 
 @torch.no_grad()
@@ -38,7 +34,6 @@ def align_globally(
     pairs: Iterable[PairPointmaps],
     sizes: Sequence[tuple[int, int]],
     known: AlignmentPriors | None = None,
-    options: AlignmentOptions | None = None,
 ) -> AlignedViews:
     """Cameras and depth on which all pairs agree best (Wang et al. 2024, section 3.4).
 
@@ -59,12 +54,12 @@ def align_globally(
             "The pairs are an iterator, which can be read only once; expected something that can "
             "be read again. Put them into a list or a PairStore."
         )
-    known, options = known or AlignmentPriors(), options or AlignmentOptions()
+    known = known or AlignmentPriors()
     photo_sizes = [(height, width) for height, width in sizes]
     known.require_usable(len(photo_sizes))
-    samples = take_samples(pairs, photo_sizes, options.samples_per_photo)
+    samples = take_samples(pairs, photo_sizes, SAMPLES_PER_PHOTO)
     state = start_state(samples, photo_sizes, known)
-    solution = solve(state, samples, _unknowns(state, known), options.max_steps)
+    solution = solve(state, samples, _unknowns(state, known), MAX_STEPS)
     solution = _normalized(solution, known)
     share = pair_influence(solution, samples)
     depth, confidence = fuse_depth(pairs, solution.state, photo_sizes, share, solution.reach)

@@ -80,10 +80,8 @@ def known_groups(groups: Int[Tensor, " photo"], known: AlignmentPriors) -> list[
 def _principal_points(
     sizes: list[tuple[int, int]], known: AlignmentPriors
 ) -> Float[Tensor, "photo 2"]:
-    """What is known, else the middle of the photo."""
+    """Those of known intrinsics, else the middle of the photo."""
     points = torch.tensor([[width / 2, height / 2] for height, width in sizes]).double()
-    for photo, point in known.principal_points.items():
-        points[photo] = point.double()
     for photo, intrinsics in known.intrinsics.items():
         points[photo] = intrinsics[:2, 2].double()
     return points

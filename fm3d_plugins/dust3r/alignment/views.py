@@ -1,7 +1,6 @@
 """The result of an alignment: cameras and depth of all photos in one world."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -44,38 +43,23 @@ class AlignedViews:
     report: AlignmentReport | None
     """How well it fits; none where nothing was fitted."""
 
-    @property
-    def focals(self) -> Float[Tensor, " view"]:
-        """Horizontal focal lengths, in pixels of the pointmaps."""
-        return self.intrinsics[:, 0, 0]
-
-    @property
-    def principal_points(self) -> Float[Tensor, "view 2"]:
-        """In pixels of the pointmaps, corner of the first pixel at (0, 0)."""
-        return self.intrinsics[:, :2, 2]
-
 
 @dataclass(frozen=True)
 class AlignmentPriors(KnownCameras):
     """What is known of the cameras beforehand, in pixels of the pointmaps, and kept exactly."""
 
-    principal_points: Mapping[int, Float[Tensor, " 2"]] = field(default_factory=dict)
-    """Of photos whose intrinsics are not known; others have the photo's middle."""
     focal_groups: tuple[int, ...] | None = None
     """One number per photo; equal numbers mean one focal length in pixels of the pointmaps. None:
     each its own. A known one in a group is that of all its photos."""
 
     def require_usable(self, num_photos: int) -> None:
-        """Raise ValueError where something known is of no photo, senseless or twice."""
-        named = {*self.world_from_camera, *self.intrinsics, *self.principal_points}
+        """Raise ValueError where something known is of no photo or senseless."""
+        named = {*self.world_from_camera, *self.intrinsics}
         wrong = sorted(number for number in named if not 0 <= number < num_photos)
-        twice = sorted(set(self.intrinsics) & set(self.principal_points))
-        if wrong or twice:
+        if wrong:
             raise ValueError(
-                f"Cameras are known of the photos {wrong or twice}, "
-                + ("which do not exist" if wrong else "whose principal points are given twice")
-                + f". Expected numbers from 0 to {num_photos - 1}, each with either intrinsics or "
-                "a principal point. Correct the numbers, or leave one of the two out."
+                f"Cameras are known of the photos {wrong}, which do not exist. Expected numbers "
+                f"from 0 to {num_photos - 1}. Correct the numbers."
             )
         if self.focal_groups is not None and len(self.focal_groups) != num_photos:
             raise ValueError(

@@ -299,7 +299,7 @@ def test_learning_rates_run_from_the_first_to_the_least():
 
 def test_result_has_this_packages_pixels(noisy_pairs):
     views = align_officially(noisy_pairs, SIZES, options=OfficialOptions(steps=1))
-    torch.testing.assert_close(views.principal_points, torch.tensor([[32.5, 24.5]] * 5))
+    torch.testing.assert_close(views.intrinsics[:, :2, 2], torch.tensor([[32.5, 24.5]] * 5))
 
 
 def test_photos_that_no_pair_joins_are_an_error(noisy_pairs):
