@@ -11,6 +11,7 @@ from fm3d_plugins.estimators.dense.cameras import DenseCameras
 from fm3d_plugins.estimators.dense.points import DensePoints
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.matching import (
+    PixelTracks,
     pixel_positions,
     reciprocal_matches,
     tracks_from_matches,
@@ -58,76 +59,64 @@ def tracked_points(
                 pair.confidence_second >= LEAST_CONFIDENCE,
                 stride=STRIDE,
             )
-    found = tracks_from_matches(matches, [rows * columns for rows, columns in shapes])
-    seen = _Observations(found.track_index, found.view_index, found.pixel_index)
-    return seen.points(depth, cameras, shapes, colors_of)
+    seen = tracks_from_matches(matches, [rows * columns for rows, columns in shapes])
+    return _points_of(seen, depth, cameras, shapes, colors_of)
 
 
-class _Observations:
-    """Pixels by the track that they belong to."""
+def _points_of(
+    seen: PixelTracks,
+    depth: ViewDepth,
+    cameras: DenseCameras,
+    shapes: list[tuple[int, int]],
+    colors_of: Callable[[int], UInt8[Tensor, "rows columns 3"]],
+) -> DensePoints:
+    track, view_index, pixel_index = seen.track_index, seen.view_index, seen.pixel_index
+    count = len(track)
+    on_map = torch.zeros(count, 2, dtype=torch.float64)
+    world = torch.full((count, 3), torch.nan, dtype=torch.float64)
+    colors = torch.zeros(count, 3)
+    confidence = torch.zeros(count)
+    intrinsics = depth.map_from_photo.intrinsics_on_map(cameras.intrinsics)
+    for view in view_index.unique().tolist():
+        mine = view_index == view
+        columns = shapes[view][1]
+        on_map[mine] = pixel_positions(pixel_index[mine], columns)
+        row, column = pixel_index[mine] // columns, pixel_index[mine] % columns
+        own = depth.depth[view][row, column].double()
+        in_world = points_at(on_map[mine], own, intrinsics[view], cameras.world_from_camera[view])
+        world[mine] = torch.where(own[:, None] > 0, in_world, torch.nan)
+        colors[mine] = colors_of(view)[row, column].float()
+        confidence[mine] = depth.confidence[view][row, column].float()
+    kept = world.isfinite().all(-1)
+    kept &= _hits(seen, _means(world, track, kept), on_map, cameras, intrinsics)
+    kept &= (_counts(track, kept) >= 2)[track]
+    remaining, index = track[kept].unique(return_inverse=True)
+    pixels = depth.map_from_photo[view_index[kept]].on_photo(on_map[kept][:, None]).squeeze(1)
+    means = _means(world, track, kept)[remaining]
+    return DensePoints(
+        means.float(),
+        _means(colors.double(), track, kept)[remaining].round().to(torch.uint8),
+        _means(confidence.double()[:, None], track, kept)[remaining, 0].float(),
+        Tracks(index, view_index[kept], pixels),
+    )
 
-    def __init__(
-        self,
-        track: Int[Tensor, " observation"],
-        view: Int[Tensor, " observation"],
-        pixel: Int[Tensor, " observation"],
-    ) -> None:
-        self.track, self.view, self.pixel = track, view, pixel
 
-    def points(
-        self,
-        depth: ViewDepth,
-        cameras: DenseCameras,
-        shapes: list[tuple[int, int]],
-        colors_of: Callable[[int], UInt8[Tensor, "rows columns 3"]],
-    ) -> DensePoints:
-        count = len(self.track)
-        on_map = torch.zeros(count, 2, dtype=torch.float64)
-        world = torch.full((count, 3), torch.nan, dtype=torch.float64)
-        colors = torch.zeros(count, 3)
-        confidence = torch.zeros(count)
-        intrinsics = depth.map_from_photo.intrinsics_on_map(cameras.intrinsics)
-        for view in self.view.unique().tolist():
-            mine = self.view == view
-            columns = shapes[view][1]
-            on_map[mine] = pixel_positions(self.pixel[mine], columns)
-            row, column = self.pixel[mine] // columns, self.pixel[mine] % columns
-            own = depth.depth[view][row, column].double()
-            in_world = points_at(
-                on_map[mine], own, intrinsics[view], cameras.world_from_camera[view]
-            )
-            world[mine] = torch.where(own[:, None] > 0, in_world, torch.nan)
-            colors[mine] = colors_of(view)[row, column].float()
-            confidence[mine] = depth.confidence[view][row, column].float()
-        kept = world.isfinite().all(-1)
-        kept &= self._hits(_means(world, self.track, kept), on_map, cameras, intrinsics)
-        kept &= (_counts(self.track, kept) >= 2)[self.track]
-        track, index = self.track[kept].unique(return_inverse=True)
-        pixels = depth.map_from_photo[self.view[kept]].on_photo(on_map[kept][:, None]).squeeze(1)
-        means = _means(world, self.track, kept)[track]
-        return DensePoints(
-            means.float(),
-            _means(colors.double(), self.track, kept)[track].round().to(torch.uint8),
-            _means(confidence.double()[:, None], self.track, kept)[track, 0].float(),
-            Tracks(index, self.view[kept], pixels),
-        )
-
-    def _hits(
-        self,
-        means: Float[Tensor, "track 3"],
-        on_map: Float[Tensor, "observation 2"],
-        cameras: DenseCameras,
-        intrinsics: Float[Tensor, "view 3 3"],
-    ) -> Bool[Tensor, " observation"]:
-        """Whether the point of an observation's track falls near its pixel."""
-        near = torch.zeros(len(self.track), dtype=torch.bool)
-        for view in self.view.unique().tolist():
-            mine = self.view == view
-            camera_from_world = invert(cameras.world_from_camera[view])
-            local = transform_points(camera_from_world, means[self.track[mine]])
-            error = (project(local, intrinsics[view]) - on_map[mine]).norm(dim=-1)
-            near[mine] = (error <= LARGEST_ERROR) & (local[:, 2] > 0)
-        return near
+def _hits(
+    seen: PixelTracks,
+    means: Float[Tensor, "track 3"],
+    on_map: Float[Tensor, "observation 2"],
+    cameras: DenseCameras,
+    intrinsics: Float[Tensor, "view 3 3"],
+) -> Bool[Tensor, " observation"]:
+    """Whether the point of an observation's track falls near its pixel."""
+    near = torch.zeros(len(seen.track_index), dtype=torch.bool)
+    for view in seen.view_index.unique().tolist():
+        mine = seen.view_index == view
+        camera_from_world = invert(cameras.world_from_camera[view])
+        local = transform_points(camera_from_world, means[seen.track_index[mine]])
+        error = (project(local, intrinsics[view]) - on_map[mine]).norm(dim=-1)
+        near[mine] = (error <= LARGEST_ERROR) & (local[:, 2] > 0)
+    return near
 
 
 def _counts(
