@@ -19,7 +19,7 @@ from fm3d_plugins.dust3r.heads import (
 from fm3d_plugins.nn.attention import TransformerBlock, joined, recomputed, step
 from fm3d_plugins.nn.crossing import CrossingBlock
 from fm3d_plugins.nn.linear import Linear
-from fm3d_plugins.nn.patches import PatchEmbedding
+from fm3d_plugins.nn.patches import PatchEmbedding, patch_grid
 from fm3d_plugins.nn.positions import RotaryTables, grid_positions, rotary_tables
 from fm3d_plugins.nn.weights import matrix_names
 
@@ -139,7 +139,7 @@ class DUSt3R(nn.Module):
         Raises:
             ValueError: Sides that patches do not fill.
         """
-        grid = self._grid(images)
+        grid = patch_grid(images, self.config.patch_size)
         # In the stream's type; the copy keeps `step`, which works in place, off other tensors.
         tokens = self.patch_embed(images).to(self.enc_norm.weight.dtype, copy=True)
         positions = self._positions(grid, self.config.encoder_heads, tokens)
@@ -231,16 +231,6 @@ class DUSt3R(nn.Module):
         places = grid_positions(*grid, tokens.device)
         head_width = tokens.shape[-1] // num_heads
         return rotary_tables(places, head_width, self.config.rotary_base, tokens.dtype)
-
-    def _grid(self, images: Float[Tensor, "photo 3 height width"]) -> tuple[int, int]:
-        height, width = images.shape[-2:]
-        size = self.config.patch_size
-        if height % size or width % size or not height or not width:
-            raise ValueError(
-                f"The images have {height} x {width} pixels; both sides must be multiples of "
-                f"{size}. Scale or crop them."
-            )
-        return height // size, width // size
 
 
 def head_images_per_pass(device: torch.device) -> int:

@@ -16,3 +16,18 @@ class PatchEmbedding(nn.Module):
     ) -> Float[Tensor, "image token channel"]:
         """Tokens row by row, in the weights' type; sides are multiples of the patch size."""
         return self.proj(images.to(self.proj.weight.dtype)).flatten(2).transpose(1, 2)
+
+
+def patch_grid(images: Float[Tensor, "*batch 3 height width"], patch_size: int) -> tuple[int, int]:
+    """Patches in a column and in a row of images.
+
+    Raises:
+        ValueError: Patches do not fill the images.
+    """
+    height, width = images.shape[-2:]
+    if height % patch_size or width % patch_size or not height or not width:
+        raise ValueError(
+            f"The images have {height} x {width} pixels; both sides must be multiples of "
+            f"{patch_size}. Scale or crop them."
+        )
+    return height // patch_size, width // patch_size

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fm3d_plugins.nn.attention import joined
+from fm3d_plugins.nn.patches import patch_grid
 from fm3d_plugins.nn.weights import matrix_names
 from fm3d_plugins.vggt.aggregator import Aggregator, AggregatorConfig
 from fm3d_plugins.vggt.camera_head import CameraHead, CameraHeadConfig
@@ -142,16 +143,16 @@ class VGGT(nn.Module):
             # The default asks for all heads, and tracks need points to follow.
             heads = [head for head in heads if head != "tracks" or self.track_head is None]
         self._check_heads(heads, query_points)
+        grid = patch_grid(images, self.aggregator.config.patch_size)
         self._check_sizes(images, query_points, frames_per_pass)
         batch = images.shape[:-4]
         scenes = images.reshape(-1, *images.shape[-4:])
         layers = {layer for head in heads for layer in self.layers[head]}
-        size = self.aggregator.config.patch_size
         tokens = Tokens(
             self.aggregator(
                 scenes, layers, frames_per_pass=BACKBONE_FRAMES_PER_FRAME * frames_per_pass
             ),
-            grid=(images.shape[-2] // size, images.shape[-1] // size),
+            grid=grid,
             num_special=self.aggregator.num_special,
             frames_per_pass=frames_per_pass,
         )
@@ -215,14 +216,8 @@ class VGGT(nn.Module):
                 f"Found {images.shape[-4]} photos and frames_per_pass={frames_per_pass}; "
                 "expected at least 1 of both."
             )
-        height, width = images.shape[-2:]
-        size = self.aggregator.config.patch_size
-        if height % size or width % size or not height or not width:
-            raise ValueError(
-                f"The images have {height} x {width} pixels; both sides must be multiples of "
-                f"{size}. Scale or crop them."
-            )
         if query_points is not None and self.track_head is not None:
+            height, width = images.shape[-2:]
             smallest = self.track_head.config.smallest_side
             if min(height, width) < smallest:
                 raise ValueError(
