@@ -26,7 +26,7 @@ def weiszfeld_focal(
     Raises:
         ValueError: No positive focal length fits, as where the points lie behind the camera.
     """
-    direction = _image_plane(points_camera)
+    direction = (points_camera[..., :2] / points_camera[..., 2:]).nan_to_num(0.0, 0.0, 0.0)
     weights = torch.ones_like(direction[..., 0]) if weights is None else weights
     along = (direction * pixels).sum(-1)
     square = direction.square().sum(-1)
@@ -37,19 +37,10 @@ def weiszfeld_focal(
         share = weights / distance
         focal = (share * along).sum(-1) / (share * square).sum(-1)
         distance = (pixels - focal[..., None, None] * direction).norm(dim=-1).clamp(min=1e-8)
-    _require_positive(focal)
-    return focal
-
-
-def _image_plane(points_camera: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 2"]:
-    """(x / z, y / z), and zero where that is not a number."""
-    return (points_camera[..., :2] / points_camera[..., 2:]).nan_to_num(0.0, 0.0, 0.0)
-
-
-def _require_positive(focal: Float[Tensor, "*batch"]) -> None:
     if not bool(((focal > 0) & focal.isfinite()).all()):
         raise ValueError(
             f"The points imply the focal length {focal.min().item():.4g}; expected a positive, "
             "finite one. They must lie in front of the camera (z > 0, OpenCV axes) and be given "
             "in the order of their pixels; check both."
         )
+    return focal

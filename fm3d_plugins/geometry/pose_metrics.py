@@ -55,18 +55,17 @@ class PoseMetrics:
         """Share of all pairs with a relative rotation error below `threshold` degrees."""
         return float((self.rotation_errors < threshold).double().mean())
 
-    def rta(self, threshold: float | int, *, signed: bool = False) -> float:
-        """Share of all pairs with a direction error below `threshold` degrees.
+    def rta(self, threshold: float | int) -> float:
+        """Share of all pairs with a folded direction error below `threshold` degrees."""
+        return float((fold(self.translation_errors) < threshold).double().mean())
+
+    def auc(self, threshold: int, *, signed: bool = False) -> float:
+        """Mean over 1, 2, ... `threshold` degrees of the share of pairs with both errors below.
 
         Args:
             signed: Otherwise opposite directions count as equal (errors are folded to at most
                 90), as in the evaluation of PoseDiffusion and VGGT.
         """
-        errors = self.translation_errors if signed else fold(self.translation_errors)
-        return float((errors < threshold).double().mean())
-
-    def auc(self, threshold: int, *, signed: bool = False) -> float:
-        """Mean over 1, 2, ... `threshold` degrees of the share of pairs with both errors below."""
         directions = self.translation_errors if signed else fold(self.translation_errors)
         errors = torch.maximum(self.rotation_errors, directions)
         limits = torch.arange(1, threshold + 1, dtype=errors.dtype)
