@@ -56,7 +56,9 @@ def fuse_depth(
         for number, pair in enumerate(pairs):
             camera_from_pair = camera_from_world @ world_from_pair[number]
             for photo, points, own in pair.sides:
-                local = _moved(points.flatten(0, 1).cpu(), camera_from_pair[photo])
+                matrix = camera_from_pair[photo].float()
+                flat_points = points.flatten(0, 1).float().cpu()
+                local = torch.addmm(matrix[:3, 3], flat_points, matrix[:3, :3].T)
                 flat = own.flatten().float().cpu()
                 weights = flat.clamp(min=1).log() * float(pair_influence[number]) + LEAST_WEIGHT
                 if depth:
@@ -70,11 +72,3 @@ def fuse_depth(
         [each.clamp(min=0).view(size) for each, size in zip(depth, sizes, strict=True)],
         [each.view(size) for each, size in zip(confidence, sizes, strict=True)],
     )
-
-
-def _moved(
-    points: Float[Tensor, "point 3"], camera_from_pair: Float[Tensor, "4 4"]
-) -> Float[Tensor, "point 3"]:
-    """Points in a camera's frame, single precision."""
-    matrix = camera_from_pair.float()
-    return torch.addmm(matrix[:3, 3], points.float(), matrix[:3, :3].T)

@@ -70,9 +70,12 @@ def take_samples(
             _require_points(pair, photo, taken, weights)
             kept[photo].append((number, not is_second, taken, weights))
     _require_joined(rows, len(sizes))
-    photos = [
-        _gather(each, grid, size) for each, grid, size in zip(kept, grids, sizes, strict=True)
-    ]
+    photos = []
+    for each, grid, size in zip(kept, grids, sizes, strict=True):
+        numbers, is_first, points, weights = zip(*each, strict=True)
+        pixels = pixel_centers(*size, dtype=torch.float64)[grid]
+        stacked = torch.stack(points), torch.stack(weights)
+        photos.append(PhotoSamples(pixels, torch.tensor(numbers), list(is_first), *stacked))
     return Samples(photos, torch.tensor(rows))
 
 
@@ -85,18 +88,6 @@ def _grid(size: tuple[int, int], count: int) -> tuple[Tensor, Tensor]:
     )
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     return rows.flatten(), columns.flatten()
-
-
-def _gather(
-    kept: list[tuple[int, bool, Tensor, Tensor]],
-    grid: tuple[Tensor, Tensor],
-    size: tuple[int, int],
-) -> PhotoSamples:
-    numbers, is_first, points, weights = zip(*kept, strict=True)
-    pixels = pixel_centers(*size, dtype=torch.float64)[grid]
-    return PhotoSamples(
-        pixels, torch.tensor(numbers), list(is_first), torch.stack(points), torch.stack(weights)
-    )
 
 
 def _require_usable(

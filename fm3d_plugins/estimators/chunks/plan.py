@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -234,11 +234,5 @@ def _typical_similarity(
     similarity: Float[Tensor, "photo photo"], members: list[list[int]]
 ) -> Float[Tensor, ""]:
     """Median similarity of two different photos of one chunk."""
-    rows: list[Int[Tensor, " pair"]] = []
-    columns: list[Int[Tensor, " pair"]] = []
-    for photos in members:
-        first, second = torch.triu_indices(len(photos), len(photos), offset=1)
-        known = torch.tensor(photos)
-        rows.append(known[first])
-        columns.append(known[second])
-    return similarity[torch.cat(rows), torch.cat(columns)].median()
+    pairs = torch.cat([torch.combinations(torch.tensor(photos)) for photos in members])
+    return similarity[pairs[:, 0], pairs[:, 1]].median()

@@ -178,7 +178,6 @@ class Dust3r(DenseEstimator):
         return replace(found, provenance=self.identity() | {"seconds": stages.seconds})
 
     def _graph(self, count: int) -> PairGraph:
-
         name = self.pairs
         if name == "auto":
             name = "complete" if count <= COMPLETE_UP_TO else f"retrieval-{NEIGHBOURS}"
@@ -230,12 +229,8 @@ class Dust3r(DenseEstimator):
                 focal = self.focal_length * max(size) / longest
                 matrix = torch.tensor([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]])
                 given[row] = maps[row].intrinsics_on_map(matrix.double())
-        has_poses = known is not None and self.use_known_poses
-        beforehand = AlignmentPriors(
-            world_from_camera=dict(known.world_from_camera) if has_poses and known else {},
-            intrinsics=given,
-            focal_groups=tuple(groups),
-        )
+        poses = known.world_from_camera if known is not None and self.use_known_poses else {}
+        beforehand = AlignmentPriors(poses, given, focal_groups=tuple(groups))
         return align_globally(pairs, canvases.shapes, beforehand)
 
     def _cameras(
@@ -295,7 +290,6 @@ def _pairs(
     graph: PairGraph, encodings: PhotoEncodings, count: int, stages: Stages
 ) -> list[tuple[int, int]]:
     """Each pair once; photos are encoded first where their likeness decides."""
-
     if not graph.needs_similarity:
         return graph.pairs(count)
     with stages.stage("Encoding photos", total=count) as report:

@@ -20,19 +20,12 @@ NO_CONFIDENCE = 1.0
 
 def masked_pair(photos: SeenPhotos, first: int, second: int, seen: PairPrediction) -> PairPointmaps:
     """What the network says of two photos, with no confidence for pixels of no use."""
-
-    def masked(
-        confidence: Float[Tensor, "rows columns"], row: int
-    ) -> Float[Tensor, "rows columns"]:
-        return torch.where(photos.usable(row), confidence, NO_CONFIDENCE)
-
+    sure_first, sure_second = (
+        torch.where(photos.usable(row), confidence, NO_CONFIDENCE)
+        for row, confidence in ((first, seen.confidence_first), (second, seen.confidence_second))
+    )
     return PairPointmaps(
-        first,
-        second,
-        seen.points_first,
-        masked(seen.confidence_first, first),
-        seen.points_second_in_first,
-        masked(seen.confidence_second, second),
+        first, second, seen.points_first, sure_first, seen.points_second_in_first, sure_second
     )
 
 

@@ -127,13 +127,10 @@ class Vggt(DenseEstimator):
         count, size = len(photos), plan.at_once
         if size == count and self.reference != "central":
             first = 0 if self.reference == "first" else photos.names.index(self.reference)
-            return plan_chunks(
-                count, chunk_size=max(2, count), overlap=1, order=_from(first, count)
-            )
+            return _whole(first, count)
         similarity = similarity_matrix(photo_descriptors(map(photos.colors, range(count))))
         if size == count:
-            order = _from(int(similarity.sum(1).argmax()), count)
-            return plan_chunks(count, chunk_size=max(2, count), overlap=1, order=order)
+            return _whole(int(similarity.sum(1).argmax()), count)
         is_path = self.order == "sequence"
         if self.order == "auto":
             is_path = looks_like_a_sequence(similarity)
@@ -156,6 +153,7 @@ def _joined(
         return join_chunks(seen, chunks, photos.names, sink=maps.put)
 
 
-def _from(first: int, count: int) -> list[int]:
-    """All rows, one of them before the others."""
-    return [first, *(row for row in range(count) if row != first)]
+def _whole(first: int, count: int) -> Chunks:
+    """All photos in one chunk, one of them before the others."""
+    order = [first, *(row for row in range(count) if row != first)]
+    return plan_chunks(count, chunk_size=max(2, count), overlap=1, order=order)
