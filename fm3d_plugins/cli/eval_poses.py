@@ -1,22 +1,13 @@
 """`fm3d eval-poses REFERENCE ESTIMATE`: how far estimated cameras are from a reference."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import tyro
 from torch import Tensor
 
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Parse the two paths, print a table, and write JSON where asked.
-
-    Raises:
-        ValueError: A path holds no cameras, or the two share no photo.
-    """
-    tyro.cli(command, prog="fm3d eval-poses", args=arguments)
 
 
 def command(
@@ -33,6 +24,9 @@ def command(
         reference: transforms.json, a folder that holds one, or a folder with a COLMAP model.
         estimate: Likewise.
         output: Also write the figures to this JSON file.
+
+    Raises:
+        ValueError: A path holds no cameras, or the two share no photo.
     """
     from rich.console import Console
     from rich.table import Table

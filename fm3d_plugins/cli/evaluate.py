@@ -1,24 +1,11 @@
 """`fm3d evaluate`: one trained run under several test-pose protocols."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 SHOWN = {"psnr": "PSNR dB", "ssim": "SSIM", "lpips": "LPIPS"}
 """Metrics of the table and their titles; one that was not computed is left out."""
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Parse the options, score and print.
-
-    Raises:
-        FileNotFoundError: There is no such config.yml.
-        ValueError: A protocol is unknown, or the run has no cameras to move.
-    """
-    tyro.cli(command, prog="fm3d evaluate", args=arguments)
 
 
 def command(
@@ -33,6 +20,10 @@ def command(
         test_poses: none (cameras as given), sim3 (moved as the training cameras were), and
             photometric:K (then K optimiser steps on each held-out pose, the scene frozen).
         output_path: Also write all metrics to this JSON file.
+
+    Raises:
+        FileNotFoundError: There is no such config.yml.
+        ValueError: A protocol is unknown, or the run has no cameras to move.
     """
     from rich.console import Console
     from rich.table import Table

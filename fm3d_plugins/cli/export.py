@@ -1,21 +1,6 @@
 """`fm3d export`: points, cameras and depth of a feed-forward run, as files."""
 
-from collections.abc import Sequence
 from pathlib import Path
-
-import tyro
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Parse the options and write the files.
-
-    Raises:
-        FileNotFoundError: There is no such config.yml.
-        FileExistsError: The output folder holds something.
-        ValueError: It is no feed-forward run, or holds no such points.
-    """
-    config = (tyro.conf.FlagConversionOff,)
-    tyro.cli(command, prog="fm3d export", args=arguments, config=config)
 
 
 def command(
@@ -35,6 +20,11 @@ def command(
         output_dir: Folder to write; must not exist, or be empty.
         min_confidence: Leave out points of a lower confidence, 0 to 1. Depth maps stay whole.
         overwrite: Replace the output folder if it exists.
+
+    Raises:
+        FileNotFoundError: There is no such config.yml.
+        FileExistsError: The output folder holds something.
+        ValueError: It is no feed-forward run, or holds no such points.
     """
     from nerfstudio.utils.rich_utils import CONSOLE
 

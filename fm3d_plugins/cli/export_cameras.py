@@ -1,21 +1,6 @@
 """`fm3d export-cameras`: the cameras of a trained run, optimised or not, as files."""
 
-from collections.abc import Sequence
 from pathlib import Path
-
-import tyro
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Parse the options and write the cameras.
-
-    Raises:
-        FileNotFoundError: There is no such config.yml.
-        FileExistsError: The output folder holds something.
-        ValueError: The run has no cameras that these files can hold.
-    """
-    config = (tyro.conf.FlagConversionOff,)
-    tyro.cli(command, prog="fm3d export-cameras", args=arguments, config=config)
 
 
 def command(load_config: Path, output_dir: Path, overwrite: bool = False) -> None:
@@ -28,6 +13,11 @@ def command(load_config: Path, output_dir: Path, overwrite: bool = False) -> Non
         load_config: config.yml of a finished run.
         output_dir: Folder to write; must not exist, or be empty.
         overwrite: Replace the output folder if it exists.
+
+    Raises:
+        FileNotFoundError: There is no such config.yml.
+        FileExistsError: The output folder holds something.
+        ValueError: The run has no cameras that these files can hold.
     """
     from nerfstudio.utils.rich_utils import CONSOLE
 

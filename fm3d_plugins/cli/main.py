@@ -7,25 +7,20 @@ from importlib import import_module
 from fm3d_plugins.errors import one_line_errors
 
 COMMANDS = {
-    "process": ("fm3d_plugins.cli.process:run", "photos -> cameras and points, in COLMAP's place"),
-    "eval-poses": ("fm3d_plugins.cli.eval_poses:run", "compare estimated cameras with a reference"),
-    "show": ("fm3d_plugins.cli.show:run", "one picture of a trained scene: photo, render, depth"),
-    "evaluate": (
-        "fm3d_plugins.cli.evaluate:run",
-        "score a run under several test-pose protocols",
-    ),
-    "export": (
-        "fm3d_plugins.cli.export:run",
-        "points, cameras and depth of a feed-forward run as files",
-    ),
-    "export-cameras": (
-        "fm3d_plugins.cli.export_cameras:run",
-        "a run's optimised cameras as transforms.json and COLMAP model",
-    ),
-    "weights": ("fm3d_plugins.cli.weights:run", "published weights: list, fetch, verify, find"),
-    "sample": ("fm3d_plugins.cli.sample:run", "write a synthetic capture to try things on"),
+    "process": "photos -> cameras and points, in COLMAP's place",
+    "eval-poses": "compare estimated cameras with a reference",
+    "show": "one picture of a trained scene: photo, render, depth",
+    "evaluate": "score a run under several test-pose protocols",
+    "export": "points, cameras and depth of a feed-forward run as files",
+    "export-cameras": "a run's optimised cameras as transforms.json and COLMAP model",
+    "weights": "published weights: list, fetch, verify, find",
+    "sample": "write a synthetic capture to try things on",
 }
-"""Name: where its `run(arguments)` is, and one line of help."""
+"""Name, which is also that of a module, and one line of help.
+
+The module has a function `command`, whose arguments are the options, or `run(arguments)` where a
+word chooses the options.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,18 +29,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return
-    if words[0] not in COMMANDS:
-        raise SystemExit(f"Error: fm3d has no command {words[0]!r}.\n\n{_help()}")
-    module, _, function = COMMANDS[words[0]][0].partition(":")
+    name, *rest = words
+    if name not in COMMANDS:
+        raise SystemExit(f"Error: fm3d has no command {name!r}.\n\n{_help()}")
     try:
         with one_line_errors():
-            getattr(import_module(module), function)(words[1:])
+            module = import_module(f"fm3d_plugins.cli.{name.replace('-', '_')}")
+            if hasattr(module, "run"):
+                module.run(rest)
+            else:
+                import tyro
+
+                config = (tyro.conf.FlagConversionOff,)
+                tyro.cli(module.command, prog=f"fm3d {name}", args=rest, config=config)
     except KeyboardInterrupt:
         raise SystemExit("Stopped; nothing was left half-written.") from None
 
 
 def _help() -> str:
-    lines = [f"  {name:<15} {text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<15} {text}" for name, text in COMMANDS.items()]
     return (
         "usage: fm3d COMMAND ...   (fm3d COMMAND --help tells more)\n\n"
         + "\n".join(lines)

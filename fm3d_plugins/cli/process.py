@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -22,41 +23,8 @@ def run(arguments: Sequence[str]) -> None:
         print(_usage())
         return
     name, *rest = arguments
-    chosen = estimator_class(name)
-
-    def command(
-        data: Path,
-        output_dir: Path,
-        estimator: tyro.conf.OmitArgPrefixes[chosen] = chosen(),  # type: ignore[valid-type] # noqa: B008
-        overwrite: bool = False,
-        skip_unreadable: bool = False,
-        cache_dir: Path | None = None,
-    ) -> None:
-        """Find cameras and points for a folder of photos, and write them as a posed scene.
-
-        The output holds transforms.json (nerfstudio), colmap/sparse/0 (COLMAP, binary),
-        sparse_pc.ply and the upright photos in images/. An estimator that gives depth adds depth/
-        (z-depth, thousandths of a scene unit) and depth_confidence/ (0 to 1), as .npy.
-
-        Args:
-            data: Folder of photos.
-            output_dir: Folder to write; must not exist, or be empty.
-            estimator: Options of the estimator.
-            overwrite: Replace the output folder if it exists.
-            skip_unreadable: Leave out photos that cannot be read, instead of stopping.
-            cache_dir: Where estimates are kept; default FM3D_CACHE_DIR or the user's cache folder.
-        """
-        process(
-            estimator,
-            data,
-            output_dir,
-            overwrite=overwrite,
-            skip_unreadable=skip_unreadable,
-            cache_dir=cache_dir,
-        )
-
     tyro.cli(
-        command,
+        partial(process, estimator=estimator_class(name)()),
         prog=f"fm3d process {name}",
         args=rest,
         config=(tyro.conf.FlagConversionOff,),
@@ -72,7 +40,7 @@ def _usage() -> str:
 
 
 def process(
-    estimator: Estimator,
+    estimator: tyro.conf.OmitArgPrefixes[Estimator],
     data: Path,
     output_dir: Path,
     *,
@@ -80,7 +48,19 @@ def process(
     skip_unreadable: bool = False,
     cache_dir: Path | None = None,
 ) -> SceneGeometry:
-    """Estimate a scene and write it to a folder that appears only when it is complete.
+    """Find cameras and points for a folder of photos, and write them as a posed scene.
+
+    The output holds transforms.json (nerfstudio), colmap/sparse/0 (COLMAP, binary),
+    sparse_pc.ply and the upright photos in images/. An estimator that gives depth adds depth/
+    (z-depth, thousandths of a scene unit) and depth_confidence/ (0 to 1), as .npy.
+
+    Args:
+        estimator: Options of the estimator.
+        data: Folder of photos.
+        output_dir: Folder to write; must not exist, or be empty.
+        overwrite: Replace the output folder if it exists.
+        skip_unreadable: Leave out photos that cannot be read, instead of stopping.
+        cache_dir: Where estimates are kept; default FM3D_CACHE_DIR or the user's cache folder.
 
     Raises:
         FileExistsError: `output_dir` is not empty and `overwrite` is False; said before the work.

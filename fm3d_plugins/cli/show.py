@@ -1,25 +1,13 @@
 """`fm3d show`: one picture of how well a trained scene renders its held-out photos."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import tyro
 from jaxtyping import Float
 from torch import Tensor
 
 GAP = 4
 """Pixels between the panels of the picture."""
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Parse the options and write the picture.
-
-    Raises:
-        FileNotFoundError: There is no such config.yml.
-        ValueError: It is a run of a method of another package.
-    """
-    tyro.cli(command, prog="fm3d show", args=arguments)
 
 
 def command(load_config: Path, output: Path = Path("result.png"), views: int = 3) -> None:
@@ -29,6 +17,10 @@ def command(load_config: Path, output: Path = Path("result.png"), views: int = 3
         load_config: config.yml of a finished run.
         output: The picture to write (PNG).
         views: Number of held-out views in the picture; the PSNR is over all of them.
+
+    Raises:
+        FileNotFoundError: There is no such config.yml.
+        ValueError: It is a run of a method of another package.
     """
     from fm3d_plugins.atomic import atomic_write
     from fm3d_plugins.backends.metrics import psnr
