@@ -37,18 +37,16 @@ from fm3d_plugins.scene import SceneGeometry, Tracks
 def write_colmap(
     scene: SceneGeometry,
     folder: Path,
-    binary: bool = True,
     *,
     overwrite: bool = False,
     allow_latent: bool = False,
 ) -> None:
-    """Write cameras, images and points3D into a folder, which appears complete or not at all.
+    """Write a binary model into a folder, which appears complete or not at all.
 
     Cameras become PINHOLE, OPENCV or FULL_OPENCV, the first that holds their distortion. Image
     names are the photos' file names, so COLMAP's image folder is the photos' folder.
 
     Args:
-        binary: Otherwise text files, in which COLMAP itself ends a name at its first space.
         overwrite: Replace a folder that holds something.
         allow_latent: Write a scene whose space only a network understands.
 
@@ -60,7 +58,7 @@ def write_colmap(
     require_exportable(scene, folder, allow_latent)
     model = _model_from_scene(scene, folder)
     with atomic_directory(folder, overwrite) as temporary:
-        write_model(model, temporary, binary)
+        write_model(model, temporary)
 
 
 def read_colmap(folder: Path, photos_folder: Path | None = None) -> SceneGeometry:

@@ -1,7 +1,8 @@
-"""The three files of a COLMAP model (cameras, images, points3D), binary or text, as they are.
+"""The three files of a COLMAP model (cameras, images, points3D), as they are.
 
-Format: https://colmap.github.io/format.html. Tracks are kept once, as the point that each
-observation of an image sees; the copy of them in points3D is written and not read.
+Format: https://colmap.github.io/format.html. Binary files are written, text is read too. Tracks are
+kept once, as the point that each observation of an image sees; the copy of them in points3D is
+written and not read.
 """
 
 import os
@@ -92,20 +93,11 @@ def calibration(
     return matrix, np.array([values.get(name, 0.0) for name in DISTORTION])
 
 
-def write_model(model: ColmapModel, folder: Path, binary: bool) -> None:
-    """Write the three files into an existing folder."""
-    if binary:
-        (folder / "cameras.bin").write_bytes(b"".join(_binary_cameras(model)))
-        (folder / "images.bin").write_bytes(b"".join(_binary_images(model)))
-        (folder / "points3D.bin").write_bytes(b"".join(_binary_points(model)))
-        return
-    for name, lines in (
-        ("cameras", _text_cameras(model)),
-        ("images", _text_images(model)),
-        ("points3D", _text_points(model)),
-    ):
-        text = "".join(f"{line}\n" for line in lines)
-        (folder / f"{name}.txt").write_bytes(os.fsencode(text))
+def write_model(model: ColmapModel, folder: Path) -> None:
+    """Write the three files, binary, into an existing folder."""
+    (folder / "cameras.bin").write_bytes(b"".join(_binary_cameras(model)))
+    (folder / "images.bin").write_bytes(b"".join(_binary_images(model)))
+    (folder / "points3D.bin").write_bytes(b"".join(_binary_points(model)))
 
 
 def read_model(folder: Path) -> ColmapModel:
@@ -253,37 +245,6 @@ def _read_binary_points(data: bytes) -> np.ndarray:
     if offset > len(data):
         raise ValueError(f"{len(data)} bytes instead of {offset}")
     return np.frombuffer(b"".join(heads), _POINT)
-
-
-def _text_cameras(model: ColmapModel) -> Iterator[str]:
-    yield "# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]"
-    for camera_id, camera in model.cameras.items():
-        parameters = _text(camera.parameters)
-        yield f"{camera_id} {camera.model} {camera.width} {camera.height} {parameters}"
-
-
-def _text_images(model: ColmapModel) -> Iterator[str]:
-    yield "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME"
-    yield "# POINTS2D[] as (X, Y, POINT3D_ID)"
-    for image_id, image in model.images.items():
-        pose = _text((*image.quaternion_wxyz, *image.translation))
-        yield f"{image_id} {pose} {image.camera_id} {image.name}"
-        rows = zip(image.pixels.tolist(), image.point_ids.tolist(), strict=True)
-        yield " ".join(f"{_text(pixel)} {point_id}" for pixel, point_id in rows)
-
-
-def _text_points(model: ColmapModel) -> Iterator[str]:
-    yield "# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] as (IMAGE_ID, POINT2D_IDX)"
-    entries, spans = _tracks(model)
-    rows = zip(model.point_ids, model.xyz, model.rgb, model.errors, spans, strict=True)
-    for point_id, xyz, rgb, error, (start, end) in rows:
-        track = " ".join(f"{image_id} {index}" for image_id, index in entries[start:end])
-        yield f"{point_id} {_text(xyz)} {_text(rgb)} {_text((error,))} {track}".rstrip()
-
-
-def _text(numbers: object) -> str:
-    """Numbers with all their digits."""
-    return " ".join(repr(number) for number in np.asarray(numbers).tolist())
 
 
 def _lines(data: bytes) -> Iterator[str]:

@@ -32,7 +32,6 @@ class PointCloud:
     points: Float[Tensor, "point 3"]
     colors: UInt8[Tensor, "point 3"] | None = None
     confidence: Float[Tensor, " point"] | None = None
-    normals: Float[Tensor, "point 3"] | None = None
 
 
 def write_ply(
@@ -45,8 +44,6 @@ def write_ply(
     """Write a binary little-endian PLY file, atomically. Coordinates keep their precision."""
     real = "f8" if points.dtype == torch.float64 else "f4"
     columns = [(name, real, points[:, axis]) for axis, name in enumerate("xyz")]
-    if normals is not None:
-        columns += [(f"n{name}", "f4", normals[:, axis]) for axis, name in enumerate("xyz")]
     if colors is not None:
         columns += [(name, "u1", colors[:, axis]) for axis, name in enumerate(_COLOR_NAMES[0])]
     if confidence is not None:
@@ -94,12 +91,10 @@ def read_ply(path: Path) -> PointCloud:
             "z among them. Export the file as a point cloud."
         )
     color_names = next((group for group in _COLOR_NAMES if set(group) <= set(names)), None)
-    has_normals = {"nx", "ny", "nz"} <= set(names)
     return PointCloud(
         points=_stack(table, ("x", "y", "z")),
         colors=_colors(table, color_names) if color_names else None,
         confidence=_stack(table, ("confidence",))[:, 0] if "confidence" in names else None,
-        normals=_stack(table, ("nx", "ny", "nz")) if has_normals else None,
     )
 
 

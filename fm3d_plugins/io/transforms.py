@@ -28,7 +28,6 @@ from fm3d_plugins.io.transforms_fields import (
     PINHOLE,
     REMEDY,
     SIZE,
-    applied_similarity,
     camera_of,
     load,
     names_of,
@@ -91,9 +90,7 @@ def write_transforms(
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def read_transforms(
-    path: Path, *, require_images: bool = True, original_frame: bool = False
-) -> SceneGeometry:
+def read_transforms(path: Path, *, require_images: bool = True) -> SceneGeometry:
     """Read a transforms.json, in float64, with the points of its `ply_file_path` if it has one.
 
     Views are named by their path below the folder that all photos have in common. Points without
@@ -102,8 +99,6 @@ def read_transforms(
     Args:
         path: The file, or the folder that holds it.
         require_images: Require every photo to exist at the size that the file states.
-        original_frame: Undo `applied_transform` and `applied_scale`, so that the scene agrees
-            with the COLMAP model that nerfstudio's processing leaves beside the file.
 
     Raises:
         FileNotFoundError: The file, its point cloud, or photos are absent.
@@ -118,16 +113,12 @@ def read_transforms(
         photos = [path.parent / frame["file_path"] for frame in frames]
         sizes = [(int(width), int(height)) for width, height in image_sizes]
         require_photos(dict(zip(names, photos, strict=True)), sizes, path)
-    world_from_camera = opencv_from_opengl(rigid_matrices(path, frames))
     cloud = _points(path, meta)
     points = cloud.points.double()
-    if original_frame:
-        undo = applied_similarity(path, meta).inverse()
-        world_from_camera, points = undo.apply_to_pose(world_from_camera), undo.apply(points)
     return SceneGeometry(
         names=names,
         image_sizes=image_sizes,
-        world_from_camera=world_from_camera,
+        world_from_camera=opencv_from_opengl(rigid_matrices(path, frames)),
         intrinsics=intrinsics_matrix(*cameras[:, 2:6].unbind(-1)),
         distortion=cameras[:, 6:],
         camera_index=_camera_index(frames, cameras),

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.poses import nearest_rotation, pose_from_rotation_translation
 from fm3d_plugins.io.scene_checks import MAX_ROTATION_ERROR
 
@@ -153,23 +152,3 @@ def rigid_matrices(path: Path, frames: list[dict[str, Any]]) -> Float[Tensor, "v
             "Drop these frames or estimate the cameras anew."
         )
     return torch.stack(matrices)
-
-
-def applied_similarity(path: Path, meta: Mapping[str, Any]) -> Similarity:
-    """What nerfstudio's processing did to the original cameras and points before saving."""
-    listed = meta.get("applied_transform", torch.eye(4)[:3].tolist())
-    try:
-        matrix = torch.tensor(listed, dtype=torch.float64)
-        rotation = nearest_rotation(matrix[:3, :3].nan_to_num(0, 0, 0))
-        is_rigid = matrix.shape in ((3, 4), (4, 4)) and bool(
-            ((matrix[:3, :3] - rotation).abs() <= MAX_ROTATION_ERROR).all()
-        )
-    except (TypeError, ValueError, RuntimeError, IndexError):
-        is_rigid = False
-    if not is_rigid:
-        raise ValueError(
-            f"{path}: applied_transform is {listed!r}; expected a rigid 3 x 4 matrix. Correct it, "
-            "or read the scene in the frame of the file."
-        )
-    scale = _number(path, {"applied_scale": 1.0} | dict(meta), "the top level", "applied_scale")
-    return Similarity(torch.tensor(scale, dtype=torch.float64), rotation, scale * matrix[:3, 3])

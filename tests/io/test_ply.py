@@ -14,12 +14,11 @@ def cloud():
         points=torch.randn(50, 3, generator=generator),
         colors=torch.randint(0, 256, (50, 3), generator=generator, dtype=torch.uint8),
         confidence=torch.rand(50, generator=generator),
-        normals=torch.randn(50, 3, generator=generator),
     )
 
 
 def assert_equal(found, expected):
-    for name in ("points", "colors", "confidence", "normals"):
+    for name in ("points", "colors", "confidence"):
         ours, theirs = getattr(found, name), getattr(expected, name)
         assert (ours is None) == (theirs is None), name
         assert ours is None or torch.equal(ours, theirs), name
@@ -30,21 +29,20 @@ def test_written_cloud_is_read_back_exactly(tmp_path, cloud, dtype):
     path = tmp_path / "größe 点.ply"
     points = cloud.points.to(dtype)
     for written in (
-        PointCloud(points, cloud.colors, cloud.confidence, cloud.normals),
+        PointCloud(points, cloud.colors, cloud.confidence),
         PointCloud(points),
         PointCloud(points[:0], cloud.colors[:0]),
     ):
-        write_ply(path, written.points, written.colors, written.confidence, written.normals)
+        write_ply(path, written.points, written.colors, written.confidence)
         assert_equal(read_ply(path), written)
 
 
 def test_open3d_reads_what_we_write(tmp_path, cloud):
     """Oracle: the reader that nerfstudio uses."""
     open3d = pytest.importorskip("open3d")
-    write_ply(tmp_path / "cloud.ply", cloud.points, cloud.colors, cloud.confidence, cloud.normals)
+    write_ply(tmp_path / "cloud.ply", cloud.points, cloud.colors, cloud.confidence)
     found = open3d.io.read_point_cloud(str(tmp_path / "cloud.ply"))
     torch.testing.assert_close(torch.from_numpy(np.asarray(found.points)), cloud.points.double())
-    torch.testing.assert_close(torch.from_numpy(np.asarray(found.normals)), cloud.normals.double())
     assert torch.equal(
         torch.round(torch.from_numpy(np.asarray(found.colors)) * 255).byte(), cloud.colors
     )

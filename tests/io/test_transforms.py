@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.cameras import opengl_from_opencv
-from fm3d_plugins.geometry.poses import so3_exp
 from fm3d_plugins.geometry.rays import camera_rays
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.ply import write_ply
@@ -134,33 +132,6 @@ def test_photos_in_several_folders_are_named_below_the_common_one(
     assert read_transforms(tmp_path).names == expected
 
 
-def test_original_frame_undoes_what_processing_applied(written):
-    """Truth: saved = applied_scale * applied_transform(original), for cameras and points."""
-    scene, folder = written(distortion=LENS)
-    turn = so3_exp(torch.tensor([0.3, -0.5, 1.0], dtype=torch.float64))
-    shift = torch.tensor([1.0, 2, 3], dtype=torch.float64)
-    applied = Similarity(torch.tensor(1.0, dtype=torch.float64), turn, shift)
-    scaled = Similarity(
-        torch.tensor(2.5, dtype=torch.float64), torch.eye(3, dtype=torch.float64), 0 * shift
-    )
-    saved = replace(
-        scene,
-        world_from_camera=scaled.apply_to_pose(applied.apply_to_pose(scene.world_from_camera)),
-        points=scaled.apply(applied.apply(scene.points)),
-    )
-    path = folder / "transforms.json"
-    write_ply(folder / "points.ply", saved.points)
-    write_transforms(saved, path, ply_file_path="points.ply")
-    meta = json.loads(path.read_text())
-    meta["applied_transform"] = applied.matrix()[:3].tolist()
-    meta["applied_scale"] = 2.5
-    path.write_text(json.dumps(meta))
-    found = read_transforms(path, original_frame=True)
-    torch.testing.assert_close(found.points, scene.points)
-    torch.testing.assert_close(found.world_from_camera, scene.world_from_camera)
-    torch.testing.assert_close(read_transforms(path).points, saved.points)
-
-
 def edited(folder, edit):
     """The path of the file after its JSON went through `edit`."""
     path = folder / "transforms.json"
@@ -218,14 +189,6 @@ def test_faulty_field_is_named_with_the_file(written, fault):
     with pytest.raises(ValueError, match=message) as caught:
         read_transforms(path)
     assert str(path) in str(caught.value)
-
-
-def test_faulty_applied_transform_is_named(written):
-    _, folder = written()
-    path = edited(folder, lambda meta: meta.update(applied_transform=[[1, 2], [3, 4]]))
-    read_transforms(path)
-    with pytest.raises(ValueError, match="applied_transform is"):
-        read_transforms(path, original_frame=True)
 
 
 def test_text_that_is_no_json_is_refused(tmp_path):
