@@ -9,7 +9,7 @@ to have; the file moves to its place once its SHA-256 is the hub's, after the re
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -50,7 +50,7 @@ class _Offer:
     """Bytes."""
 
 
-def absent(published: PublishedCheckpoint, reason: str, alternatives: Sequence[str]) -> str:
+def absent(published: PublishedCheckpoint, reason: str) -> str:
     """The one message about weights that are not here: what, why, where from, where to."""
     file, folder = published.files[0], weights_folder(published)
     others = f" (or {', '.join(published.files[1:])})" if published.files[1:] else ""
@@ -64,11 +64,11 @@ def absent(published: PublishedCheckpoint, reason: str, alternatives: Sequence[s
         f"The weights {published.name} are not on this computer, and {reason}. "
         f"Expected the file {file}{others}. Get {published.url(file)} and put it at "
         f"{folder / file}, or run `fm3d weights fetch {published.name}` where there is a network."
-        f"{terms} Estimators that work without weights: {', '.join(alternatives) or 'none'}."
+        f"{terms} Estimators that work without weights: sfm."
     )
 
 
-def download(published: PublishedCheckpoint, alternatives: Sequence[str] = ("sfm",)) -> Path:
+def download(published: PublishedCheckpoint) -> Path:
     """Fetch a published checkpoint into this package's folder of weights.
 
     Processes that want the same file wait for the first. The licence is shown before.
@@ -95,15 +95,13 @@ def download(published: PublishedCheckpoint, alternatives: Sequence[str] = ("sfm
         try:
             offer = _ask(hub, published)
         except _failures(hub) as error:
-            raise FileNotFoundError(
-                absent(published, _reason(error, published), alternatives)
-            ) from error
+            raise FileNotFoundError(absent(published, _reason(error, published))) from error
         _require_room(folder, offer)
         try:
             staged = _fetch(hub, published, offer)
         except _failures(hub) as error:
             reason = f"{_reason(error, published)}; what came is kept, and fetching goes on there"
-            raise FileNotFoundError(absent(published, reason, alternatives)) from error
+            raise FileNotFoundError(absent(published, reason)) from error
         return _accept(staged, folder / offer.file, offer)
 
 
@@ -188,15 +186,8 @@ def _accept(staged: Path, target: Path, offer: _Offer) -> Path:
             "removed: fetch it again, and if that ends alike, look at the proxy or mirror "
             "in between (HF_ENDPOINT)."
         )
-    status = staged.stat()
-    record = FileRecord(
-        sha256=sha256,
-        sha256_from="hub" if offer.sha256 else "computed",
-        size=status.st_size,
-        modified_ns=status.st_mtime_ns,
-        revision=offer.revision,
-    )
-    write_record(target, record)
+    origin = "hub" if offer.sha256 else "computed"
+    write_record(target, FileRecord.of(staged, sha256, origin, offer.revision))
     os.replace(staged, target)
     shutil.rmtree(target.parent / _PARTIAL)
     return target

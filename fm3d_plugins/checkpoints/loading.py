@@ -17,7 +17,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.checkpoints.catalogue import PublishedCheckpoint
-from fm3d_plugins.checkpoints.locating import CheckpointFile, FoundFile
+from fm3d_plugins.checkpoints.locating import FoundFile
 from fm3d_plugins.checkpoints.records import damage, file_sha256, sha256_of_hub
 from fm3d_plugins.errors import listed
 
@@ -43,7 +43,7 @@ class Verification:
     num_parameters: int
 
 
-def load(file: CheckpointFile | Path) -> Mapping[str, Tensor]:
+def load(file: FoundFile | Path) -> Mapping[str, Tensor]:
     """All tensors of a file by name, on the CPU; their bytes are read from disk when used.
 
     The format is told by the content, not by the name. Where the tensors are wrapped with other
@@ -54,7 +54,7 @@ def load(file: CheckpointFile | Path) -> Mapping[str, Tensor]:
             pointer saved in its place), holds code or other things than tensors.
         OSError: It cannot be read.
     """
-    path = file.path if isinstance(file, CheckpointFile) else file
+    path = file.path if isinstance(file, FoundFile) else file
     start = _start(path)
     if _is_torch(start):
         return _tensors_only(path, _open_torch(path))
@@ -66,7 +66,7 @@ def _is_torch(start: bytes) -> bool:
     return start.startswith(b"PK\x03\x04") or start[:1] == b"\x80"
 
 
-def training_arguments(file: CheckpointFile | Path) -> dict[str, Any]:
+def training_arguments(file: FoundFile | Path) -> dict[str, Any]:
     """What a torch file says of the options that its network was trained with, under `args`.
 
     Only numbers, texts and containers of them; whatever else there is, is left out. They are the
@@ -75,7 +75,7 @@ def training_arguments(file: CheckpointFile | Path) -> dict[str, Any]:
     Raises:
         ValueError, OSError: As `load`.
     """
-    path = file.path if isinstance(file, CheckpointFile) else file
+    path = file.path if isinstance(file, FoundFile) else file
     if not _is_torch(_start(path)):
         return {}
     content = _open_torch(path)

@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,11 +14,7 @@ from fm3d_plugins.checkpoints.catalogue import (
     PublishedCheckpoint,
     require_commercial,
 )
-from fm3d_plugins.checkpoints.records import (
-    known_sha256,
-    show_licence_once,
-    weights_folder,
-)
+from fm3d_plugins.checkpoints.records import known_sha256, show_licence_once, weights_folder
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 """File names that are taken as weights, the preferred format first."""
@@ -43,23 +38,14 @@ class FoundFile:
 
 
 @dataclass(frozen=True)
-class CheckpointFile:
+class CheckpointFile(FoundFile):
     """A file of weights ready for use: its licence was shown, its identity is known."""
 
-    path: Path
-    licence: Licence
     sha256: str
     """Of the file's bytes, in hexadecimal; the part of an estimate's identity."""
-    source: Source
 
 
-def locate(
-    name_or_path: str | Path,
-    *,
-    commercial_only: bool = False,
-    offline: bool | None = None,
-    alternatives: Sequence[str] = ("sfm",),
-) -> CheckpointFile:
+def locate(name_or_path: str | Path, *, commercial_only: bool = False) -> CheckpointFile:
     """The file that holds some weights: found on this computer, or fetched once.
 
     Looked for in this order: a local file or folder of that name, this package's folder of
@@ -68,8 +54,6 @@ def locate(
     Args:
         name_or_path: A name of the catalogue (`fm3d weights list`), a file, or a folder with one.
         commercial_only: Refuse weights whose licence forbids commercial use or is not known.
-        offline: Never contact the hub; None: as HF_HUB_OFFLINE or FM3D_OFFLINE say.
-        alternatives: Estimators that work without weights, named where there are none.
 
     Raises:
         ValueError: The name is not known, the licence is refused, or the file is not what the
@@ -86,12 +70,11 @@ def locate(
         from fm3d_plugins.checkpoints.downloading import absent, download
 
         assert published is not None
-        if is_offline(offline):
-            raise FileNotFoundError(absent(published, "the network is switched off", alternatives))
-        path = download(published, alternatives)
-        found = FoundFile(path, "download", published)
+        if is_offline():
+            raise FileNotFoundError(absent(published, "the network is switched off"))
+        found = FoundFile(download(published), "download", published)
     show_licence_once(licence, found.path, published)
-    return CheckpointFile(found.path, licence, known_sha256(found.path), found.source)
+    return CheckpointFile(found.path, found.source, published, known_sha256(found.path))
 
 
 def find(name_or_path: str | Path) -> FoundFile | None:
@@ -119,10 +102,8 @@ def find(name_or_path: str | Path) -> FoundFile | None:
     return None
 
 
-def is_offline(offline: bool | None = None) -> bool:
-    """Whether the network is not to be used: the argument, else HF_HUB_OFFLINE or FM3D_OFFLINE."""
-    if offline is not None:
-        return offline
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE or FM3D_OFFLINE say that the network is not to be used."""
     words = (os.environ.get(name, "").upper() for name in ("HF_HUB_OFFLINE", "FM3D_OFFLINE"))
     return any(word in ("1", "ON", "YES", "TRUE") for word in words)
 

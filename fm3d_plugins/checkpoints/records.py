@@ -28,12 +28,15 @@ def weights_folder(published: PublishedCheckpoint | None = None) -> Path:
     return folder / published.name.replace("/", "--") if published else folder
 
 
+Origin = Literal["hub", "computed"]
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """What is known about one file's bytes."""
 
     sha256: str
-    sha256_from: Literal["hub", "computed"]
+    sha256_from: Origin
     """Who says so: the hub, before the file came, or this computer, which read the file."""
     size: int
     """Bytes."""
@@ -41,6 +44,12 @@ class FileRecord:
     """The file's time of change; while it and the size stay, the file is taken as unchanged."""
     revision: str | None = None
     """Commit of the hub's repository."""
+
+    @classmethod
+    def of(cls, file: Path, sha256: str, origin: Origin, revision: str | None) -> "FileRecord":
+        """The record of a file as it is now."""
+        status = file.stat()
+        return cls(sha256, origin, status.st_size, status.st_mtime_ns, revision)
 
     def is_current(self, file: Path) -> bool:
         """Whether the file has not been written to since."""
@@ -95,17 +104,8 @@ def known_sha256(file: Path) -> str:
     sha256 = from_hub if from_hub and not record else file_sha256(file)
     if from_hub and from_hub != sha256:
         raise ValueError(damage(file, from_hub, sha256))
-    status = file.stat()
-    write_record(
-        file,
-        FileRecord(
-            sha256=sha256,
-            sha256_from="hub" if from_hub else "computed",
-            size=status.st_size,
-            modified_ns=status.st_mtime_ns,
-            revision=record.revision if record else None,
-        ),
-    )
+    origin, revision = "hub" if from_hub else "computed", record.revision if record else None
+    write_record(file, FileRecord.of(file, sha256, origin, revision))
     return sha256
 
 

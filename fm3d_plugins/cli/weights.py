@@ -113,5 +113,5 @@ def _present(name: str) -> FoundFile:
     """Weights that are here, or the message how to get them."""
     found = find(name)
     if found is None:
-        raise FileNotFoundError(absent(CATALOGUE[name], "nothing was contacted", ("sfm",)))
+        raise FileNotFoundError(absent(CATALOGUE[name], "nothing was contacted"))
     return found
