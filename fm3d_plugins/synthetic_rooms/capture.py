@@ -148,21 +148,6 @@ def render_views(
     return RoomViews(rgb, depth, charts, world_from_camera, intrinsics)
 
 
-def render_room(
-    room: Room,
-    world_from_camera: Float[Tensor, "view 4 4"],
-    intrinsics: Float[Tensor, "3 3"],
-    width: int,
-    height: int,
-    *,
-    quality: RenderQuality | None = None,
-    num_threads: int | None = None,
-) -> RoomViews:
-    """Light a room and render it; see `light_room` and `render_views`."""
-    lit = light_room(room, quality, num_threads)
-    return render_views(lit, world_from_camera, intrinsics, width, height, num_threads=num_threads)
-
-
 def capture_cameras(room: Room, num_views: int) -> Float[Tensor, "view 4 4"]:
     """Cameras of a walk with a camera in hand through a furnished room: OpenCV, float64.
 
@@ -242,11 +227,18 @@ def write_sample(
 
 def _write_files(folder: Path, views: RoomViews, scene: SceneGeometry) -> None:
     """Photos, depth, points and cameras."""
+    from PIL import Image
+
     from fm3d_plugins.io.ply import write_ply
     from fm3d_plugins.io.transforms import write_transforms
 
-    for name, rgb, depth in zip(scene.names, views.rgb, views.depth, strict=True):
-        _write_photo(folder, name, rgb, depth)
+    for part in ("images", "depth"):
+        (folder / part).mkdir()
+    millimetres = (views.depth.double().numpy() * 1000.0).round().astype(np.uint16)
+    for name, rgb, depth in zip(scene.names, views.rgb, millimetres, strict=True):
+        photo = Image.fromarray(_bytes(rgb).numpy())
+        photo.save(folder / "images" / name, quality=95, subsampling=0)
+        Image.fromarray(depth).save(folder / "depth" / f"{Path(name).stem}.png")
     write_ply(folder / "points.ply", scene.points, scene.point_colors)
     write_transforms(
         scene,
@@ -286,22 +278,6 @@ def _scene_of(views: RoomViews, seed: int) -> SceneGeometry:
 
 def _bytes(rgb: Float[Tensor, "*batch 3"]) -> UInt8[Tensor, "*batch 3"]:
     return (rgb * 255.0).round().to(torch.uint8)
-
-
-def _write_photo(
-    folder: Path,
-    name: str,
-    rgb: Float[Tensor, "height width 3"],
-    depth: Float[Tensor, "height width"],
-) -> None:
-    from PIL import Image
-
-    for part in ("images", "depth"):
-        (folder / part).mkdir(exist_ok=True)
-    photo = Image.fromarray(_bytes(rgb).numpy())
-    photo.save(folder / "images" / name, quality=95, subsampling=0)
-    millimetres = np.round(depth.double().numpy() * 1000.0).astype(np.uint16)
-    Image.fromarray(millimetres).save(folder / "depth" / f"{Path(name).stem}.png")
 
 
 def _available_threads() -> int:

@@ -13,6 +13,7 @@ from fm3d_plugins.synthetic_rooms.shapes import (
     FIRST_CHART,
     chart_of,
     hit_solid,
+    no_zeros,
     normal_at,
     slab,
     to_local,
@@ -68,16 +69,11 @@ def along(o, d, t):
 
 
 @kernel
-def no_zero(x):
-    return x if abs(x) > 1e-12 else 1e-12
-
-
-@kernel
 def ray_to(p, q):
     """Unit direction from p to q, and the distance."""
     x, y, z = q[0] - p[0], q[1] - p[1], q[2] - p[2]
     length = math.sqrt(x * x + y * y + z * z)
-    return (no_zero(x / length), no_zero(y / length), no_zero(z / length)), length
+    return no_zeros((x / length, y / length, z / length)), length
 
 
 @kernel
@@ -112,8 +108,7 @@ def sunlight(nodes, solids, sun, p, n):
     if inside <= 0.0:
         return 0.0
     start = along(p, n, OFFSET)
-    d = (no_zero(to_sun[0]), no_zero(to_sun[1]), no_zero(to_sun[2]))
-    if trace(nodes, solids, start, d, t - 0.03, -1, True)[1] >= 0:
+    if trace(nodes, solids, start, no_zeros(to_sun), t - 0.03, -1, True)[1] >= 0:
         return 0.0
     return facing * min(1.0, inside / 0.02)
 
@@ -163,11 +158,11 @@ def camera_ray(rotation, intrinsics, x, y):
     b = (y - intrinsics[1, 2]) / intrinsics[1, 1]
     z = 1.0 / math.sqrt(a * a + b * b + 1.0)
     d = (
-        no_zero(z * (rotation[0, 0] * a + rotation[0, 1] * b + rotation[0, 2])),
-        no_zero(z * (rotation[1, 0] * a + rotation[1, 1] * b + rotation[1, 2])),
-        no_zero(z * (rotation[2, 0] * a + rotation[2, 1] * b + rotation[2, 2])),
+        z * (rotation[0, 0] * a + rotation[0, 1] * b + rotation[0, 2]),
+        z * (rotation[1, 0] * a + rotation[1, 1] * b + rotation[1, 2]),
+        z * (rotation[2, 0] * a + rotation[2, 1] * b + rotation[2, 2]),
     )
-    return d, z
+    return no_zeros(d), z
 
 
 @entry

@@ -14,7 +14,6 @@ from fm3d_plugins.synthetic_rooms.kernels import (
     dot,
     first_hit,
     light_at,
-    no_zero,
     ray_to,
     row3,
     sunlight,
@@ -22,7 +21,13 @@ from fm3d_plugins.synthetic_rooms.kernels import (
     trace,
 )
 from fm3d_plugins.synthetic_rooms.noise import entry, hash01, kernel
-from fm3d_plugins.synthetic_rooms.shapes import FIRST_CHART, chart_point, normal_at, to_world
+from fm3d_plugins.synthetic_rooms.shapes import (
+    FIRST_CHART,
+    chart_point,
+    no_zeros,
+    normal_at,
+    to_world,
+)
 
 _LIFT = 2e-3
 """Metres off the surface at which a node gathers light."""
@@ -148,8 +153,7 @@ def bounced_light(tables, nodes, first, last, num_rays, colors, ambient, light):
             share = (ray + 0.5) / num_rays
             flat, turn = math.sqrt(share), start + golden * ray
             x, y, z = flat * math.cos(turn), flat * math.sin(turn), math.sqrt(1.0 - share)
-            d = along(along((z * n[0], z * n[1], z * n[2]), side, x), up, y)
-            d = (no_zero(d[0]), no_zero(d[1]), no_zero(d[2]))
+            d = no_zeros(along(along((z * n[0], z * n[1], z * n[2]), side, x), up, y))
             t, s = first_hit(tables.nodes, tables.solids, p, d, -1)
             hit = along(p, d, t)
             _, normal, chart, u, v = surface(tables.solids, s, hit)

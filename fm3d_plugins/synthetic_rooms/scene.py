@@ -12,22 +12,9 @@ SHAPES = ("shell", "box", "rounded_box", "ellipsoid", "frustum", "torus")
 """What a solid can be; the shell is the inside of the room's box."""
 
 PATTERNS = (
-    "plaster",
-    "planks",
-    "brick",
-    "tiles",
-    "marble",
-    "spots",
-    "rug",
-    "poster",
-    "spine",
-    "globe",
-    "wallpaper",
-    "wood",
-    "quilt",
-    "sky",
-    "lantern",
-)
+    "plaster", "planks", "brick", "tiles", "marble", "spots", "rug", "poster", "spine", "globe",
+    "wallpaper", "wood", "quilt", "sky", "lantern",
+)  # fmt: skip
 """What can be painted on a solid; drawn by `textures`."""
 
 

@@ -18,13 +18,12 @@ from fm3d_plugins.synthetic_rooms.kernels import (
     dot,
     first_hit,
     light_at,
-    no_zero,
     row3,
     sunlight,
     surface,
 )
 from fm3d_plugins.synthetic_rooms.noise import entry, inlined, kernel, mix
-from fm3d_plugins.synthetic_rooms.shapes import MISS, hit_solid
+from fm3d_plugins.synthetic_rooms.shapes import MISS, hit_solid, no_zeros
 from fm3d_plugins.synthetic_rooms.textures import albedo
 
 COLUMNS = 10
@@ -74,8 +73,7 @@ def _mirror(tables, s, o, d, t, footprint, samples, row):
     share = gloss * (0.04 + 0.96 * (1.0 - min(1.0, abs(back))) ** 5) - 0.02
     if share <= 0.0:
         return 0.0
-    m = along(d, n, -2.0 * back)
-    m = (no_zero(m[0]), no_zero(m[1]), no_zero(m[2]))
+    m = no_zeros(along(d, n, -2.0 * back))
     start = along(p, n, OFFSET)
     t2, s2 = first_hit(tables.nodes, tables.solids, start, m, -1)
     _gather(tables, s2, start, m, t2, 2.0 * footprint + 0.01 * t2, -1.0, samples, row)

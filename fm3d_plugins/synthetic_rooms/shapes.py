@@ -43,6 +43,16 @@ def to_world(solids, s, p):
 
 
 @kernel
+def no_zeros(d):
+    """A direction that `slab` can divide by."""
+    return (
+        d[0] if abs(d[0]) > 1e-12 else 1e-12,
+        d[1] if abs(d[1]) > 1e-12 else 1e-12,
+        d[2] if abs(d[2]) > 1e-12 else 1e-12,
+    )
+
+
+@kernel
 def slab(o, d, low, high):
     """Where a ray enters and leaves the space low <= x <= high along one axis; d is not 0."""
     a, b = (low - o) / d, (high - o) / d
@@ -148,12 +158,7 @@ def hit_solid(solids, s, ox, oy, oz, dx, dy, dz, t_min):
     A ray that starts inside meets the surface from within.
     """
     o = to_local(solids, s, ox - solids[s, 1], oy - solids[s, 2], oz - solids[s, 3])
-    d = to_local(solids, s, dx, dy, dz)
-    d = (
-        d[0] if abs(d[0]) > 1e-12 else 1e-12,
-        d[1] if abs(d[1]) > 1e-12 else 1e-12,
-        d[2] if abs(d[2]) > 1e-12 else 1e-12,
-    )
+    d = no_zeros(to_local(solids, s, dx, dy, dz))
     kind = np.int64(solids[s, 0])
     sx, sy, sz, extra = solids[s, 13], solids[s, 14], solids[s, 15], solids[s, 16]
     if kind == ELLIPSOID:

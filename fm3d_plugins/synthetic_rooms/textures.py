@@ -25,22 +25,9 @@ from fm3d_plugins.synthetic_rooms.posters import poster
 from fm3d_plugins.synthetic_rooms.scene import PATTERNS
 
 (
-    _PLASTER,
-    _PLANKS,
-    _BRICK,
-    _TILES,
-    _MARBLE,
-    _SPOTS,
-    _RUG,
-    _POSTER,
-    _SPINE,
-    _GLOBE,
-    _WALLPAPER,
-    _WOOD,
-    _QUILT,
-    _SKY,
-    _LANTERN,
-) = range(len(PATTERNS))
+    _PLASTER, _PLANKS, _BRICK, _TILES, _MARBLE, _SPOTS, _RUG, _POSTER, _SPINE, _GLOBE,
+    _WALLPAPER, _WOOD, _QUILT, _SKY, _LANTERN,
+) = range(len(PATTERNS))  # fmt: skip
 
 
 @kernel

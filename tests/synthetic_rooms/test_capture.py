@@ -15,7 +15,6 @@ from fm3d_plugins.synthetic_rooms.capture import (
     capture_cameras,
     capture_intrinsics,
     light_room,
-    render_room,
     render_views,
 )
 from fm3d_plugins.synthetic_rooms.rooms import random_room
@@ -42,6 +41,11 @@ def make_room(solids=(), wall=GREY, lamps=(), sky=0.0, ambient=0.0):
     )
     ambient = (ambient, ambient, ambient)
     return Room(SIZE, (wall,) * 6, tuple(solids), window, tuple(lamps), ambient)
+
+
+def render_room(room, poses, intrinsics, width, height, quality, num_threads=None):
+    lit = light_room(room, quality, num_threads)
+    return render_views(lit, poses, intrinsics, width, height, num_threads=num_threads)
 
 
 def camera_towards(target, eye=(0.1, -1.5, 1.2)):
