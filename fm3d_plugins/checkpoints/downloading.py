@@ -15,7 +15,6 @@ from pathlib import Path
 from types import ModuleType
 
 from filelock import FileLock
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.checkpoints.catalogue import HUB, PublishedCheckpoint
 from fm3d_plugins.checkpoints.records import (
@@ -27,7 +26,7 @@ from fm3d_plugins.checkpoints.records import (
     write_record,
 )
 from fm3d_plugins.errors import require
-from fm3d_plugins.progress import track
+from fm3d_plugins.progress import say, track
 
 _PARTIAL = ".partial"
 _PARTIAL_CONTENT = 206
@@ -135,12 +134,10 @@ def _fetch(hub: ModuleType, published: PublishedCheckpoint, offer: _Offer) -> Pa
         OSError: The hub refuses, or the connection breaks and brings nothing in several attempts.
     """
     folder = weights_folder(published)
-    CONSOLE.print(
+    say(
         f"Fetching {published.name} ({offer.file}, {offer.size / 1e9:.2f} GB) from "
         f"{_endpoint() or HUB}. This needs the network once. To do it by hand: put "
-        f"{published.url(offer.file)} at {folder / offer.file}",
-        markup=False,
-        highlight=False,
+        f"{published.url(offer.file)} at {folder / offer.file}"
     )
     partial = folder / _PARTIAL / f"{offer.sha256 or offer.revision}-{offer.file}"
     partial.parent.mkdir(exist_ok=True)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.checkpoints.catalogue import PublishedCheckpoint
 from fm3d_plugins.checkpoints.locating import FoundFile
 from fm3d_plugins.checkpoints.records import damage, file_sha256, sha256_of_hub
 from fm3d_plugins.errors import listed
+from fm3d_plugins.progress import say
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 """Keys under which training programs put the tensors, beside things of their own."""
@@ -265,11 +265,7 @@ def _tensors_only(path: Path, content: object) -> dict[str, Tensor]:
             if isinstance(content.get(key), Mapping):
                 rest = sorted(str(other) for other in content if other != key)
                 beside = f"; left out: {', '.join(rest)}" if rest else ""
-                CONSOLE.print(
-                    f"{path.name}: the tensors are taken from its entry {key!r}{beside}",
-                    markup=False,
-                    highlight=False,
-                )
+                say(f"{path.name}: the tensors are taken from its entry {key!r}{beside}")
                 content = content[key]
                 break
     if not isinstance(content, Mapping):

@@ -13,11 +13,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-from nerfstudio.utils.rich_utils import CONSOLE
-
 from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.checkpoints.catalogue import Licence, PublishedCheckpoint
+from fm3d_plugins.progress import say
 
 _CHUNK = 1 << 22
 
@@ -146,12 +145,7 @@ def show_licence_once(licence: Licence, file: Path, published: PublishedCheckpoi
         return
     name = published.name if published else str(file)
     text = f"Licence of {name}: {licence.name} ({licence.permits})."
-    CONSOLE.print(
-        f"{text} Its text: {licence.url}" if licence.url else text,
-        style="yellow",
-        markup=False,
-        highlight=False,
-    )
+    say(f"{text} Its text: {licence.url}" if licence.url else text, style="yellow")
     shown_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     _write(path, {"weights": name, "licence": asdict(licence), "shown_at": shown_at})
 

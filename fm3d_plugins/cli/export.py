@@ -26,12 +26,11 @@ def command(
         FileExistsError: The output folder holds something.
         ValueError: It is no feed-forward run, or holds no such points.
     """
-    from nerfstudio.utils.rich_utils import CONSOLE
-
     from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.cli.runs import load_run
     from fm3d_plugins.one_pass.geometry.export import write_run
     from fm3d_plugins.one_pass.geometry.pipeline import GeometryPipeline
+    from fm3d_plugins.progress import say
 
     with atomic_directory(output_dir, overwrite) as folder:
         config, pipeline = load_run(load_config)
@@ -42,8 +41,4 @@ def command(
             )
         provenance = {"source": f"{config.method_name} run"}
         scene = write_run(pipeline, folder, provenance, min_confidence)
-    CONSOLE.print(
-        f"{len(scene.points)} points, {len(scene)} cameras and their depth are in {output_dir}",
-        markup=False,
-        highlight=False,
-    )
+    say(f"{len(scene.points)} points, {len(scene)} cameras and their depth are in {output_dir}")

@@ -19,11 +19,10 @@ def command(load_config: Path, output_dir: Path, overwrite: bool = False) -> Non
         FileExistsError: The output folder holds something.
         ValueError: The run has no cameras that these files can hold.
     """
-    from nerfstudio.utils.rich_utils import CONSOLE
-
     from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.camera_optimization.export import run_cameras, write_cameras
     from fm3d_plugins.cli.runs import load_run
+    from fm3d_plugins.progress import say
 
     with atomic_directory(output_dir, overwrite) as folder:
         config, pipeline = load_run(load_config)
@@ -32,6 +31,4 @@ def command(load_config: Path, output_dir: Path, overwrite: bool = False) -> Non
         cameras = run_cameras(pipeline, source)
         write_cameras(cameras, folder)
     what = "optimised" if optimizer.is_on else "not optimised in this run"
-    CONSOLE.print(
-        f"{len(cameras.scene)} cameras ({what}) are in {output_dir}", markup=False, highlight=False
-    )
+    say(f"{len(cameras.scene)} cameras ({what}) are in {output_dir}")

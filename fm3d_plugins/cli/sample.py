@@ -28,7 +28,7 @@ def command(
     """
     from nerfstudio.utils.rich_utils import CONSOLE
 
-    from fm3d_plugins.progress import track
+    from fm3d_plugins.progress import say, track
     from fm3d_plugins.synthetic_rooms.capture import write_sample
 
     CONSOLE.print(
@@ -44,5 +44,5 @@ def command(
         overwrite=overwrite,
         track=partial(track, label="Rendering", total=num_photos),
     )
-    CONSOLE.print(f"The capture is in {output_dir}", markup=False, highlight=False)
-    CONSOLE.print(f"Next: ns-train 3dgs --data {output_dir} sfm", markup=False, highlight=False)
+    say(f"The capture is in {output_dir}")
+    say(f"Next: ns-train 3dgs --data {output_dir} sfm")

@@ -7,6 +7,7 @@ import tyro
 
 from fm3d_plugins.checkpoints import CATALOGUE, FoundFile, find, locate, verify
 from fm3d_plugins.checkpoints.downloading import absent
+from fm3d_plugins.progress import say
 
 _Name = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 _NameOrPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_PATH")]
@@ -74,10 +75,8 @@ def fetch(name: _Name, commercial_only: bool = False) -> None:
         name: A name that `fm3d weights list` shows.
         commercial_only: Refuse weights whose licence forbids commercial use.
     """
-    from nerfstudio.utils.rich_utils import CONSOLE
-
     file = locate(name, commercial_only=commercial_only)
-    CONSOLE.print(f"{name} is at {file.path}", markup=False, highlight=False, soft_wrap=True)
+    say(f"{name} is at {file.path}", soft_wrap=True)
 
 
 def verify_file(name_or_path: _NameOrPath) -> None:
@@ -86,16 +85,12 @@ def verify_file(name_or_path: _NameOrPath) -> None:
     Args:
         name_or_path: A name that `fm3d weights list` shows, a file, or a folder with one.
     """
-    from nerfstudio.utils.rich_utils import CONSOLE
-
     found = _present(name_or_path)
     result = verify(found)
     origin = "is the hub's" if result.is_hash_of_hub else "no hash of the hub is known"
-    CONSOLE.print(
+    say(
         f"{found.path} is in order: {result.num_tensors} tensors, {result.num_parameters} "
         f"numbers, SHA-256 {result.sha256} ({origin})",
-        markup=False,
-        highlight=False,
         soft_wrap=True,
     )
 
