@@ -1,6 +1,5 @@
 """The method `3dgs`."""
 
-from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
@@ -20,10 +19,8 @@ def _decaying() -> dict:
 method = MethodSpecification(
     config=TrainerConfig(
         method_name="3dgs",
-        steps_per_eval_image=500,
         steps_per_eval_batch=0,
         steps_per_eval_all_images=0,
-        steps_per_save=1000,
         pipeline=GaussianSplattingPipelineConfig(
             datamanager=GaussianSplattingDataManagerConfig(
                 dataparser=NerfstudioDataParserConfig(load_3D_points=True, eval_mode="interval"),
@@ -43,7 +40,6 @@ method = MethodSpecification(
                 "scheduler": DelayedDecayConfig(delay=0.15),
             },
         },
-        viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
         vis="viewer",
     ),
     description="3D Gaussian Splatting on a GPU or a CPU, from photos or posed scenes.",

@@ -1,6 +1,5 @@
 """The methods `nerf` and `nerf-vanilla`."""
 
-from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import OptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
@@ -37,7 +36,6 @@ def _trainer(
         steps_per_eval_image=steps_per_eval,
         steps_per_eval_batch=0,
         steps_per_eval_all_images=0,
-        steps_per_save=1000,
         pipeline=NerfPipelineConfig(
             datamanager=NerfDataManagerConfig(
                 dataparser=NerfstudioDataParserConfig(load_3D_points=True, eval_mode="interval"),
@@ -46,7 +44,6 @@ def _trainer(
             model=model,
         ),
         optimizers=optimizers | {name: _delayed(delay) for name, delay in CAMERA_DELAYS.items()},
-        viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
         vis="viewer",
     )
 

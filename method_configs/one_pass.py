@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from fm3d_plugins.dataparsers.estimated import (  # pyright: ignore[reportMissingImports]
@@ -30,7 +29,6 @@ def geometry_method(
         config=OnePassTrainerConfig(
             method_name=estimator.name,
             pipeline=replace(pipeline, datamanager=datamanager),
-            viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
             vis="viewer",
         ),
         description=description,
