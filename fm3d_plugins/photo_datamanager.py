@@ -86,7 +86,7 @@ class PhotoDatasets:
             # Once, not again for held-out photos.
             is_said=getattr(self, "train_dataset", None) is None,
         )
-        dataset = scaled_dataset(outputs, scale)
+        dataset = InputDataset(outputs) if scale == 1.0 else ScaledDataset(outputs, scale)
         # `ns-export cameras` (nerfstudio 1.1.5) asks for a dictionary that not all parsers make.
         dataset.cameras.metadata = dataset.cameras.metadata or {}
         # A copy: where photos are loaded and their distortion is undone, intrinsics change.
@@ -109,11 +109,6 @@ def depth_files_of(outputs: DataparserOutputs) -> DepthFiles:
         scale=float(metadata.get("depth_unit_scale_factor") or 1.0)
         * float(outputs.dataparser_scale),
     )
-
-
-def scaled_dataset(outputs: DataparserOutputs, scale: float) -> InputDataset:
-    """The photos at `scale` times their size; nerfstudio's own dataset where that is 1."""
-    return InputDataset(outputs) if scale == 1.0 else ScaledDataset(outputs, scale)
 
 
 def training_scale(cameras: Cameras, limit: int | None, factor: float, *, is_said: bool) -> float:

@@ -48,10 +48,9 @@ class StartAtPhoto(ViewerControl):
         """Args:
         world_from_camera: The photo's camera, OpenCV axes, frame of the dataparser.
         """
-        self._wxyz = quaternion_wxyz_from_rotation(world_from_camera[:3, :3]).double().numpy()
+        (self._wxyz,), (position,) = _viser_poses(world_from_camera[None])
         # A little ahead of the photo, which is drawn in front of its camera.
-        position = world_from_camera[:3, 3] * VISER_NERFSTUDIO_SCALE_RATIO
-        self._position = (position + STEP_AHEAD * world_from_camera[:3, 2]).double().numpy()
+        self._position = position + STEP_AHEAD * world_from_camera[:3, 2].double().numpy()
 
     def _setup(self, viewer: Viewer) -> None:
         super()._setup(viewer)

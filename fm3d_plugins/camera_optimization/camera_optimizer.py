@@ -11,10 +11,7 @@ from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 from torch.nn import Parameter
 
-from fm3d_plugins.camera_optimization.pixel_units import (
-    unit_motions,
-    zoom_effect,
-)
+from fm3d_plugins.camera_optimization.pixel_units import unit_motions, zoom_effect
 from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.poses import se3_exp, so3_exp
 from fm3d_plugins.nerfstudio_cameras import calibrations, image_sizes, world_from_cameras

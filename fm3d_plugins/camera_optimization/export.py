@@ -17,11 +17,7 @@ from fm3d_plugins.camera_optimization.held_out_poses import training_cameras
 from fm3d_plugins.geometry.cameras import equal_cameras, intrinsics_matrix
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.transforms import write_transforms
-from fm3d_plugins.nerfstudio_cameras import (
-    calibrations,
-    dataparser_frame,
-    world_from_cameras,
-)
+from fm3d_plugins.nerfstudio_cameras import calibrations, dataparser_frame, world_from_cameras
 from fm3d_plugins.scene import SceneGeometry
 
 
@@ -54,9 +50,7 @@ def run_cameras(pipeline: Any, provenance: Mapping[str, Any] | None = None) -> R
     optimizer = pipeline.model.camera_optimizer
     trained = training_cameras(train.cameras, optimizer)
     given = world_from_cameras(held_out.cameras).double().cpu()
-    moved = given
-    if optimizer.is_on:
-        moved = trained.similarity().apply_to_pose(given)
+    moved = trained.similarity().apply_to_pose(given) if optimizer.is_on else given
     with torch.no_grad():
         factors = optimizer.focal_factors().cpu(), held_out_focal_factors(pipeline)
     views: dict[Path, tuple] = {}

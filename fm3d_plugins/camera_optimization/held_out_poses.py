@@ -8,7 +8,7 @@ similarity from the initial to the optimised training cameras, as Lin et al. 202
 the figure then tells how good the scene is, whatever the held-out pose was.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -17,10 +17,7 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from fm3d_plugins.camera_optimization.camera_optimizer import CameraOptimizer
-from fm3d_plugins.camera_optimization.pixel_units import (
-    align_in_pixels,
-    unit_motions,
-)
+from fm3d_plugins.camera_optimization.pixel_units import align_in_pixels, unit_motions
 from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.poses import so3_exp
@@ -139,7 +136,8 @@ def place_held_out(
     for (camera, batch), factor in zip(views, focal_factors, strict=True):
         moved = similarity.apply_to_pose(world_from_cameras(camera).double().cpu())
         opengl = opengl_rows(moved).to(camera.camera_to_worlds)
-        placed.append((_with(camera, opengl, factor.to(opengl).reshape(1, 1)), batch))
+        focal = {"fx": camera.fx * factor.to(opengl), "fy": camera.fy * factor.to(opengl)}
+        placed.append((replace(camera, camera_to_worlds=opengl, **focal), batch))
     if protocol.kind == "sim3":
         return placed
     return [
@@ -193,22 +191,4 @@ def _moved(camera: Cameras, tangent: Float[Tensor, "6"]) -> Cameras:
     given = camera.camera_to_worlds
     rotation = so3_exp(tangent[3:]) @ given[..., :3]
     centre = given[..., 3:] + tangent[:3, None]
-    return _with(camera, torch.cat([rotation, centre], dim=-1), 1.0)
-
-
-def _with(
-    camera: Cameras, camera_to_worlds: Float[Tensor, "1 3 4"], factor: Float[Tensor, "1 1"] | float
-) -> Cameras:
-    return Cameras(
-        camera_to_worlds=camera_to_worlds,
-        fx=camera.fx * factor,
-        fy=camera.fy * factor,
-        cx=camera.cx,
-        cy=camera.cy,
-        width=camera.width,
-        height=camera.height,
-        distortion_params=camera.distortion_params,
-        camera_type=camera.camera_type,
-        times=camera.times,
-        metadata=camera.metadata,
-    )
+    return replace(camera, camera_to_worlds=torch.cat([rotation, centre], dim=-1))

@@ -81,17 +81,10 @@ def _read_features(database: Path, names: Sequence[str]) -> list[Features]:
     with library().Database.open(database) as file:
         for name in names:
             image = file.read_image_with_name(name)
-            if image is None or not file.exists_keypoints(image.image_id):
-                found.append(_no_features())
-                continue
-            keypoints = file.read_keypoints(image.image_id)
-            descriptors = file.read_descriptors(image.image_id).data
-            if not len(keypoints):
-                found.append(_no_features())
-                continue
-            found.append(Features(np.array(keypoints, np.float32), np.array(descriptors, np.uint8)))
+            keypoints, descriptors = np.empty(0), np.empty(0)
+            if image is not None and file.exists_keypoints(image.image_id):
+                keypoints = file.read_keypoints(image.image_id)
+                descriptors = file.read_descriptors(image.image_id).data
+            keypoints = np.array(keypoints, np.float32).reshape(-1, 6)
+            found.append(Features(keypoints, np.array(descriptors, np.uint8).reshape(-1, 128)))
     return found
-
-
-def _no_features() -> Features:
-    return Features(np.zeros((0, 6), np.float32), np.zeros((0, 128), np.uint8))
