@@ -156,11 +156,11 @@ class SceneGeometry:
             ValueError: Counts disagree, or a camera is not finite, or a focal length is not > 0.
         """
         views, points = len(self.names), len(self.points)
-        for name in ("image_sizes", "world_from_camera", "intrinsics", "distortion"):
+        cameras = ("image_sizes", "world_from_camera", "intrinsics", "distortion", "camera_index")
+        for name in cameras:
             _expect_rows(name, getattr(self, name), views)
-        _expect_rows("camera_index", self.camera_index, views)
-        _expect_rows("point_colors", self.point_colors, points)
-        _expect_rows("point_confidence", self.point_confidence, points)
+        for name in ("point_colors", "point_confidence"):
+            _expect_rows(name, getattr(self, name), points)
         if self.depth is not None:
             _expect_rows("depth", self.depth.depth, views)
         _expect_usable_cameras(self)

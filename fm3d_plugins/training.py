@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -206,11 +205,15 @@ class Trainer(nerfstudio_trainer.Trainer):
 
     def _load_checkpoint(self) -> None:
         """As nerfstudio's, and go on with the photos and random numbers that were next."""
-        self._expect_checkpoint(self.config.load_dir)
+        path, folder = self.config.load_checkpoint, self.config.load_dir
+        if folder is not None and not any(folder.glob("step-*.ckpt")):
+            raise SystemExit(
+                f"{folder} holds no checkpoint. Expected files named step-*.ckpt. Pass the folder "
+                "`nerfstudio_models` of an earlier run to --load-dir."
+            )
         super()._load_checkpoint()
-        path = self.config.load_checkpoint
-        if self.config.load_dir is not None:
-            path = self.config.load_dir / f"step-{self._start_step - 1:09d}.ckpt"
+        if folder is not None:
+            path = folder / f"step-{self._start_step - 1:09d}.ckpt"
         if path is None:
             return
         skip = getattr(self.pipeline.datamanager, "skip_photos", None)
@@ -219,10 +222,3 @@ class Trainer(nerfstudio_trainer.Trainer):
         # Read again, but only this entry: nerfstudio hands nothing else of the file on.
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         _restore_random(state.get("random"))
-
-    def _expect_checkpoint(self, folder: Path | None) -> None:
-        if folder is not None and not any(folder.glob("step-*.ckpt")):
-            raise SystemExit(
-                f"{folder} holds no checkpoint. Expected files named step-*.ckpt. Pass the folder "
-                "`nerfstudio_models` of an earlier run to --load-dir."
-            )

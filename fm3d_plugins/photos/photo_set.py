@@ -7,10 +7,8 @@ file where it already is upright RGB, otherwise a converted copy.
 """
 
 import hashlib
-import io
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,6 +23,7 @@ from fm3d_plugins.photos.pixels import (
     ORIENTATION,
     alpha_channel,
     camera_from_exif,
+    open_stored,
     open_upright,
     rgb_pixels,
 )
@@ -120,7 +119,7 @@ class PhotoSet:
             total.update(hashlib.blake2b(mask).digest())
         return total.hexdigest()
 
-    def plain_files(self, folder: Path, names: Iterable[str] | None = None) -> dict[str, Path]:
+    def plain_files(self, folder: Path, names: Iterable[str]) -> dict[str, Path]:
         """Files that any program reads as the upright photo: originals, or copies in `folder`.
 
         JPEG stays JPEG (quality 95, full chroma), anything else becomes PNG under the same name,
@@ -128,12 +127,11 @@ class PhotoSet:
 
         Args:
             folder: Where copies go; made when the first copy is needed.
-            names: The photos wanted; all by default.
+            names: The photos wanted.
         """
-        wanted = set(names) if names is not None else None
-        files = {}
+        wanted, files = set(names), {}
         for photo in self.photos:
-            if wanted is not None and photo.name not in wanted:
+            if photo.name not in wanted:
                 continue
             files[photo.name] = photo.path if photo.is_plain else folder / photo.name
             if not photo.is_plain and not files[photo.name].exists():
@@ -258,12 +256,7 @@ def _reason(error: Exception) -> str:
 
 
 def _decode(path: Path, content: bytes) -> Photo | str:
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        # Up to Pillow's hard limit (DecompressionBombError) a large photo is just a large photo.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(content))
+    image = open_stored(content)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         return f"{path.name}: holds {frames} frames. Expected a still photo; export one."
@@ -298,15 +291,12 @@ def _write_plain_copy(photo: Photo, path: Path) -> None:
 
     from fm3d_plugins.atomic import atomic_write
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     is_jpeg = path.suffix.lower() in {".jpg", ".jpeg"}
     options = {"quality": 95, "subsampling": 0} if is_jpeg else {}
-    encoded = io.BytesIO()
     image = Image.fromarray(photo.read())
-    # A copy keeps its name even where Pillow cannot write that suffix's format without loss.
-    image.save(encoded, format="JPEG" if is_jpeg else "PNG", **options)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(encoded.getvalue())
+        # A copy keeps its name even where Pillow cannot write that suffix's format without loss.
+        image.save(temporary, format="JPEG" if is_jpeg else "PNG", **options)
 
 
 def _write_mask(photo: Photo, path: Path) -> None:

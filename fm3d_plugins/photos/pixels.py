@@ -36,14 +36,21 @@ def camera_from_exif(exif: "Exif", width: int, height: int) -> tuple[float | Non
     return focal_prior, "|".join("" if part is None else str(part).strip() for part in parts)
 
 
-def open_upright(content: bytes) -> "Image":
-    """The picture in a file's bytes with its EXIF orientation applied; mode as stored."""
-    from PIL import Image, ImageOps
+def open_stored(content: bytes) -> "Image":
+    """The picture in a file's bytes, not decoded yet."""
+    from PIL import Image
 
     with warnings.catch_warnings():
+        # Up to Pillow's hard limit (DecompressionBombError) a large photo is just a large photo.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(content))
-    return ImageOps.exif_transpose(image)
+        return Image.open(io.BytesIO(content))
+
+
+def open_upright(content: bytes) -> "Image":
+    """The picture in a file's bytes with its EXIF orientation applied; mode as stored."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(open_stored(content))
 
 
 def alpha_channel(image: "Image") -> UInt8[np.ndarray, "height width"] | None:

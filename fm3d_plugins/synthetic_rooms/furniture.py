@@ -46,8 +46,9 @@ def wood(rng: Random, gloss: float = 0.0) -> Texture:
     return Texture("wood", rng.choice(WOODS), 0.16, rng.randrange(1 << 20), gloss)
 
 
-def _cloth(rng: Random, scale: float) -> Texture:
-    return Texture("quilt", accents(rng), scale, rng.randrange(1 << 20))
+def painted(rng: Random, pattern: str, scale: float, gloss: float = 0.0) -> Texture:
+    """A pattern of its own in the colours of one scheme."""
+    return Texture(pattern, accents(rng), scale, rng.randrange(1 << 20), gloss)
 
 
 def _art(rng: Random, style: int) -> Texture:
@@ -109,7 +110,7 @@ def _books(rng: Random, x: float, end: float, y: float, z: float, room: float) -
     while True:
         if rng.random() < 0.09 and x + 0.2 < end:
             radius = rng.uniform(0.06, 0.08)
-            ball = Texture("spots", accents(rng), 0.06, rng.randrange(1 << 20), 0.6)
+            ball = painted(rng, "spots", 0.06, 0.6)
             place = (x + radius + 0.02, y + 0.12, z + radius)
             solids.append(Solid("ellipsoid", place, cube(radius), (ball,)))
             x += 2 * radius + 0.04
@@ -125,7 +126,7 @@ def _books(rng: Random, x: float, end: float, y: float, z: float, room: float) -
 
 def sofa(rng: Random, center: Vector, width: float, turn_degrees: float) -> list[Solid]:
     """A sofa with cushions; it faces -y when not turned. `center` is on the floor."""
-    body, cushion = _cloth(rng, 0.17), _cloth(rng, 0.11)
+    body, cushion = painted(rng, "quilt", 0.17), painted(rng, "quilt", 0.11)
     a, b, c, d = accents(rng)
     plain = Texture("plaster", _tones(a), 0.12, rng.randrange(1 << 20))
     half = width / 2
@@ -167,11 +168,8 @@ def still_life(rng: Random, center: Vector, radius: float) -> list[Solid]:
     def spot(turn: float, reach: float, z: float) -> Vector:
         return turned(center, start + turn, (reach * radius, 0.0, z))
 
-    def texture(pattern: str, scale: float, gloss: float) -> Texture:
-        return Texture(pattern, accents(rng), scale, rng.randrange(1 << 20), gloss)
-
-    ring, ball = texture("marble", 0.22, 0.5), texture("spots", 0.09, 1.0)
-    vase, cup = texture("marble", 0.16, 0.7), texture("spots", 0.05, 0.8)
+    ring, ball = painted(rng, "marble", 0.22, 0.5), painted(rng, "spots", 0.09, 1.0)
+    vase, cup = painted(rng, "marble", 0.16, 0.7), painted(rng, "spots", 0.05, 0.8)
     solids = [
         Solid("torus", spot(0.0, 0.55, 0.05), (0.12, 0.05, 1.0), (ring,)),
         Solid("ellipsoid", spot(120.0, 0.5, 0.13), (0.13, 0.13, 0.13), (ball,)),
@@ -180,14 +178,14 @@ def still_life(rng: Random, center: Vector, radius: float) -> list[Solid]:
         Solid("frustum", spot(180.0, 0.82, 0.04), (0.03, 0.042, 0.04), (cup,)),
     ]
     for fruit in range(3):
-        round_fruit = texture("marble", 0.07, 0.4)
+        round_fruit = painted(rng, "marble", 0.07, 0.4)
         place = spot(20.0 * fruit + 40.0, 0.82 - 0.1 * (fruit % 2), 0.038)
         solids.append(Solid("ellipsoid", place, (0.04, 0.04, 0.038), (round_fruit,)))
     for level in range(3):
         size = (0.11 - 0.01 * level, 0.08 - 0.008 * level, 0.014)
         place = spot(300.0, 0.6, 0.014 + 0.028 * level)
         turn = rng.uniform(0.0, 90.0)
-        cover = (texture("poster", 0.1, 0.0),)
+        cover = (painted(rng, "poster", 0.1),)
         solids.append(Solid("box", place, size, cover, turn))
     return solids
 
@@ -207,7 +205,7 @@ def globe(rng: Random, center: Vector, radius: float) -> list[Solid]:
 
 def plant(rng: Random, center: Vector, height: float) -> list[Solid]:
     """A potted plant; `center` is on the floor."""
-    pot = Texture("tiles", accents(rng), 0.09, rng.randrange(1 << 20), 0.3)
+    pot = painted(rng, "tiles", 0.09, 0.3)
     greens = ((0.20, 0.36, 0.14), (0.36, 0.52, 0.18), (0.13, 0.28, 0.13), (0.62, 0.68, 0.30))
     x, y, z = center
     solids = [
@@ -238,7 +236,7 @@ def sideboard(rng: Random, center: Vector, width: float, turn_degrees: float) ->
 
 def toys(rng: Random, center: Vector) -> list[Solid]:
     """A big ball, a tower of cubes and a pouf, spread around a point on the floor."""
-    ball = Texture("tiles", accents(rng), 0.13, rng.randrange(1 << 20), 0.5)
+    ball = painted(rng, "tiles", 0.13, 0.5)
     solids = [Solid("ellipsoid", turned(center, 0.0, (-0.95, -0.1, 0.17)), cube(0.17), (ball,))]
     for level, half in enumerate((0.13, 0.11, 0.09)):
         faces = tuple(
@@ -247,6 +245,6 @@ def toys(rng: Random, center: Vector) -> list[Solid]:
         )
         place = turned(center, 0.0, (0.95, -0.25, (0.13, 0.37, 0.57)[level]))
         solids.append(Solid("box", place, cube(half), faces, rng.uniform(0.0, 90.0)))
-    pouf = Texture("quilt", accents(rng), 0.12, rng.randrange(1 << 20))
+    pouf = painted(rng, "quilt", 0.12)
     place = turned(center, 0.0, (1.0, 0.45, 0.18))
     return [*solids, Solid("rounded_box", place, (0.26, 0.26, 0.18), (pouf,), 20.0, 0.0, 0.12)]

@@ -105,7 +105,7 @@ def _along_the_walls(rng: Random, size: Vector) -> list[Solid]:
     board = (x - 0.26, rng.uniform(0.35, 0.6), 0.0)
     top = (board[0], board[1], 0.77)
     things = furniture.globe(rng, (top[0], top[1] + 0.35, top[2]), 0.19)
-    vase = Texture("spots", furniture.accents(rng), 0.07, rng.randrange(1 << 20), 0.8)
+    vase = furniture.painted(rng, "spots", 0.07, 0.8)
     for z, low, high, half in ((0.11, 0.05, 0.1, 0.11), (0.28, 0.1, 0.04, 0.06)):
         place = (top[0], top[1] - 0.4, top[2] + z)
         things.append(Solid("frustum", place, (low, high, half), (vase,)))
@@ -121,7 +121,7 @@ def _along_the_walls(rng: Random, size: Vector) -> list[Solid]:
 def _in_the_middle(rng: Random) -> list[Solid]:
     center = (rng.uniform(-0.15, 0.05), rng.uniform(0.15, 0.3), 0.0)
     height, radius = rng.uniform(0.42, 0.48), rng.uniform(0.5, 0.56)
-    weave = Texture("rug", furniture.accents(rng), 0.13, rng.randrange(1 << 20))
+    weave = furniture.painted(rng, "rug", 0.13)
     table = furniture.coffee_table(rng, (*center[:2], 0.012), radius, height)
     return [
         Solid("box", (center[0], center[1], 0.006), (1.45, 0.95, 0.006), (weave,), -4.0),

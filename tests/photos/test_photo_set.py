@@ -67,7 +67,7 @@ def test_converted_copies_equal_what_read_gives(tmp_path):
     save(tmp_path, "turned.png", np.ascontiguousarray(np.rot90(GRADIENT)), exif=exif)
     Image.fromarray(GRADIENT).quantize(64).save(tmp_path / "palette.png")
     photos = find_photos(tmp_path)
-    files = photos.plain_files(tmp_path / "copies")
+    files = photos.plain_files(tmp_path / "copies", [photo.name for photo in photos])
     assert files["plain.png"] == tmp_path / "plain.png"
     for photo in photos:
         with Image.open(files[photo.name]) as copy:

@@ -77,8 +77,7 @@ def map_incrementally(
     own_output = folder / "colmap"
     own_output.mkdir(parents=True)
     options = _incremental_options(settings, seed)
-    started = len(start_from) if start_from is not None else 0
-    photos_done = [started]
+    photos_done = [len(start_from) if start_from is not None else 0]
 
     def model_begins() -> None:
         photos_done[0] = 2
