@@ -212,9 +212,7 @@ def _camera_of_view(scene: SceneGeometry, view: int, folder: Path) -> ColmapCame
     return ColmapCamera(model, width, height, parameters)
 
 
-def _observations_by_view(
-    scene: SceneGeometry,
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _observations_by_view(scene: SceneGeometry) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pixels and point identifiers (row + 1) of each view's observations."""
     tracks = scene.tracks
     if tracks is None:

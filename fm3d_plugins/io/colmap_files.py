@@ -20,10 +20,7 @@ CAMERA_MODELS = {
     "SIMPLE_RADIAL": (2, ("f", "cx", "cy", "k1")),
     "RADIAL": (3, ("f", "cx", "cy", "k1", "k2")),
     "OPENCV": (4, ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2")),
-    "FULL_OPENCV": (
-        6,
-        ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "q1", "q2", "q3"),
-    ),
+    "FULL_OPENCV": (6, ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "q1", "q2", "q3")),
 }
 """Identifier and parameters of the models that are read; q1 to q3 are those of the denominator."""
 

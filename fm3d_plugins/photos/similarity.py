@@ -49,9 +49,7 @@ def photo_descriptors(
     return torch.stack([photo_descriptor(photo) for photo in photos])
 
 
-def similarity_matrix(
-    descriptors: Float[Tensor, "photo length"],
-) -> Float[Tensor, "photo photo"]:
+def similarity_matrix(descriptors: Float[Tensor, "photo length"]) -> Float[Tensor, "photo photo"]:
     """Cosine of every pair, in [-1, 1]; a descriptor of zeros is like nothing."""
     unit = normalize(descriptors, dim=-1)
     return (unit @ unit.T).clamp(-1, 1)
