@@ -1,89 +1,148 @@
-"""Imports point one way: a block may use only the blocks before it."""
+"""Imports point one way: a block may use only the blocks before it, and modules form no circle."""
 
 import ast
+import re
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fm3d_plugins"
+OUTSIDE = ("dataparsers", "method_configs")
+"""Folders beside the package that are installed under it."""
 
-LAYERS = [
-    {"atomic", "cache_folder", "compatibility", "errors", "memory", "progress"},
-    {"geometry", "photos", "scene", "io"},
-    {
-        "backends",
-        "camera_optimization",
-        "checkpoints",
-        "depth_supervision",
-        "one_pass",
-        "photo_datamanager",
-        "input_checks",
-        "kernels",
-        "nerfstudio_cameras",
-        "nn",
-        "synthetic_rooms",
-        "training",
-        "viewer",
-    },
-    {"dust3r", "gaussian_splatting", "nerf", "vggt"},
-    {"estimators"},
-    {"dataparsers", "cli"},
-    {"method_configs"},
+ORDER = [
+    "atomic",
+    "cache_folder",
+    "compatibility",
+    "errors",
+    "memory",
+    "progress",
+    "geometry",
+    "photos",
+    "scene",
+    "io",
+    "nn",
+    "kernels",
+    "checkpoints",
+    "backends",
+    "synthetic_rooms",
+    "nerfstudio_cameras",
+    "input_checks",
+    "photo_datamanager",
+    "training",
+    "viewer",
+    "camera_optimization",
+    "depth_supervision",
+    "one_pass",
+    "gaussian_splatting",
+    "nerf",
+    "vggt",
+    "dust3r",
+    "estimators",
+    "dataparsers",
+    "cli",
+    "method_configs",
 ]
 METHODS = {"dust3r", "gaussian_splatting", "nerf", "vggt"}
 """A method never imports another method."""
 
 
 def sources():
-    for folder, name in (
-        (PACKAGE, None),
-        (ROOT / "dataparsers", "dataparsers"),
-        (ROOT / "method_configs", "method_configs"),
-    ):
+    """Every module by its dotted name."""
+    for folder in (PACKAGE, *(ROOT / name for name in OUTSIDE)):
         for path in folder.rglob("*.py"):
-            block = name or path.relative_to(folder).parts[0].removesuffix(".py")
-            if block != "__init__":
-                yield path, block
+            parts = path.relative_to(folder.parent).with_suffix("").parts
+            if any((folder / part).is_symlink() for part in parts[1:2]):
+                continue
+            name = ".".join(parts).removesuffix(".__init__")
+            yield name if folder == PACKAGE else f"fm3d_plugins.{name}", path
 
 
-def imported_blocks(path):
+MODULES = dict(sources())
+
+
+def imported(path):
+    """Modules that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
-        modules = []
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            modules = [node.module]
-            if node.module == "fm3d_plugins":
-                modules = [f"fm3d_plugins.{alias.name}" for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports by a relative name"
+            inner = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from ((each if each in MODULES else node.module) for each in inner)
         elif isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        for module in modules:
-            parts = module.split(".")
-            if parts[0] == "fm3d_plugins" and len(parts) > 1:
-                yield parts[1]
+            yield from (alias.name for alias in node.names)
 
 
-def level(block):
-    return next(i for i, layer in enumerate(LAYERS) if block in layer)
+def block(module):
+    return module.split(".")[1] if "." in module else None
 
 
-def test_every_module_belongs_to_a_layer():
-    assert {block for _, block in sources()} == set().union(*LAYERS)
+@pytest.mark.parametrize(
+    ("line", "module"),
+    [
+        ("from fm3d_plugins.nn import linear", "fm3d_plugins.nn.linear"),
+        ("from fm3d_plugins.nn.linear import Linear", "fm3d_plugins.nn.linear"),
+        ("def f():\n    import fm3d_plugins.nn.linear as x", "fm3d_plugins.nn.linear"),
+        ("from fm3d_plugins import dataparsers", "fm3d_plugins.dataparsers"),
+    ],
+)
+def test_every_form_of_import_is_seen(line, module, tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(line)
+    assert list(imported(path)) == [module]
 
 
-def test_imports_point_towards_lower_layers():
-    upward = [
-        f"{path.relative_to(ROOT)} imports {used}"
-        for path, block in sources()
-        for used in imported_blocks(path)
-        if level(used) > level(block) or (used in METHODS and block in METHODS and used != block)
-    ]
-    assert not upward, upward
+def test_every_block_has_its_place():
+    assert {block(name) for name in MODULES} - {None} == set(ORDER)
+
+
+def test_imports_point_towards_earlier_blocks():
+    wrong = []
+    for name, path in MODULES.items():
+        for used in imported(path):
+            if block(name) is None or not used.startswith("fm3d_plugins."):
+                continue
+            here, there = block(name), block(used)
+            is_upward = ORDER.index(there) > ORDER.index(here)
+            if is_upward or ({here, there} <= METHODS and here != there):
+                wrong.append(f"{name} imports {used}")
+    assert not wrong, wrong
+
+
+def test_modules_import_each_other_in_no_circle():
+    graph = {
+        name: {used for used in imported(path) if used in MODULES and used != name}
+        for name, path in MODULES.items()
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_document_shows_the_same_order():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text[text.index("| block |") : text.index("## The types")]
+    first_cells = [line.split("|")[1] for line in table.splitlines()[2:] if line.startswith("|")]
+    named = re.findall(r"`([a-z_0-9]+)(?:/|\.py)`", " ".join(first_cells))
+    assert named == ORDER
+
+
+def test_axes_are_converted_where_the_conventions_say():
+    text = (ROOT / "docs" / "conventions.md").read_text()
+    pair = ("opengl_from_opencv", "opencv_from_opengl")
+    callers = {
+        path.relative_to(ROOT).as_posix().removeprefix("fm3d_plugins/")
+        for path in MODULES.values()
+        if any(name in path.read_text() for name in pair)
+    } - {"geometry/cameras.py"}
+    paragraph = text[text.index("Three modules call it") : text.index("* Quaternions")]
+    assert callers == set(re.findall(r"`([\w/]+\.py)`", paragraph))
 
 
 def test_top_level_folders_are_never_imported_by_their_bare_names():
     bare = [
-        str(path)
-        for path, _ in sources()
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom)
-        and (node.module or "").split(".")[0] in ("dataparsers", "method_configs")
+        name
+        for name, path in MODULES.items()
+        for used in imported(path)
+        if used.split(".")[0] in OUTSIDE
     ]
     assert not bare
