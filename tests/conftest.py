@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,25 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say how many tests were skipped, and why: a run that tests little must not look whole."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        if isinstance(report.longrepr, tuple)
+        else str(report.longrepr)
+        for report in terminalreporter.stats.get("skipped", ())
+    )
+    if reasons:
+        terminalreporter.section(f"{sum(reasons.values())} skipped")
+        for reason, count in reasons.most_common():
+            terminalreporter.line(f"{count:>5}  {reason}")
+    if not SHARED.is_dir():
+        terminalreporter.line(
+            f"The folder {SHARED} of real photos and golden files is absent: equality with the "
+            "published networks and with COLMAP on real photos was not tested."
+        )
 
 
 @pytest.fixture(autouse=True)
