@@ -3,7 +3,6 @@
 from importlib.metadata import entry_points
 from pathlib import Path
 
-
 try:
     import tomllib
 except ImportError:  # Python 3.10, where pytest brings the same as a package.
