@@ -150,7 +150,7 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         return own + torch.nn.functional.pad(logs.expm1()[:, None] * self.dolly, (0, 3))
 
     def _own_tangents(self) -> Float[Tensor, "view 6"]:
-        """Without what follows from the focal length; the first camera has none."""
+        """`tangents` without the shift that goes with a focal factor; zero for the first camera."""
         moved = (self.motions @ self.pose_adjustment[..., None]).squeeze(-1)
         return torch.cat([torch.zeros_like(moved[:1]), moved[1:]])
 

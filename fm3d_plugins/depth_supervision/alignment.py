@@ -22,7 +22,7 @@ HUBER_WIDTH = 0.05
 per cent; what is wrong by more is a floater of the scene or a mistake of the map."""
 
 MIN_PIXELS = 3
-"""Fewer than this cannot speak against a scale and a shift."""
+"""With fewer pixels a scale and a shift fit whatever there is, and show nothing."""
 
 RELATIVE_SPREAD = 1e-5
 """Depths within this share of their mean are one constant, up to the rounding of float32."""
@@ -55,13 +55,13 @@ class Moments:
         return torch.stack(columns, dim=-1)
 
     def faded(self, share: Float[Tensor, " photo"]) -> "Moments":
-        """As if every pixel had `share` of its weight."""
+        """The moments after every pixel's weight is multiplied by its photo's `share`."""
         fade = (self.count, self.weight, self.xx, self.xy, self.yy)
         count, weight, xx, xy, yy = (share * values for values in fade)
         return Moments(count, weight, self.mean_x, self.mean_y, xx, xy, yy)
 
     def joined(self, other: "Moments") -> "Moments":
-        """Of both sets of pixels: Chan, Golub and LeVeque 1983, without loss of digits."""
+        """Moments of both sets of pixels together (Chan et al. 1983: loses no digits)."""
         weight = self.weight + other.weight
         share = other.weight / weight.where(weight > 0, 1.0)
         dx, dy = other.mean_x - self.mean_x, other.mean_y - self.mean_y
@@ -95,12 +95,12 @@ class Alignment:
         return self.scale[photo] * target + self.shift[photo]
 
     def of(self, photo: int) -> "Alignment":
-        """That of one photo alone."""
+        """The alignment of one photo alone."""
         row = slice(photo, photo + 1)
         return Alignment(self.scale[row], self.shift[row], self.trust[row])
 
     def replaced(self, other: "Alignment") -> "Alignment":
-        """That of `other` for the photos for which it has one."""
+        """This alignment, with that of `other` for all photos that `other` trusts (> 0)."""
         has_one = other.trust > 0
         return Alignment(
             other.scale.where(has_one, self.scale),
@@ -229,7 +229,7 @@ def mean_size(
 def relative_errors(
     rendered: Float[Tensor, " pixel"], aligned: Float[Tensor, " pixel"]
 ) -> tuple[Float[Tensor, " pixel"], Bool[Tensor, " pixel"]]:
-    """Size of the difference relative to the mean of both, from 0 to 2, and where it means a thing.
+    """|rendered - aligned| over the mean of both, from 0 to 2, and which pixels it is defined for.
 
     Differentiable in the rendered depth through the difference alone: relative to both, neither
     what is rendered far too near nor far too far outweighs the rest.
@@ -240,5 +240,5 @@ def relative_errors(
 
 
 def _ratio(above: Float[Tensor, " photo"], below: Float[Tensor, " photo"]) -> Tensor:
-    """0 where it is not defined."""
+    """The quotient; 0 where the divisor is not positive."""
     return torch.where(below > 0, above / below.where(below > 0, 1.0), 0.0)

@@ -24,14 +24,15 @@ from fm3d_plugins.nerfstudio_cameras import lens_distortion, pinhole
 MIN_ANCHORS = 20
 """A photo with fewer visible points is aligned to what is rendered instead."""
 MIN_TRUST = 0.5
-"""Likewise if scale and shift explain less than this of the points' depth."""
+"""So is a photo whose fit explains less than this share of the variance of its points' depth."""
 ROBUST_ROUNDS = 10
-"""Done once, and some points that are taken for visible are not."""
+"""Reweighted fits. Many, as each photo is aligned once only, and as some points that count as
+visible are hidden and have to lose their weight."""
 
 CELLS = 24
-"""Points count as hidden behind the nearest one in the same of 24 x 24 parts of the photo."""
+"""The photo is divided into 24 x 24 cells; in each, only the nearest points count as visible."""
 SAME_SURFACE = 1.1
-"""Unless they are at most this times as far away."""
+"""Points up to this times as far away as the nearest one of their cell are visible too."""
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ from fm3d_plugins.dust3r.weights import load_official
 from fm3d_plugins.nn.sizes import stored_text
 
 PAIRS_AT_ONCE_CUDA, PAIRS_AT_ONCE_CPU = 8, 4
-"""The dense heads are what takes memory, and have a bound of their own."""
+"""Pairs that the decoders work on together. The dense heads, which take most memory, have a bound
+of their own (HEAD_IMAGES_PER_PASS_CPU)."""
 HUB_CONFIG = "config.json"
 """Beside the safetensors file in a repository of the hub: arguments of the published class."""
 

@@ -28,7 +28,7 @@ Normalization = Literal[
 ]
 TINY = 1e-8
 SMALLEST_SCALE, LARGEST_SCALE = 1e-3, 1e3
-"""Of the predicted points, where their scale is free."""
+"""Bounds of the predicted points' median scale, by which they are divided if scale_invariant."""
 
 Points = Float[Tensor, "batch pixel 3"]
 
@@ -171,7 +171,8 @@ def normalized(
 def _made_comparable(
     predicted: Points, expected: Points, counts: Bool[Tensor, "batch pixel"], config: LossConfig
 ) -> tuple[Points, Points]:
-    """Both sides without what the config makes them free of: size, shift, scale, in this order."""
+    """Predicted and true points, after the config's invariances are removed from both: first the
+    size is normalised, then the shift is taken out, then the scale."""
     if config.normalization is not None:
         predicted, _ = normalized(predicted, counts, config.normalization)
         if not config.keep_truth_scale:

@@ -29,7 +29,7 @@ DEFAULT_WINDOW = 3
 """Of swin and logwin, as the authors have it."""
 
 DEFAULT_NEIGHBOURS = 10
-"""Of retrieval: pairs grow by this many per photo at most."""
+"""Photos with which retrieval pairs each photo, unless its name says another number."""
 
 GRAPHS = "complete, swin[-k][-noncyclic], logwin[-k][-noncyclic], oneref[-r] or retrieval[-k]"
 
@@ -195,7 +195,7 @@ def require_connected(pairs: Iterable[Pair], names: Sequence[str]) -> None:
 
 
 def _windowed(num_photos: int, steps: Sequence[int], is_cyclic: bool) -> list[Pair]:
-    """Each photo with those so many places on, but never with itself."""
+    """Each photo with those that lie the given numbers of places further on; never with itself."""
     if is_cyclic:
         reached = ((i, (i + step) % num_photos) for step in steps for i in range(num_photos))
     else:

@@ -165,5 +165,5 @@ def make_plan(
 
 
 def _numbers(module: nn.Module) -> int:
-    """Those of its matrices."""
+    """How many numbers the matrices of a module hold."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim > 1)

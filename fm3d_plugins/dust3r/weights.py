@@ -11,7 +11,7 @@ from fm3d_plugins.nn.weights import load_strictly
 
 SECOND_DECODER, DECODER = "dec_blocks2.", "dec_blocks."
 PRETRAINING_HEAD = "prediction_head."
-"""Begins the names of what CroCo restores hidden patches with."""
+"""Prefix of the tensors of the head that CroCo's pretraining used to restore hidden patches."""
 HEADS = ("downstream_head1.", "downstream_head2.")
 ALIAS = re.compile(r"(downstream_head[12]\.dpt\.scratch\.)layer_rn\.(\d)\.weight")
 ADVICE = (

@@ -1,1 +1,1 @@
-"""Cameras, poses, rays, pointmaps, alignment and pose metrics: torch only, any batch shape."""
+"""Cameras, poses, rays, pointmaps, alignment and pose metrics, of any batch shape."""

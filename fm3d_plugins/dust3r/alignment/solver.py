@@ -36,10 +36,12 @@ TOLERANCE = 1e-4
 """Relative fall of the cost below which nothing more is gained."""
 
 SETTLED = 0.98
-"""The loss's reach stays where it would shrink by less than this factor."""
+"""The robust loss's reach is narrowed from round to round, until the new one would be more than
+this share of the old."""
 
 UNIT_STIFFNESS = 1e6
-"""How much harder than a single pair's scale their product is to move, where the unit is free."""
+"""Where nothing fixes the world's unit, the product of all pairs' scales is held by a spring this
+many times as stiff as that of a single scale."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Solution:
 
 @dataclass(frozen=True)
 class _Elimination:
-    """What gives a photo's depths back once the other unknowns have moved."""
+    """The equations of a photo's eliminated depths, solved once the other unknowns have moved."""
 
     columns: Int[Tensor, " unknown"]
     """Which unknowns the rows of `coupling` belong to."""

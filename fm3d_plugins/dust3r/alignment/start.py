@@ -20,17 +20,19 @@ PAIR_SPREAD = 0.03
 """How far, as a share of depth, a good pair moves points against the others."""
 
 GRAPH_REACH = 3.0
-"""At how many such spreads the most confident pair begins to count less in the pose graph."""
+"""Residual, in units of PAIR_SPREAD, from which the most confident pair counts less in the pose
+graph."""
 
 LEAST_TRUST = 0.05
-"""Of the least confident pair, as a share of the most confident one's: a single one of far too high
-confidence must not make all others worthless."""
+"""Lower bound of a pair's trust, where the most confident pair has 1. Without it a single pair of
+far too high confidence would make all others worthless."""
 
 JOINT_POINTS = 400
 """How many points place a photo in a pair's frame."""
 
 JOINT_HYPOTHESES = 64
-"""Random triples tried there: with 30 % wrong points, all fail once in 10^11 times."""
+"""Random triples of points that are tried to place it. With 30 % wrong points all of them hold a
+wrong one once in 10^11 times."""
 
 
 def start_state(samples: Samples, sizes: list[tuple[int, int]], known: AlignmentPriors) -> State:

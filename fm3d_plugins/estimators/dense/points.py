@@ -21,10 +21,10 @@ NEIGHBOURS = 6
 """Views against which each view's depth is checked."""
 
 HELD_POINTS = 4
-"""Points held before they are thinned, over the number wanted."""
+"""Points are thinned in between whenever there are this many times as many as are wanted."""
 
 SAMPLED_CONFIDENCES = 2_000_000
-"""From which the percentile is taken."""
+"""Confidences, evenly spaced over all maps, from which the percentile is taken."""
 
 
 @dataclass(frozen=True)

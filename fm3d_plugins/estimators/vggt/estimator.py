@@ -31,7 +31,7 @@ from fm3d_plugins.vggt.network import VGGT, default_frames_per_pass
 from fm3d_plugins.vggt.planning import make_plan, workload
 
 OVERLAP_SHARE = 1 / 3
-"""Of a chunk, that it shares with the one before it."""
+"""Share of a chunk's photos that are also in the chunk before it."""
 
 
 @dataclass(frozen=True)
