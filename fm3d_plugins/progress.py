@@ -6,16 +6,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def say(text: str, *, style: str | None = None, soft_wrap: bool = False) -> None:
-    """Print a text as it is: paths in it are no markup, and no part of it is coloured.
-
-    Args:
-        style: Colour of the whole.
-        soft_wrap: Leave the breaking of long lines to the terminal, so that paths can be copied.
-    """
+def say(text: str, style: str | None = None) -> None:
+    """Print a text as it is, in one colour; paths in it are no markup and are not broken."""
     from nerfstudio.utils.rich_utils import CONSOLE
 
-    CONSOLE.print(text, style=style, markup=False, highlight=False, soft_wrap=soft_wrap)
+    CONSOLE.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:

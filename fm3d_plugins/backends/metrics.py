@@ -1,6 +1,5 @@
 """Image metrics: PSNR, SSIM, and LPIPS built on first use, left out when its weights are absent."""
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from jaxtyping import Float
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from fm3d_plugins.checkpoints.locating import is_offline
 from fm3d_plugins.errors import require
 from fm3d_plugins.kernels.image_loss import ssim
 
@@ -58,9 +58,8 @@ class Lpips:
     def _build(self) -> None:
         lpips = require("lpips", purpose="The LPIPS metric", install="lpips")
         file = Path(torch.hub.get_dir()) / "checkpoints" / _BACKBONES[self.network]
-        is_offline = any(os.environ.get(name) for name in ("HF_HUB_OFFLINE", "FM3D_OFFLINE"))
         try:
-            if is_offline and not file.exists():
+            if is_offline() and not file.exists():
                 raise FileNotFoundError("offline mode is set")
             with warnings.catch_warnings():
                 # lpips asks torchvision for its weights by an argument that has a new name.

@@ -1,7 +1,6 @@
 """Tensors out of a file of weights, without running anything that is in it."""
 
 import argparse
-import contextlib
 import json
 import pickle
 import re
@@ -232,12 +231,10 @@ def _open_torch(path: Path) -> object:
                 f"{path} is truncated: a torch file that lacks its end, at {path.stat().st_size} "
                 f"bytes. {_EXPECTED} {_FETCH}"
             )
-    # Older versions of torch have no list of what is harmless, and refuse.
-    allow = getattr(torch.serialization, "safe_globals", contextlib.nullcontext)
     try:
         # A Namespace of options is attributes alone, and stands in many published files. Files of
         # torch before 1.6 are plain pickles, which cannot be mapped into memory.
-        with allow([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
         raise ValueError(

@@ -66,10 +66,9 @@ def process(
         FileExistsError: `output_dir` is not empty and `overwrite` is False; said before the work.
         ValueError: Photos cannot be read, or the estimator finds nothing usable.
     """
-    from nerfstudio.utils.rich_utils import CONSOLE
-
     from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.estimators.cache import estimated, points_cached
+    from fm3d_plugins.progress import say
 
     with atomic_directory(output_dir, overwrite=overwrite) as folder:
         photos, scene = estimated(
@@ -77,11 +76,9 @@ def process(
         )
         scene = points_cached(estimator, photos, scene, range(len(scene)), cache_dir)
         write_scene(scene, photos, folder)
-    CONSOLE.print(
-        f"{len(scene)} of {len(photos)} photos and {len(scene.points)} points are in {output_dir}",
-        markup=False,
-    )
-    CONSOLE.print(f"Next: ns-train 3dgs --data {output_dir}", markup=False, highlight=False)
+    points = f"{len(scene.points)} points"
+    say(f"{len(scene)} of {len(photos)} photos and {points} are in {output_dir}")
+    say(f"Next: ns-train 3dgs --data {output_dir}")
     return scene
 
 

@@ -76,7 +76,7 @@ def fetch(name: _Name, commercial_only: bool = False) -> None:
         commercial_only: Refuse weights whose licence forbids commercial use.
     """
     file = locate(name, commercial_only=commercial_only)
-    say(f"{name} is at {file.path}", soft_wrap=True)
+    say(f"{name} is at {file.path}")
 
 
 def verify_file(name_or_path: _NameOrPath) -> None:
@@ -90,8 +90,7 @@ def verify_file(name_or_path: _NameOrPath) -> None:
     origin = "is the hub's" if result.is_hash_of_hub else "no hash of the hub is known"
     say(
         f"{found.path} is in order: {result.num_tensors} tensors, {result.num_parameters} "
-        f"numbers, SHA-256 {result.sha256} ({origin})",
-        soft_wrap=True,
+        f"numbers, SHA-256 {result.sha256} ({origin})"
     )
 
 

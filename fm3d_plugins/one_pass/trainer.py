@@ -8,9 +8,9 @@ from typing import Any
 import tyro
 from nerfstudio.configs.base_config import LocalWriterConfig, LoggingConfig
 from nerfstudio.utils import writer
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.progress import say
 from fm3d_plugins.training import Trainer, TrainerConfig
 
 RENDERS = "held_out"
@@ -99,7 +99,7 @@ class OnePassTrainer(Trainer):
             f"Files of it: fm3d export --load-config {config} --output-dir FOLDER",
         ]
         for line in lines:
-            CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(line)
 
     def _check_viewer_warnings(self) -> None:
         """nerfstudio's says that nothing is evaluated with the viewer alone; here all is."""

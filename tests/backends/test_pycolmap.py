@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from fm3d_plugins.backends.pycolmap import (
+from fm3d_plugins.backends.pycolmap.database import (
     CameraGuess,
-    Features,
-    LensSettings,
-    MapperSettings,
     copy_matches,
     count_inliers,
+    match_pairs,
+    write_database,
+)
+from fm3d_plugins.backends.pycolmap.features import Features, extract_features
+from fm3d_plugins.backends.pycolmap.mapping import (
+    LensSettings,
+    MapperSettings,
     drop_views,
-    extract_features,
     map_globally,
     map_incrementally,
-    match_pairs,
     refine_model,
-    write_database,
 )
 from fm3d_plugins.backends.pycolmap.models import change_lens, model_from_reconstruction
 from fm3d_plugins.backends.pycolmap.running import run_watched

@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.errors import listed
@@ -28,6 +27,7 @@ from fm3d_plugins.geometry.known_cameras import KnownCameras
 from fm3d_plugins.io.posed_scenes import read_posed_scene
 from fm3d_plugins.memory import available_memory
 from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry, Tracks, ViewDepth
 
 LOW_CONFIDENCE = 0.1
@@ -198,11 +198,6 @@ class DenseEstimator(PointOptions, Estimator):
         for note in cameras.notes:
             say(note)
         return scene
-
-
-def say(line: str, style: str | None = None) -> None:
-    """Print one line for the user, as it is."""
-    CONSOLE.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def digest_of_scene(path: Path) -> str:

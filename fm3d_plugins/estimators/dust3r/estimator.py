@@ -28,7 +28,7 @@ from fm3d_plugins.dust3r.planning import make_plan, workload
 from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.camera_groups import camera_groups
 from fm3d_plugins.estimators.dense.cameras import DenseCameras
-from fm3d_plugins.estimators.dense.estimator import DenseEstimator, digest_of_scene, say
+from fm3d_plugins.estimators.dense.estimator import DenseEstimator, digest_of_scene
 from fm3d_plugins.estimators.dense.seen_photos import SeenPhotos
 from fm3d_plugins.estimators.dust3r.localisation import (
     NEAREST,
@@ -44,6 +44,7 @@ from fm3d_plugins.nn.planning import DTYPES, Plan, choose_precision
 from fm3d_plugins.photos.canvas import Canvases, plan_own_canvases
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.photos.similarity import similarity_matrix
+from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
 
 COMPLETE_UP_TO = 12

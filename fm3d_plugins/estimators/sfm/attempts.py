@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from fm3d_plugins.backends.pycolmap import (
+from fm3d_plugins.backends.pycolmap.mapping import (
     MapperSettings,
-    SparseModel,
     drop_views,
     map_globally,
     map_incrementally,
 )
+from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.backends.pycolmap.running import Report
 from fm3d_plugins.geometry.poses import nearest_rotation, rotation_angle_degrees
 

@@ -11,18 +11,16 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
-from nerfstudio.utils.rich_utils import CONSOLE
 
-from fm3d_plugins.backends.pycolmap import (
+from fm3d_plugins.backends.pycolmap.database import (
     CameraGuess,
-    LensSettings,
-    SparseModel,
     copy_matches,
     count_inliers,
     match_pairs,
-    refine_model,
     write_database,
 )
+from fm3d_plugins.backends.pycolmap.mapping import LensSettings, refine_model
+from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.estimators.camera_groups import camera_groups
@@ -36,6 +34,7 @@ from fm3d_plugins.estimators.sfm.working_photos import WorkingPhoto, all_cores, 
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.geometry.cameras import resize_intrinsics
 from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry, Tracks
 
 EXHAUSTIVE_UP_TO = 80
@@ -337,4 +336,4 @@ def _say(scene: SceneGeometry, search: Search) -> None:
         line += f"; attempts: {', '.join(search.tried)} photos"
     if scene.unregistered:
         line += f". Not registered: {', '.join(scene.unregistered)}"
-    CONSOLE.print(f"{line}.", markup=False, highlight=False, soft_wrap=True)
+    say(f"{line}.")

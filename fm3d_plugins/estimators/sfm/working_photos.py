@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from fm3d_plugins.backends.pycolmap import Features, extract_features
+from fm3d_plugins.backends.pycolmap.features import Features, extract_features
 from fm3d_plugins.backends.pycolmap.running import Report
 from fm3d_plugins.photos.photo_set import Photo
 from fm3d_plugins.photos.pixels import rgb_pixels

@@ -13,7 +13,7 @@ from fm3d_plugins.estimators.chunks.joining import JoinedViews, join_chunks
 from fm3d_plugins.estimators.chunks.plan import Chunks, plan_chunks
 from fm3d_plugins.estimators.dense.cameras import photo_focals
 from fm3d_plugins.estimators.dense.depth_store import DepthStore
-from fm3d_plugins.estimators.dense.estimator import DenseEstimator, say
+from fm3d_plugins.estimators.dense.estimator import DenseEstimator
 from fm3d_plugins.estimators.dense.seen_photos import SeenPhotos
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.estimators.vggt.network_chunks import predictions
@@ -25,6 +25,7 @@ from fm3d_plugins.photos.similarity import (
     photo_descriptors,
     similarity_matrix,
 )
+from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
 from fm3d_plugins.vggt.inference import architecture, load_network, predict
 from fm3d_plugins.vggt.network import VGGT, default_frames_per_pass

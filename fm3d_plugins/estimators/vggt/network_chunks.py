@@ -9,8 +9,8 @@ from torch import Tensor
 from fm3d_plugins.estimators.chunks.plan import Chunks
 from fm3d_plugins.estimators.chunks.prediction import ChunkPrediction
 from fm3d_plugins.estimators.dense.cameras import mended_focals
-from fm3d_plugins.estimators.dense.estimator import say
 from fm3d_plugins.estimators.dense.seen_photos import SeenPhotos
+from fm3d_plugins.progress import say
 from fm3d_plugins.vggt.inference import Geometry
 
 Network = Callable[[Float[Tensor, "view 3 height width"]], Geometry]

@@ -1,6 +1,6 @@
 """Sizes and constants of the radiance field, shared by all of its backends."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from jaxtyping import Float
 from torch import Tensor
@@ -43,14 +43,7 @@ class FieldParameters:
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All of them, in the order of the fields."""
-        return (
-            self.table,
-            self.density_hidden,
-            self.density_out,
-            self.color_geometry,
-            self.color_direction,
-            self.color_out,
-        )
+        return tuple(getattr(self, entry.name) for entry in fields(self))
 
 
 @dataclass(frozen=True)

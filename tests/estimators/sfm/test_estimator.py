@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fm3d_plugins.backends.pycolmap import SparseModel
+from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.estimators.base import estimator_class
 from fm3d_plugins.estimators.sfm.estimator import Sfm, point_confidence
 from fm3d_plugins.geometry.cameras import denormalize, distort
