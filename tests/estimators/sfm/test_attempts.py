@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fm3d_plugins.backends.pycolmap import SparseModel
+from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.estimators.sfm import attempts
 from fm3d_plugins.estimators.sfm.attempts import Search, disagrees, implausibility, odd_cameras
 from fm3d_plugins.geometry.poses import so3_exp
