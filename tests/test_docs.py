@@ -88,7 +88,10 @@ def only_parse(monkeypatch):
     parse = tyro.cli
 
     def parse_and_stop(target, *arguments, **options):
-        if inspect.isfunction(target):
+        if isinstance(target, functools.partial):
+            idle = functools.wraps(target.func)(lambda *_, **__: None)
+            target = functools.partial(idle, *target.args, **target.keywords)
+        elif inspect.isfunction(target):
             target = functools.wraps(target)(lambda *_, **__: None)
         parse(target, *arguments, **options)
         raise ParsedError

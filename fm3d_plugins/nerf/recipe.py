@@ -1,7 +1,7 @@
 """How long to train, and with how much, on each kind of device."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -38,24 +38,16 @@ CPU_STEPS = 3_000
 
 def recipe_for(device_type: str, steps: int | None) -> Recipe:
     """The recipe for a device ("cpu", "cuda", "mps") and a length of run, if it is given."""
-    if device_type != "cpu":
-        total = steps or CUDA_STEPS
-        return Recipe(
-            steps=total,
-            num_samples=64,
-            num_eval_samples=128,
-            num_levels=8,
-            log2_table_size=19,
-            distortion_warmup=total // 10,
-            learning_rates=LEARNING_RATES,
-        )
-    total = steps or CPU_STEPS
-    return Recipe(
+    total = steps or (CPU_STEPS if device_type == "cpu" else CUDA_STEPS)
+    recipe = Recipe(
         steps=total,
-        num_samples=32,
-        num_eval_samples=64,
+        num_samples=64,
+        num_eval_samples=128,
         num_levels=8,
-        log2_table_size=17,
+        log2_table_size=19,
         distortion_warmup=total // 10,
         learning_rates=LEARNING_RATES,
     )
+    if device_type != "cpu":
+        return recipe
+    return replace(recipe, num_samples=32, num_eval_samples=64, log2_table_size=17)

@@ -214,7 +214,7 @@ def test_holes_are_scored_and_told_apart(capture, tmp_path, monkeypatch):
     """300 points cannot close the surfaces."""
     said = []
     monkeypatch.setattr(
-        "fm3d_plugins.one_pass.trainer.CONSOLE.print", lambda *text, **_: said.append(text[0])
+        "nerfstudio.utils.rich_utils.CONSOLE.print", lambda *text, **_: said.append(text[0])
     )
     trainer = train(run_config(capture, tmp_path, Truth(min_confidence=0.5, max_points=300)))
     results = json.loads((trainer.base_dir / "eval.json").read_text())["results"]
