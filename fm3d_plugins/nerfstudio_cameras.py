@@ -12,7 +12,11 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from torch import Tensor
 
 from fm3d_plugins.geometry.alignment import Similarity
-from fm3d_plugins.geometry.cameras import opencv_from_opengl, opengl_from_opencv
+from fm3d_plugins.geometry.cameras import (
+    intrinsics_matrix,
+    opencv_from_opengl,
+    opengl_from_opencv,
+)
 from fm3d_plugins.geometry.poses import invert, pose_from_rotation_translation
 from fm3d_plugins.scene import SceneGeometry
 
@@ -36,6 +40,12 @@ def opengl_rows(world_from_camera: Float[Tensor, "*batch 4 4"]) -> Float[Tensor,
 def image_sizes(cameras: Cameras) -> Int[Tensor, "*batch 2"]:
     """Width and height in pixels."""
     return torch.cat([cameras.width, cameras.height], dim=-1)
+
+
+def intrinsics_matrices(cameras: Cameras) -> Float[Tensor, "*batch 3 3"]:
+    """Calibration matrices on the cameras' device; nerfstudio's method makes them on the CPU."""
+    numbers = (cameras.fx, cameras.fy, cameras.cx, cameras.cy)
+    return intrinsics_matrix(*(values.squeeze(-1) for values in numbers))
 
 
 def lens_distortion(cameras: Cameras) -> Float[Tensor, "*batch 6"]:
@@ -85,11 +95,12 @@ def pinhole(
     """
     given = camera.camera_to_worlds if camera_to_world is None else camera_to_world
     camera_from_world = invert(world_from_opengl(given.reshape(3, 4)))
-    intrinsics = camera.get_intrinsics_matrices().reshape(3, 3).to(camera_from_world) / downscale
+    intrinsics = intrinsics_matrices(camera).reshape(3, 3).to(camera_from_world) / downscale
     factors = torch.ones_like(intrinsics)
     factors[0, 0] = factors[1, 1] = focal_factor
     intrinsics[2, 2] = 1.0
-    width, height = int(camera.width.item()), int(camera.height.item())
+    # Together, as a GPU is waited for.
+    width, height = image_sizes(camera).flatten().tolist()
     return Pinhole(camera_from_world, intrinsics * factors, width // downscale, height // downscale)
 
 

@@ -13,6 +13,7 @@ from fm3d_plugins.nerfstudio_cameras import (
     cameras_of_scene,
     dataparser_frame,
     image_sizes,
+    intrinsics_matrices,
     lens_distortion,
     opengl_rows,
     pinhole,
@@ -80,6 +81,13 @@ def test_numbers_of_cameras_are_those_of_the_scene():
     assert torch.equal(image_sizes(cameras), original.image_sizes.int())
     expected = torch.tensor([64.0, 48, 50, 52, 31, 25, *LENS.tolist()], dtype=torch.float64)
     torch.testing.assert_close(calibrations(cameras), expected.float().double().repeat(3, 1))
+
+
+def test_intrinsics_are_those_that_nerfstudio_makes():
+    made = scene()
+    cameras = cameras_of_scene(made, made.world_from_camera)
+    assert torch.equal(intrinsics_matrices(cameras), cameras.get_intrinsics_matrices())
+    assert torch.equal(intrinsics_matrices(cameras[1]), cameras[1].get_intrinsics_matrices())
 
 
 def test_cameras_without_a_lens_have_no_distortion():

@@ -107,7 +107,7 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         torch.nn.Module.__init__(self)
         self.config, self.num_cameras, self.device = config, num_cameras, device
         self.non_trainable_camera_indices = torch.zeros(1, dtype=torch.long)
-        self._drawn = torch.zeros(0, dtype=torch.long)
+        self._drawn: Float[Tensor, " view"] | None = None
         if not self.is_on:
             return
         if cameras is None or len(cameras) != num_cameras:
@@ -172,8 +172,9 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         given = camera.camera_to_worlds
         if not self.is_on or index is None:
             return given
-        self._drawn = torch.tensor([index])
-        correction = self(self._drawn).to(given)
+        indices = torch.tensor([index], device=self.pose_adjustment.device)
+        self._drawn = self._marked(indices)
+        correction = self(indices).to(given)
         rotation = correction[..., :3] @ given[..., :3]
         return torch.cat([rotation, given[..., 3:] + correction[..., 3:]], dim=-1)
 
@@ -184,7 +185,7 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         indices = raybundle.camera_indices.flatten()
         if self.config.focal_length:
             self._lengthen(raybundle, indices)
-        self._drawn = indices.unique()
+        self._drawn = self._marked(indices)
         correction = self(indices).to(raybundle.origins)
         rotation = correction[:, :, :3].reshape(*raybundle.shape, 3, 3)
         shift = correction[:, :, 3].reshape(raybundle.origins.shape)
@@ -230,19 +231,27 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
 
     def get_loss_dict(self, loss_dict: dict) -> None:
         """Add the pull towards the initial poses of the cameras that were used last."""
-        if self.is_on and len(self._drawn):
+        if self.is_on and self._drawn is not None:
             loss_dict["camera_opt_regularizer"] = self.penalty(self._drawn)
 
-    def penalty(self, indices: Int[Tensor, " camera"]) -> Float[Tensor, ""]:
+    def penalty(self, drawn: Float[Tensor, " view"]) -> Float[Tensor, ""]:
         """Mean over some cameras of what their corrections cost, times their confidence.
 
         Not over all cameras: `RowAdam` would take those without a photo in this step for drawn.
+
+        Args:
+            drawn: 1 for the cameras that count, 0 for the others, whose gradient is 0 too.
         """
-        lengths = (self.pose_adjustment[indices].square().sum(-1) + STILL**2).sqrt()
-        squares = self._own_tangents()[indices].square()
+        lengths = (self.pose_adjustment.square().sum(-1) + STILL**2).sqrt()
+        squares = self._own_tangents().square()
         shift, turn = squares[:, :3].sum(-1), squares[:, 3:].sum(-1)
         cost = self.config.trans_l2_penalty * shift + self.config.rot_l2_penalty * turn
-        return (self.confidence[indices] * (cost + self.config.pull * lengths)).mean()
+        total = (drawn * self.confidence * (cost + self.config.pull * lengths)).sum()
+        return total / drawn.sum()
+
+    def _marked(self, indices: Int[Tensor, " camera"]) -> Float[Tensor, " view"]:
+        """1 for these cameras, 0 for the others. A list of them would have to wait for a GPU."""
+        return torch.zeros_like(self.confidence).index_fill(0, indices, 1.0)
 
     @torch.no_grad()
     def get_metrics_dict(self, metrics_dict: dict) -> None:
@@ -270,7 +279,8 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         after = before + tangents[:, :3]
         ratio = before.norm() / after.norm().clamp_min(1e-12)
         wanted = torch.cat([ratio * after - before, tangents[:, 3:]], dim=-1)
-        self.pose_adjustment.copy_(torch.linalg.solve(self.motions, wanted))
+        # Without a check of the motions, which are never singular: a GPU need not be waited for.
+        self.pose_adjustment.copy_(torch.linalg.solve_ex(self.motions, wanted).result)
         self.pose_adjustment[0] = 0
 
     def get_param_groups(self, param_groups: dict) -> None:

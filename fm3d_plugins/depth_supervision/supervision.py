@@ -24,7 +24,12 @@ from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.geometry.cameras import denormalize, distort, normalize
 from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.io.depth_files import DepthFiles
-from fm3d_plugins.nerfstudio_cameras import image_sizes, lens_distortion, world_from_cameras
+from fm3d_plugins.nerfstudio_cameras import (
+    image_sizes,
+    intrinsics_matrices,
+    lens_distortion,
+    world_from_cameras,
+)
 from fm3d_plugins.photo_datamanager import DEPTH_FILES, GIVEN_CAMERAS
 
 MEMORY_RAYS = 1024
@@ -119,6 +124,7 @@ class DepthSupervision(torch.nn.Module):
         self.maps: DepthMaps | None = None
         self._cameras: Cameras | None = None
         self._anchored: Alignment | None = None
+        self._is_anchored: list[bool] = []
         self._targets: dict[int, tuple[Tensor, Tensor]] = {}
         if self.is_on:
             # Sums over a photo lose digits in float32, which Apple's GPUs cannot exceed.
@@ -167,13 +173,18 @@ class DepthSupervision(torch.nn.Module):
         self._targets.clear()
         points = metadata.get("points3D_xyz")
         if points is not None and self.config.alignment != "none":
-            anchored = align_to_points(
-                points.to(device), self._cameras, self.maps, self.config.alignment
-            )
-            self._anchored = Alignment(
-                *(v.to(self.moments) for v in (anchored.scale, anchored.shift, anchored.trust))
+            self._anchor(
+                align_to_points(points.to(device), self._cameras, self.maps, self.config.alignment)
             )
         self._say(files)
+
+    def _anchor(self, found: Alignment) -> None:
+        """Keep what points say of the photos that they are trusted in."""
+        # On the CPU too, as every step asks.
+        self._is_anchored = (found.trust > 0).tolist()
+        self._anchored = Alignment(
+            *(v.to(self.moments) for v in (found.scale, found.shift, found.trust))
+        )
 
     def _say(self, files: DepthFiles) -> None:
         assert self.maps is not None
@@ -181,7 +192,7 @@ class DepthSupervision(torch.nn.Module):
         if self.config.alignment == "none":
             aligned = "taken as they are"
         else:
-            count = 0 if self._anchored is None else int((self._anchored.trust > 0).sum())
+            count = sum(self._is_anchored)
             aligned = f"{count} of them aligned to the scene's points, the rest to what is rendered"
             if self._anchored is None:
                 aligned = (
@@ -215,7 +226,9 @@ class DepthSupervision(torch.nn.Module):
         target, confidence = self.maps.at(photo, pixels[:, [2, 1]] + 0.5)
         confidence = confidence.where(cosine > SMALLEST_COSINE, 0.0)
         depth, weight = distance * cosine, _weight(confidence, opacity)
-        fresh = torch.bincount(photo[confidence > 0], minlength=len(self.moments))
+        is_fresh = (confidence > 0).to(self.moments)
+        # Not a list of them, whose length a GPU would have to be asked for.
+        fresh = self.moments.new_zeros(len(self.moments)).index_add(0, photo, is_fresh)
         before = Moments.from_table(self.moments).faded((1 - fresh / MEMORY_RAYS).clamp(0, 1))
         alignment, kept = self._fit(target, depth, weight, photo, before)
         self.moments = kept.table()
@@ -251,7 +264,7 @@ class DepthSupervision(torch.nn.Module):
             confidence = confidence * mask.flatten()
         depth, weight = depth.flatten(), _weight(confidence, opacity.flatten())
         rows = torch.zeros_like(target, dtype=torch.long)
-        if self._anchored is not None and self._anchored.trust[photo] > 0:
+        if self._anchored is not None and self._is_anchored[photo]:
             alignment = self._anchored.of(photo)
         else:
             nothing = Moments.from_table(torch.zeros_like(self.moments[:1]))
@@ -328,10 +341,10 @@ def positions_in_photo(
             "type. Expected perspective photos, with or without distortion. Leave out "
             "--pipeline.model.depth.weight, or use the method nerf."
         )
-    intrinsics = camera.get_intrinsics_matrices().reshape(3, 3)
+    intrinsics = intrinsics_matrices(camera).reshape(3, 3)
     normalized = normalize(pixels, intrinsics)
     distorted = distort(normalized, lens_distortion(given).reshape(6).to(normalized))
-    return denormalize(distorted, given.get_intrinsics_matrices().reshape(3, 3).to(normalized))
+    return denormalize(distorted, intrinsics_matrices(given).reshape(3, 3).to(normalized))
 
 
 def axis_cosines(

@@ -307,7 +307,7 @@ def test_photos_aligned_to_points_do_not_follow_the_render(tmp_path):
     module, depth = supervision(tmp_path, alignment="scale"), 2 * rendered(noise=0.0)
     assert float(loss_of_photo(module, depth)) < 1e-5
     count = torch.tensor([1.0, 1.0, 0.0]).double()
-    module._anchored = Alignment(torch.ones(PHOTOS).double(), 0 * count, count)
+    module._anchor(Alignment(torch.ones(PHOTOS).double(), 0 * count, count))
     torch.testing.assert_close(loss_of_photo(module, depth).detach(), torch.tensor(2 / 3))
     assert float(loss_of_photo(module, 2 * rendered(2, 0.0), photo=2)) < 1e-5
 

@@ -30,7 +30,8 @@ TILE_SIZE = 16
 
 def camera_center(camera_from_world: Float[Tensor, "4 4"]) -> Float[Tensor, "3"]:
     """The camera's position in the world. Not -R^T t, whose gradient differs off the rotations."""
-    return -torch.linalg.solve(camera_from_world[:3, :3], camera_from_world[:3, 3])
+    # Without a check for singular matrices, for which a GPU would have to be waited for.
+    return -torch.linalg.solve_ex(camera_from_world[:3, :3], camera_from_world[:3, 3]).result
 
 
 def with_intrinsics_gradient(
