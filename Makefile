@@ -4,7 +4,7 @@ BIN := .venv/bin
 PHOTOS ?=
 OUTPUT := outputs/demo/3dgs/latest
 
-.PHONY: setup demo test lint bench bench-vggt bench-dust3r bench-poses test-slow clean
+.PHONY: setup demo test lint bench bench-vggt bench-dust3r bench-poses gpu-check test-slow clean
 
 setup: .venv/installed
 
@@ -56,6 +56,10 @@ bench-vggt: setup
 
 bench-poses: setup
 	$(BIN)/python tests/benchmarks/bench_poses.py
+
+# Minutes on a GPU; without one a small form, which shows that the script works.
+gpu-check: setup
+	$(BIN)/python tests/benchmarks/gpu_check.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -16,7 +16,7 @@ import resource
 import time
 from dataclasses import fields
 
-from machine import describe, in_turns
+from machine import describe, draw_weights, in_turns
 
 HEIGHT, WIDTH = 384, 512
 PLAIN_PAIRS = 1
@@ -31,18 +31,7 @@ def build(precision: str):
 
     with torch.device("meta"):
         network = DUSt3R()
-    for name in network.matrix_names():
-        parameter = network.get_parameter(name)
-        parameter.data = parameter.data.to(getattr(torch, precision))
-    torch.manual_seed(0)
-    for name, parameter in list(network.named_parameters()):
-        module, _, attribute = name.rpartition(".")
-        value = torch.empty(parameter.shape, dtype=parameter.dtype)
-        if parameter.ndim == 1 and attribute == "weight":
-            value.fill_(1.0)
-        else:
-            value.uniform_(-1, 1).mul_(parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.02)
-        setattr(network.get_submodule(module), attribute, torch.nn.Parameter(value))
+    draw_weights(network, getattr(torch, precision))
     return network.eval().requires_grad_(False)
 
 

@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from machine import describe, in_turns
+from machine import describe, draw_weights, in_turns
 
 HEIGHT, WIDTH = 392, 518
 PUBLISHED_DEPTH = 24
@@ -74,19 +74,7 @@ def build(setting: Setting):
             points=dense,
             tracks=TrackHeadConfig(maps=replace(dense, features=128)),
         ).eval()
-    for name in network.matrix_names():
-        parameter = network.get_parameter(name)
-        parameter.data = parameter.data.to(getattr(torch, setting.dtype))
-    torch.manual_seed(0)
-    for name, parameter in list(network.named_parameters()):
-        module, _, attribute = name.rpartition(".")
-        value = torch.empty(parameter.shape, dtype=parameter.dtype)
-        if parameter.ndim == 1 and attribute in ("weight", "gamma"):
-            value.fill_(1.0 if attribute == "weight" else 0.1)
-        else:
-            value.uniform_(-1, 1).mul_(parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.02)
-        setattr(network.get_submodule(module), attribute, torch.nn.Parameter(value))
-    return network
+    return draw_weights(network, getattr(torch, setting.dtype))
 
 
 def peak() -> float:
