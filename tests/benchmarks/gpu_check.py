@@ -93,7 +93,7 @@ def check(
         All outcomes in the file.
 
     Raises:
-        SystemExit: The file holds results of another machine.
+        SystemExit: The file holds results of another machine or scene.
     """
     results: dict[str, Outcome] = {}
     if path.exists():
@@ -101,7 +101,7 @@ def check(
         if stored["about"] != dict(about):
             raise SystemExit(
                 f"{path} holds results of {stored['about']}, but this is {dict(about)}. "
-                "Expected those of one machine. Name another file with --json."
+                "Expected those of one machine and scene. Name another file with --json."
             )
         results = stored["parts"]
     for name in names:
@@ -154,6 +154,8 @@ def main() -> None:
 
         print(json.dumps(outcome_here(options.here, is_small, options.scene)))
         return
+    # So that a part does not go on by itself.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
     about = {
         "processor": describe(torch.get_num_threads()),
         "GPU": gpu(),

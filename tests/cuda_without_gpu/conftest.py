@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -88,8 +89,8 @@ class PretendedCuda(TorchFunctionMode):
         if are_there:
             self._refuse(name, args, tensors)
             self._note(name, args)
-        if name == "cpu":
-            func, name, args = torch.Tensor.to, "to", (args[0], "cpu")
+        if name in ("cpu", "cuda"):
+            func, name, args = torch.Tensor.to, "to", (args[0], name)
         args, kwargs, is_wanted = self._asked_for(name, args, kwargs)
         self._check_generator(kwargs, are_there if is_wanted is None else is_wanted)
         needs_gradient = kwargs.pop("requires_grad", False) if name != "requires_grad_" else False
@@ -247,6 +248,8 @@ class GsplatKernels:
         num, channels = means2d.shape[1], colors.shape[2]
         _expect(means2d=(means2d, 1, num, 2), conics=(conics, 1, num, 3))
         _expect(colors=(colors, 1, num, channels), opacities=(opacities, 1, num))
+        if backgrounds is None:
+            backgrounds = colors.new_zeros(1, channels)
         _expect(backgrounds=(backgrounds, 1, channels))
         tile_size, offsets, gaussians = lists
         rows, columns = (-(-size // tile_size) for size in (height, width))
@@ -312,6 +315,20 @@ def scene(tmp_path_factory):
     text = json.dumps({**camera, "ply_file_path": "points.ply", "frames": frames})
     (folder / "transforms.json").write_text(text)
     return folder
+
+
+@pytest.fixture(scope="session")
+def take_step():
+    """A whole step of a trainer, with what it calls before and after."""
+
+    def take(trainer, step):
+        for callback in trainer.callbacks:
+            callback.run_callback_at_location(step, location=Location.BEFORE_TRAIN_ITERATION)
+        trainer.train_iteration(step)
+        for callback in trainer.callbacks:
+            callback.run_callback_at_location(step, location=Location.AFTER_TRAIN_ITERATION)
+
+    return take
 
 
 @pytest.fixture

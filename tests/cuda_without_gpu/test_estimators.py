@@ -14,6 +14,7 @@ from fm3d_plugins.dust3r.inference import (
     PhotoEncodings,
     decode_pairs,
     load_network,
+    photo_descriptors,
 )
 from fm3d_plugins.estimators.dense.seen_photos import SeenPhotos
 from fm3d_plugins.estimators.dust3r.estimator import Dust3r
@@ -134,5 +135,6 @@ def test_pairs_are_decoded_on_the_device_and_kept_on_the_cpu(cuda, dust3r_weight
     assert encodings.photos_at_once == PAIRS_AT_ONCE_CUDA
     assert encodings.of([0, 1]).tokens.is_cuda
     assert not any(tokens.is_cuda for tokens in encodings._tokens.values())
+    assert not photo_descriptors(encodings, [0, 1]).is_cuda
     for _, _, pair in decode_pairs(encodings, [(0, 1), (1, 0)]):
         assert not any(values.is_cuda for values in vars(pair).values())

@@ -68,11 +68,13 @@ def test_random_points_and_the_viewers_crop_box(gsplat_kernels, cuda, configured
         assert all(values.is_cuda for values in outputs.values())
 
 
-def test_a_step_waits_for_the_size_of_its_photo_alone(gsplat_kernels, cuda, configured, train_run):
+def test_a_step_waits_for_the_size_of_its_photo_alone(
+    gsplat_kernels, cuda, configured, train_run, take_step
+):
     """Besides what gsplat itself waits for. A wait leaves the device idle until it is told more."""
     every_photo = 7  # Each has its depth looked up when it is seen first.
     trainer = train_run(configured("3dgs", steps=every_photo, model=options(num_downscales=0)))
     cuda.waits.clear()
     for step in (10, 11):
-        trainer.train_iteration(step)
+        take_step(trainer, step)
     assert cuda.waits == ["tolist", "tolist"]

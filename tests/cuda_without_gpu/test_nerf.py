@@ -84,11 +84,11 @@ def test_fields_train_on_the_device_and_are_scored(cuda, config, train_run):
     assert 0 < metrics["psnr"] < 20
 
 
-def test_a_step_waits_for_nothing(cuda, config, train_run):
+def test_a_step_waits_for_nothing(cuda, config, train_run, take_step):
     trainer = train_run(config)
     cuda.waits.clear()
     for step in (1, 2):
-        trainer.train_iteration(step)
+        take_step(trainer, step)
     assert cuda.waits == []
 
 

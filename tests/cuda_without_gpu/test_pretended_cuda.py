@@ -12,6 +12,7 @@ def test_what_is_made_for_cuda_is_there_and_so_is_what_is_computed(cuda):
         assert tensor.device == torch.device("cuda", 0)
     assert (made + moved).cpu().tolist() == [1, 2, 3]
     assert not moved.cpu().is_cuda
+    assert moved.cpu().cuda().is_cuda
     assert not torch.zeros(3).is_cuda
     largest = moved.max(dim=0)
     assert largest.values.is_cuda and largest.indices.is_cuda
