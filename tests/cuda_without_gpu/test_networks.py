@@ -23,7 +23,7 @@ FLOAT, HALF = torch.float32, torch.bfloat16
 pytestmark = pytest.mark.usefixtures("cuda_of_shapes")
 
 
-def test_all_heads_of_vggt():
+def test_all_heads_of_vggt(stored_in):
     """With four of its 24 pairs of blocks, of which the heads read all."""
     dense = DenseHeadConfig(layers=(0, 1, 2, 3))
     parts = {
@@ -32,7 +32,7 @@ def test_all_heads_of_vggt():
         "points": dense,
         "tracks": TrackHeadConfig(maps=replace(dense, features=128)),
     }
-    network = prepared(VGGT(**parts).store(HALF), CUDA)
+    network = prepared(stored_in(VGGT(**parts), HALF), CUDA)
     images = torch.empty(3, 3, 140, 154, device=CUDA)
     with torch.inference_mode():
         outputs = network(images, torch.empty(5, 2, device=CUDA))
@@ -51,8 +51,8 @@ def test_all_heads_of_vggt():
     assert {(e.shape, e.device) for e in outputs.tracks} == {((3, 5, 2), CUDA)}
 
 
-def test_predictions_of_vggt_come_back_to_the_cpu():
-    network = prepared(VGGT().store(torch.float16), CUDA)
+def test_predictions_of_vggt_come_back_to_the_cpu(stored_in):
+    network = prepared(stored_in(VGGT(), torch.float16), CUDA)
     network.point_head = network.track_head = None
     seen = predict(network, torch.empty(10, 3, 56, 70))  # More than the heads take at once.
     assert seen.depth.shape == seen.confidence.shape == (10, 56, 70)
@@ -61,8 +61,8 @@ def test_predictions_of_vggt_come_back_to_the_cpu():
         assert values.device.type == "cpu"
 
 
-def test_pairs_of_dust3r_come_back_to_the_cpu():
-    network = prepared_dust3r(DUSt3R().store(HALF), CUDA)
+def test_pairs_of_dust3r_come_back_to_the_cpu(stored_in):
+    network = prepared_dust3r(stored_in(DUSt3R(), HALF), CUDA)
     encodings = PhotoEncodings(network, lambda row: torch.empty(3, 48, 64))
     assert encodings.of([0, 1]).tokens.device == CUDA
     assert all(tokens.device.type == "cpu" for tokens in encodings._tokens.values())
