@@ -5,13 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
-from fm3d_plugins.kernels.radiance_field import (
-    FieldParameters,
-    Intervals,
-    density,
-    draw_intervals,
-    move_cells,
-)
+from fm3d_plugins.kernels.radiance_field import density, draw_intervals, move_cells
+from fm3d_plugins.kernels.radiance_field.definitions import FieldParameters, Intervals
 from fm3d_plugins.kernels.radiance_field.importance_reference import move_cells_torch
 
 

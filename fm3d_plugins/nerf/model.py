@@ -21,7 +21,8 @@ from fm3d_plugins.depth_supervision.supervision import (
 )
 from fm3d_plugins.geometry.volume_rendering import expected_distance, median_distance
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
-from fm3d_plugins.kernels.radiance_field import Intervals, render_rays
+from fm3d_plugins.kernels.radiance_field import render_rays
+from fm3d_plugins.kernels.radiance_field.definitions import Intervals
 from fm3d_plugins.nerf.exposure import Exposure
 from fm3d_plugins.nerf.importance_grid import ImportanceGrid
 from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error

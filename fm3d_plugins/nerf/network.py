@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fm3d_plugins.kernels.hash_grid import FEATURES_PER_LEVEL, HashGridLayout
-from fm3d_plugins.kernels.radiance_field import (
+from fm3d_plugins.kernels.radiance_field.definitions import (
     DIRECTION,
     GEOMETRY,
     HIDDEN,

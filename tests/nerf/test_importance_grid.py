@@ -5,14 +5,18 @@ import torch
 from torch.nn.functional import normalize
 
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
-from fm3d_plugins.kernels.radiance_field import FieldParameters, Intervals, contract_to_cube
-from fm3d_plugins.kernels.radiance_field.definitions import INITIAL_DENSITY
+from fm3d_plugins.kernels.radiance_field.definitions import (
+    INITIAL_DENSITY,
+    FieldParameters,
+    Intervals,
+)
 from fm3d_plugins.kernels.radiance_field.importance_reference import (
     MAX_DENSITY,
     RATE,
     draw_intervals_torch,
     move_cells_torch,
 )
+from fm3d_plugins.kernels.radiance_field.torch_reference import contract_to_cube
 from fm3d_plugins.nerf.importance_grid import ImportanceGrid, expand_from_cube
 
 

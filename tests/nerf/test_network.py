@@ -3,7 +3,8 @@
 import torch
 
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
-from fm3d_plugins.kernels.radiance_field import Intervals, render_rays
+from fm3d_plugins.kernels.radiance_field import render_rays
+from fm3d_plugins.kernels.radiance_field.definitions import Intervals
 from fm3d_plugins.nerf.network import RadianceField
 
 LAYOUT = HashGridLayout(num_levels=4, log2_table_size=10)

@@ -12,9 +12,6 @@ from torch import Tensor
 
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
 from fm3d_plugins.kernels.radiance_field.definitions import (
-    DIRECTION,
-    GEOMETRY,
-    HIDDEN,
     SAMPLES_STEP,
     FieldParameters,
     Intervals,
@@ -24,25 +21,7 @@ from fm3d_plugins.kernels.radiance_field.importance_reference import (
     draw_intervals_torch,
     move_cells_torch,
 )
-from fm3d_plugins.kernels.radiance_field.torch_reference import (
-    contract_to_cube,
-    density_torch,
-    render_rays_torch,
-)
-
-__all__ = [
-    "DIRECTION",
-    "GEOMETRY",
-    "HIDDEN",
-    "FieldParameters",
-    "Intervals",
-    "RenderedRays",
-    "contract_to_cube",
-    "density",
-    "draw_intervals",
-    "move_cells",
-    "render_rays",
-]
+from fm3d_plugins.kernels.radiance_field.torch_reference import density_torch, render_rays_torch
 
 FieldBackend = Literal["auto", "torch", "numba"]
 

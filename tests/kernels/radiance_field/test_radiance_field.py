@@ -5,14 +5,14 @@ import torch
 from torch.nn.functional import normalize
 
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
-from fm3d_plugins.kernels.radiance_field import (
+from fm3d_plugins.kernels.radiance_field import density, render_rays
+from fm3d_plugins.kernels.radiance_field.definitions import (
+    INITIAL_DENSITY,
+    MAX_LOG_DENSITY,
     FieldParameters,
     Intervals,
-    contract_to_cube,
-    density,
-    render_rays,
 )
-from fm3d_plugins.kernels.radiance_field.definitions import INITIAL_DENSITY, MAX_LOG_DENSITY
+from fm3d_plugins.kernels.radiance_field.torch_reference import contract_to_cube
 from fm3d_plugins.kernels.threads import set_num_threads
 
 LAYOUT = HashGridLayout(num_levels=4, base_resolution=4, log2_table_size=8)
