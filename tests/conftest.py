@@ -1,5 +1,8 @@
 """Fixtures for all tests."""
 
+import functools
+import importlib.util
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -56,6 +59,53 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the test data folder {SHARED}, which is absent")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden_weights(shared):
+    """The module with the rule that makes weights from their names."""
+    path = shared / "golden" / "golden_weights.py"
+    specification = importlib.util.spec_from_file_location("golden_weights", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def pytest_generate_tests(metafunc):
+    """Tests that ask for `golden_path` run once for each file that their GOLDEN_FILES names."""
+    if "golden_path" in metafunc.fixturenames:
+        paths = sorted((SHARED / "golden").glob(metafunc.module.GOLDEN_FILES))
+        metafunc.parametrize("golden_path", paths, ids=[path.stem for path in paths])
+
+
+@pytest.fixture(scope="session")
+def golden_files(shared, golden_weights):
+    """A function from a golden file's path to what it says of itself, weights and tensors."""
+    import torch
+    from safetensors.torch import load_file
+
+    @functools.cache
+    def load(path):
+        description = json.loads(path.read_text())
+        weights = {
+            name: torch.from_numpy(golden_weights.golden_array(name, shape))
+            for name, shape in description["weights_recipe_keys_shapes"].items()
+        }
+        return description, weights, load_file(path.with_suffix(".safetensors"))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def assert_near():
+    """Compares with a golden tensor, relative to the latter's largest number."""
+    import torch
+
+    def check(ours, expected, share=1e-4):
+        atol = share * float(expected.abs().max())
+        torch.testing.assert_close(ours.reshape(expected.shape), expected, atol=atol, rtol=0)
+
+    return check
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +177,44 @@ def dust3r_weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "small_random_dust3r.safetensors"
     metadata = {configuration.METADATA_KEY: configuration.to_text(sizes)}
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path, metadata)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lvsm_weights(tmp_path_factory) -> Path:
+    """A small LVSM with random weights: what it says of photos means nothing."""
+    import torch
+    from safetensors.torch import save_file
+
+    from fm3d_plugins.lvsm.inference import METADATA_KEY, to_text
+    from fm3d_plugins.lvsm.network import LVSM, LVSMConfig
+
+    torch.manual_seed(0)
+    network = LVSM(LVSMConfig(width=48, head_width=16, decoder_depth=3))
+    path = tmp_path_factory.mktemp("weights") / "small_random_lvsm.safetensors"
+    weights = {network.published_name(k): v for k, v in network.state_dict().items()}
+    save_file(weights, path, {METADATA_KEY: to_text(network.config)})
+    return path
+
+
+@pytest.fixture(scope="session")
+def rayzer_weights(tmp_path_factory) -> Path:
+    """A small RayZer for six photos, random but for poses that differ from each other."""
+    import torch
+    from safetensors.torch import save_file
+
+    from fm3d_plugins.nn.view_synthesis import published_name
+    from fm3d_plugins.rayzer.inference import METADATA_KEY, to_text
+    from fm3d_plugins.rayzer.network import RayZer, RayZerConfig
+
+    torch.manual_seed(0)
+    sizes = {"camera_depth": 2, "scene_depth": 2, "decoder_depth": 2, "num_latents": 16}
+    network = RayZer(RayZerConfig(48, 16, num_views=6, num_contexts=4, **sizes))
+    with torch.no_grad():
+        network.pose_predictor.rel_head[2].weight.mul_(300)
+    path = tmp_path_factory.mktemp("weights") / "small_random_rayzer.safetensors"
+    weights = {published_name(k): v for k, v in network.state_dict().items()}
+    save_file(weights, path, {METADATA_KEY: to_text(network.config)})
     return path
 
 

@@ -35,17 +35,20 @@ ORDER = [
     "viewer",
     "camera_optimization",
     "depth_supervision",
+    "data",
     "one_pass",
     "gaussian_splatting",
     "nerf",
     "vggt",
     "dust3r",
+    "lvsm",
+    "rayzer",
     "estimators",
     "dataparsers",
     "cli",
     "method_configs",
 ]
-METHODS = {"dust3r", "gaussian_splatting", "nerf", "vggt"}
+METHODS = {"dust3r", "gaussian_splatting", "lvsm", "nerf", "rayzer", "vggt"}
 """A method never imports another method."""
 
 

@@ -46,14 +46,19 @@ class Lpips:
         target: Float[Tensor, "height width 3"],
     ) -> float | None:
         """Distance of two images in [0, 1]; 0 is equal. None when the weights are absent."""
-        if self._model is None and not self._is_absent:
-            self._build()
-        if self._model is None:
+        model = self.model()
+        if model is None:
             return None
         pair = [image.permute(2, 0, 1)[None].float() for image in (rendered, target)]
-        self._model.to(rendered.device)
+        model.to(rendered.device)
         with torch.no_grad():
-            return float(self._model(*pair, normalize=True))
+            return float(model(*pair, normalize=True))
+
+    def model(self) -> torch.nn.Module | None:
+        """The frozen network of the `lpips` package, built on first use; None without weights."""
+        if self._model is None and not self._is_absent:
+            self._build()
+        return self._model
 
     def _build(self) -> None:
         lpips = require("lpips", purpose="The LPIPS metric", install="lpips")

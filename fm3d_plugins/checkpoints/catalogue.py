@@ -1,6 +1,6 @@
 """Published checkpoints: where they are, what their files are called, and what they permit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HUB = "https://huggingface.co"
 
@@ -44,6 +44,18 @@ VGGT_LICENCE_1 = Licence(
     commercial=True,
     url="https://github.com/facebookresearch/vggt/blob/main/LICENSE.txt",
 )
+LVSM_NON_COMMERCIAL = Licence(
+    name="CC BY-NC-SA 4.0",
+    permits=(
+        "non-commercial use, shared alike and with attribution; the repository's licence, as none "
+        "is given for the weights alone"
+    ),
+    commercial=False,
+    url="https://github.com/Haian-Jin/LVSM/blob/main/LICENSE.md",
+)
+RAYZER_NON_COMMERCIAL = replace(
+    LVSM_NON_COMMERCIAL, url="https://github.com/hwjiang1510/RayZer/blob/main/LICENSE.md"
+)
 DUST3R_NON_COMMERCIAL = Licence(
     name="CC BY-NC-SA 4.0",
     permits=(
@@ -58,10 +70,10 @@ DUST3R_NON_COMMERCIAL = Licence(
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """One repository of the Hugging Face hub that holds one network's weights."""
+    """One network's weights in a repository of the Hugging Face hub."""
 
     name: str
-    """`organisation/name` on the hub."""
+    """`organisation/name` on the hub, and `/variant` where a repository holds several networks."""
     files: tuple[str, ...]
     """File names that hold the weights, the preferred one first."""
     licence: Licence
@@ -72,9 +84,14 @@ class PublishedCheckpoint:
     estimator: str
     """The word of the estimator and method that uses it."""
 
+    @property
+    def repository(self) -> str:
+        """`organisation/name` on the hub."""
+        return "/".join(self.name.split("/")[:2])
+
     def url(self, file: str) -> str:
         """Where a browser gets a file of it."""
-        return f"{HUB}/{self.name}/resolve/main/{file}"
+        return f"{HUB}/{self.repository}/resolve/main/{file}"
 
 
 def _dust3r(variant: str, num_tensors: int, num_parameters: int) -> PublishedCheckpoint:
@@ -88,6 +105,20 @@ def _dust3r(variant: str, num_tensors: int, num_parameters: int) -> PublishedChe
         estimator="dust3r",
     )
 
+
+def _lvsm(variant: str, file: str, num_tensors: int, num_parameters: int) -> PublishedCheckpoint:
+    return PublishedCheckpoint(
+        name=f"coast01/LVSM/{variant}",
+        files=(file,),
+        licence=LVSM_NON_COMMERCIAL,
+        is_gated=False,
+        num_tensors=num_tensors,
+        num_parameters=num_parameters,
+        estimator="lvsm",
+    )
+
+
+_DECODER_ONLY, _ENCODER_DECODER = (197, 170_795_520), (198, 173_154_816)
 
 CATALOGUE: dict[str, PublishedCheckpoint] = {
     checkpoint.name: checkpoint
@@ -113,6 +144,19 @@ CATALOGUE: dict[str, PublishedCheckpoint] = {
         _dust3r("512_dpt", num_tensors=1001, num_parameters=571_171_208),
         _dust3r("512_linear", num_tensors=877, num_parameters=532_342_784),
         _dust3r("224_linear", num_tensors=877, num_parameters=532_342_784),
+        _lvsm("decoder_only_256", "scene_decoder_only_256.pt", *_DECODER_ONLY),
+        _lvsm("encoder_decoder_256", "scene_encoder_decoder_256.pt", *_ENCODER_DECODER),
+        _lvsm("decoder_only_512", "lvsm_scene_decoder_only_res512.pt", *_DECODER_ONLY),
+        _lvsm("encoder_decoder_512", "lvsm_scene_encoder_decoder_res512.pt", *_ENCODER_DECODER),
+        PublishedCheckpoint(
+            name="hwjiang/RayZer",
+            files=("rayzer_dl3dv_8_12_12_96k.pt",),
+            licence=RAYZER_NON_COMMERCIAL,
+            is_gated=False,
+            num_tensors=285,
+            num_parameters=238_359_818,
+            estimator="rayzer",
+        ),
     )
 }
 """By name. No hashes stand here: the hub tells each file's when it is fetched."""

@@ -55,7 +55,7 @@ def absent(published: PublishedCheckpoint, reason: str) -> str:
     others = f" (or {', '.join(published.files[1:])})" if published.files[1:] else ""
     terms = (
         f" Its owner lets in only those who are logged in and accepted the terms at "
-        f"{HUB}/{published.name}; a token of yours is taken from HF_TOKEN or `hf auth login`."
+        f"{HUB}/{published.repository}; a token of yours is taken from HF_TOKEN or `hf auth login`."
         if published.is_gated
         else ""
     )
@@ -108,7 +108,7 @@ def _ask(hub: ModuleType, published: PublishedCheckpoint) -> _Offer:
     """What the hub has of the accepted files: the first that exists."""
     missing: Exception | None = None
     for file in published.files:
-        url = hub.hf_hub_url(published.name, file, endpoint=_endpoint())
+        url = hub.hf_hub_url(published.repository, file, endpoint=_endpoint())
         try:
             metadata = hub.get_hf_file_metadata(url, timeout=10)
         except hub.utils.EntryNotFoundError as error:
@@ -142,7 +142,9 @@ def _fetch(hub: ModuleType, published: PublishedCheckpoint, offer: _Offer) -> Pa
     partial = folder / _PARTIAL / f"{offer.sha256 or offer.revision}-{offer.file}"
     partial.parent.mkdir(exist_ok=True)
     partial.touch()
-    url = hub.hf_hub_url(published.name, offer.file, revision=offer.revision, endpoint=_endpoint())
+    url = hub.hf_hub_url(
+        published.repository, offer.file, revision=offer.revision, endpoint=_endpoint()
+    )
     attempts = 0
     while (arrived := partial.stat().st_size) < offer.size:
         try:

@@ -18,6 +18,7 @@ from fm3d_plugins.checkpoints.catalogue import PublishedCheckpoint
 from fm3d_plugins.checkpoints.locating import FoundFile
 from fm3d_plugins.checkpoints.records import damage, file_sha256, sha256_of_hub
 from fm3d_plugins.errors import listed
+from fm3d_plugins.nn.weights import without_loss
 from fm3d_plugins.progress import say
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -104,7 +105,7 @@ def verify(found: FoundFile) -> Verification:
     expected = sha256_of_hub(found.path)
     if expected not in (None, sha256):
         raise ValueError(damage(found.path, expected, sha256))
-    tensors = load(found.path)
+    tensors = without_loss(load(found.path))
     num_parameters = sum(tensor.numel() for tensor in tensors.values())
     if found.published:
         _require_published_size(found.path, found.published, len(tensors), num_parameters)

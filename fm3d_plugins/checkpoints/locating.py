@@ -136,8 +136,11 @@ def _published_in(path: Path) -> PublishedCheckpoint | None:
     parts = path.resolve().parts
     pairs = {f"{first}/{second}" for first, second in zip(parts, parts[1:], strict=False)}
     for name, published in CATALOGUE.items():
-        folder = name.replace("/", "--")
-        if name in pairs or folder in parts or f"models--{folder}" in parts:
+        repository = published.repository
+        # A repository of several networks tells them apart by their files.
+        is_meant = name == repository or path.name in published.files
+        is_there = repository in pairs or f"models--{repository.replace('/', '--')}" in parts
+        if name.replace("/", "--") in parts or (is_there and is_meant):
             return published
     return None
 
@@ -148,7 +151,7 @@ def _in_hub_cache(published: PublishedCheckpoint, file: str) -> Path | None:
         hub = importlib.import_module("huggingface_hub")
     except ImportError:
         return None  # Without the library there is no cache of it to honour.
-    cached = hub.try_to_load_from_cache(published.name, file)
+    cached = hub.try_to_load_from_cache(published.repository, file)
     return Path(cached) if isinstance(cached, str) else None
 
 

@@ -57,3 +57,21 @@ def plucker(
         whichever of its points is taken as origin.
     """
     return torch.cat([torch.linalg.cross(origins, directions), directions], dim=-1)
+
+
+def plucker_maps(
+    intrinsics: Float[Tensor, "*batch 3 3"],
+    world_from_camera: Float[Tensor, "*batch 4 4"],
+    height: int,
+    width: int,
+) -> Float[Tensor, "*batch 6 height width"]:
+    """Plücker coordinates, as of `plucker`, of the ray through every pixel of pinhole images.
+
+    Args:
+        intrinsics: In pixels; centres of pixels are at +0.5.
+        world_from_camera: OpenCV camera axes.
+    """
+    pixels = pixel_centers(height, width, dtype=intrinsics.dtype, device=intrinsics.device)
+    points = pixels.flatten(0, 1).expand(*intrinsics.shape[:-2], -1, 2)
+    rays = plucker(*camera_rays(points, intrinsics, world_from_camera))
+    return rays.transpose(-1, -2).unflatten(-1, (height, width))

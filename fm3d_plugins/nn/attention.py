@@ -5,7 +5,7 @@ matrix product then runs in the weights' type, while norms, layer scales and the
 own. That is what autocast does, without its copies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from fm3d_plugins.nn.linear import Linear
+from fm3d_plugins.nn.linear import Linear, linear
 from fm3d_plugins.nn.positions import RotaryTables, rotate
 
 
@@ -26,10 +26,12 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
 class Mlp(nn.Module):
     """Two linear layers with the exact GELU between them."""
 
-    def __init__(self, width: int, hidden_width: int, output_width: int) -> None:
+    def __init__(
+        self, width: int, hidden_width: int, output_width: int, *, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.fc1 = Linear(width, hidden_width)
-        self.fc2 = Linear(hidden_width, output_width)
+        self.fc1 = Linear(width, hidden_width, bias=bias)
+        self.fc2 = Linear(hidden_width, output_width, bias=bias)
 
     def forward(
         self, features: Float[Tensor, "*batch channel"]
@@ -64,26 +66,46 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017); one linear layer makes q, k and v.
 
     Args:
-        normalize_heads: LayerNorm over the channels of each head of q and k, before positions.
+        head_norm: Makes the norm over the channels of each head of q and k, before positions.
+        bias: Whether the linear layers have biases.
     """
 
-    def __init__(self, width: int, num_heads: int, *, normalize_heads: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        head_norm: Callable[[int], nn.Module] = nn.Identity,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         _require_even_heads(width, num_heads)
         self.num_heads = num_heads
-        self.qkv = Linear(width, 3 * width)
-        self.q_norm = nn.LayerNorm(width // num_heads) if normalize_heads else nn.Identity()
-        self.k_norm = nn.LayerNorm(width // num_heads) if normalize_heads else nn.Identity()
-        self.proj = Linear(width, width)
+        self.qkv = Linear(width, 3 * width, bias=bias)
+        self.q_norm = head_norm(width // num_heads)
+        self.k_norm = head_norm(width // num_heads)
+        self.proj = Linear(width, width, bias=bias)
 
     def project(
         self,
         tokens: Float[Tensor, "sequence token channel"],
         positions: RotaryTables | None = None,
+        part: slice | None = None,
     ) -> HeadFeatures:
-        """Queries, keys and values, normalised and turned by their positions."""
-        features = self.qkv(tokens.to(self.qkv.weight.dtype))
-        queries, keys, values = features.unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        """Queries, keys and values, normalised and turned by their positions.
+
+        Args:
+            part: Tokens whose queries are wanted, where there are no positions; by default all.
+        """
+        stream, heads = tokens.to(self.qkv.weight.dtype), (self.num_heads, -1)
+        if part is None:
+            queries, keys, values = self.qkv(stream).unflatten(-1, (3, *heads)).unbind(-3)
+        else:
+            width, weight, bias = tokens.shape[-1], self.qkv.weight, self.qkv.bias
+            biases = (None, None) if bias is None else (bias[:width], bias[width:])
+            queries = linear(stream[:, part], weight[:width], biases[0]).unflatten(-1, heads)
+            others = linear(stream, weight[width:], biases[1])
+            keys, values = others.unflatten(-1, (2, *heads)).unbind(-3)
         # Norm and rotation in the type of the tokens: bfloat16 holds angles too coarsely.
         queries = self.q_norm(queries.to(tokens.dtype))
         keys = self.k_norm(keys.to(tokens.dtype))
@@ -175,8 +197,10 @@ class TransformerBlock(nn.Module):
     """Pre-norm block: tokens += scale * attention(norm(tokens)), then the same with an MLP.
 
     Args:
-        eps: Of the two LayerNorms over channels (those of q and k have torch's own, 1e-5).
+        eps: Of the two LayerNorms over channels.
         layer_scale: Initial factor of both branches; none: they have no factor.
+        head_norm: As of `SelfAttention`.
+        bias: Whether linear layers and LayerNorms have biases.
     """
 
     def __init__(
@@ -187,14 +211,15 @@ class TransformerBlock(nn.Module):
         mlp_ratio: float | int = 4,
         eps: float = 1e-5,
         layer_scale: float | None = 0.01,
-        normalize_heads: bool = False,
+        head_norm: Callable[[int], nn.Module] = nn.Identity,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.attn = SelfAttention(width, num_heads, normalize_heads=normalize_heads)
+        self.norm1 = nn.LayerNorm(width, eps=eps, bias=bias)
+        self.attn = SelfAttention(width, num_heads, head_norm=head_norm, bias=bias)
         self.ls1 = None if layer_scale is None else LayerScale(width, layer_scale)
-        self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = Mlp(width, int(width * mlp_ratio), width)
+        self.norm2 = nn.LayerNorm(width, eps=eps, bias=bias)
+        self.mlp = Mlp(width, int(width * mlp_ratio), width, bias=bias)
         self.ls2 = None if layer_scale is None else LayerScale(width, layer_scale)
 
     def forward(
@@ -207,6 +232,14 @@ class TransformerBlock(nn.Module):
         attended = self.attn(self.norm1(tokens), positions, group)
         tokens = _plus(tokens, attended, self.ls1)
         return _plus(tokens, self.mlp(self.norm2(tokens)), self.ls2)
+
+    def of_part(
+        self, tokens: Float[Tensor, "sequence token channel"], part: slice
+    ) -> Float[Tensor, "sequence some_token channel"]:
+        """Some of the tokens after the block, at the cost of those: for a network's last one."""
+        attended = self.attn.proj(attend(self.attn.project(self.norm1(tokens), part=part)))
+        kept = _plus(tokens[:, part], attended, self.ls1)
+        return _plus(kept, self.mlp(self.norm2(kept)), self.ls2)
 
     def update_(
         self,
@@ -277,7 +310,7 @@ def step(
     return recomputed(block, tokens, positions, group)
 
 
-def recomputed(block: nn.Module, *arguments: object) -> Tensor:
+def recomputed(block: Callable[..., Tensor], *arguments: object) -> Tensor:
     """What a block says of the arguments; its inside is computed again in the backward pass."""
     result = checkpoint(block, *arguments, use_reentrant=False)
     assert isinstance(result, Tensor)

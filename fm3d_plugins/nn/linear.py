@@ -26,23 +26,35 @@ class Linear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*batch channel"]) -> Float[Tensor, "*batch out"]:
         """The product and the bias."""
-        if self._has_choice(input):
-            name, product = _OTHER_WAYS[input.dtype]
-            if fastest(f"product in {input.dtype}", partial(_probe, input.dtype)) == name:
-                return product(input, self.weight, self.bias)
-        return functional.linear(input, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)
 
-    def _has_choice(self, features: Float[Tensor, "*batch channel"]) -> bool:
-        # Fake tensors are of another class.
-        is_plain = type(features) is Tensor and features.device.type == "cpu"
-        if not is_plain or features.dtype != self.weight.dtype or features.dtype not in _OTHER_WAYS:
-            return False
-        rows = features.numel() // self.in_features
-        if rows < MANY_ROWS or features.numel() * self.out_features < LARGE:
-            return False
-        trains = features.requires_grad or self.weight.requires_grad
-        is_watched = (torch.is_grad_enabled() and trains) or torch.compiler.is_compiling()
-        return not (is_watched or _autocasts())
+
+def linear(
+    features: Float[Tensor, "*batch channel"],
+    weight: Float[Tensor, "out channel"],
+    bias: Float[Tensor, " out"] | None = None,
+) -> Float[Tensor, "*batch out"]:
+    """`torch.nn.functional.linear`, in the way of `Linear`."""
+    if _has_choice(features, weight):
+        name, product = _OTHER_WAYS[features.dtype]
+        if fastest(f"product in {features.dtype}", partial(_probe, features.dtype)) == name:
+            return product(features, weight, bias)
+    return functional.linear(features, weight, bias)
+
+
+def _has_choice(
+    features: Float[Tensor, "*batch channel"], weight: Float[Tensor, "out channel"]
+) -> bool:
+    # Fake tensors are of another class.
+    is_plain = type(features) is Tensor and features.device.type == "cpu"
+    if not is_plain or features.dtype != weight.dtype or features.dtype not in _OTHER_WAYS:
+        return False
+    rows = features.numel() // weight.shape[1]
+    if rows < MANY_ROWS or features.numel() * weight.shape[0] < LARGE:
+        return False
+    trains = features.requires_grad or weight.requires_grad
+    is_watched = (torch.is_grad_enabled() and trains) or torch.compiler.is_compiling()
+    return not (is_watched or _autocasts())
 
 
 def _by_onednn(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

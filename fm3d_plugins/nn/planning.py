@@ -1,5 +1,6 @@
 """What plans of a network's run have in common: types of numbers, a device's speed, words."""
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,22 @@ class Plan:
     """Tells the user."""
     kept: int = 0
     """Photos whose tokens stay in memory from one pass to the next."""
+
+
+def choose_device(name: str) -> torch.device:
+    """Where a network runs; each rank of a distributed run has its own GPU.
+
+    Args:
+        name: auto (CUDA where there is a device), cpu or cuda.
+
+    Raises:
+        ValueError: CUDA was asked for and is not there.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError("device is cuda, but there is no CUDA device. Set it to auto or cpu.")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def choose_precision(precision: Precision, device: torch.device) -> str:

@@ -1,12 +1,21 @@
 """Published weights into a network, strictly, and the type that its matrices are kept in."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
 SMALL = 1 << 20
 """Numbers up to which a tensor is copied even where its type is right."""
+
+
+LOSS_PREFIX = "loss_computer."
+"""Begins the names of what published training programs save besides the network."""
+
+
+def without_loss(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's own weights of a published checkpoint, which may hold the loss's too."""
+    return {name: state_dict[name] for name in state_dict if not name.startswith(LOSS_PREFIX)}
 
 
 def matrix_names(network: nn.Module, parts: Collection[str]) -> set[str]:
@@ -32,6 +41,7 @@ def load_strictly(
     converted: Collection[str] = (),
     dtype: torch.dtype | None = None,
     may_lack: Collection[str] = (),
+    published_name: Callable[[str], str] = str,
 ) -> None:
     """Give a network its weights, all of them and no others.
 
@@ -40,45 +50,49 @@ def load_strictly(
     copied. One tensor is converted at a time.
 
     Args:
-        state_dict: Flat, by the network's own names.
+        state_dict: Flat, by the published names.
         advice: What to do if they do not fit; ends the message.
         converted: Names of the parameters that become `dtype`; all others become float32.
         dtype: By default float32.
         may_lack: Names of parameters that keep their values if `state_dict` lacks them.
+        published_name: Of a parameter by the network's own name; by default the same.
 
     Raises:
         ValueError: If names are missing or unexpected, or shapes are wrong; all are listed, and
             nothing is loaded.
     """
     parameters = dict(network.named_parameters())
-    faults = _faults(parameters, state_dict, may_lack)
+    names = {name: published_name(name) for name in parameters}
+    faults = _faults(parameters, names, state_dict, may_lack)
     if faults:
         raise ValueError(
             f"The {len(state_dict)} weights do not belong to this network of "
             f"{len(parameters)} weights:\n" + "\n".join(faults) + f"\n{advice}"
         )
     for name, parameter in parameters.items():
-        if name in state_dict:
+        if names[name] in state_dict:
             wanted = dtype if dtype is not None and name in converted else torch.float32
-            _assign(network, name, parameter, state_dict[name], wanted)
+            _assign(network, name, parameter, state_dict[names[name]], wanted)
 
 
 def _faults(
     parameters: Mapping[str, nn.Parameter],
+    names: Mapping[str, str],
     state_dict: Mapping[str, Tensor],
     may_lack: Collection[str],
 ) -> list[str]:
     """One line for every name or shape that differs."""
     missing = [
-        f"missing: {name}"
+        f"missing: {names[name]}"
         for name, parameter in parameters.items()
-        if name not in state_dict and (name not in may_lack or parameter.is_meta)
+        if names[name] not in state_dict and (name not in may_lack or parameter.is_meta)
     ]
-    unexpected = [f"unexpected: {name}" for name in state_dict if name not in parameters]
+    known = set(names.values())
+    unexpected = [f"unexpected: {name}" for name in state_dict if name not in known]
     # Looked up once: a mapped file hands out a tensor at every look.
-    shapes = {name: state_dict[name].shape for name in parameters if name in state_dict}
+    shapes = {own: state_dict[name].shape for own, name in names.items() if name in state_dict}
     wrong = [
-        f"shape of {name}: found {list(shape)}, expected {list(parameters[name].shape)}"
+        f"shape of {names[name]}: found {list(shape)}, expected {list(parameters[name].shape)}"
         for name, shape in shapes.items()
         if shape != parameters[name].shape
     ]

@@ -124,7 +124,7 @@ class Aggregator(nn.Module):
 
 def _block(config: AggregatorConfig) -> TransformerBlock:
     return TransformerBlock(
-        config.width, config.num_heads, mlp_ratio=config.mlp_ratio, normalize_heads=True
+        config.width, config.num_heads, mlp_ratio=config.mlp_ratio, head_norm=nn.LayerNorm
     )
 
 

@@ -53,16 +53,6 @@ def alignment_scene():
     return module
 
 
-@pytest.fixture(scope="session")
-def golden_weights(shared):
-    """The module with the rule that makes weights from their names."""
-    path = shared / "golden" / "golden_weights.py"
-    specification = importlib.util.spec_from_file_location("golden_weights", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 GOLDEN_SIZES = {
     "encoder_width": 64,
     "encoder_depth": 4,

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from fm3d_plugins.nn.attention import Mlp, SelfAttention, TransformerBlock
@@ -16,7 +17,7 @@ def positions():
 @pytest.fixture
 def block():
     torch.manual_seed(0)
-    made = TransformerBlock(16, 2, layer_scale=0.5, normalize_heads=True).double()
+    made = TransformerBlock(16, 2, layer_scale=0.5, head_norm=nn.LayerNorm).double()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -40,13 +41,22 @@ def naive_attention(attention, tokens, positions):
     return attention.proj(gathered)
 
 
-@pytest.mark.parametrize("normalize_heads", [False, True])
-def test_attention_equals_a_loop_over_heads_and_tokens(normalize_heads, positions):
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("head_norm", [nn.Identity, nn.LayerNorm, nn.RMSNorm])
+def test_attention_equals_a_loop_over_heads_and_tokens(head_norm, bias, positions):
     torch.manual_seed(0)
-    attention = SelfAttention(16, 2, normalize_heads=normalize_heads).double()
+    attention = SelfAttention(16, 2, head_norm=head_norm, bias=bias).double()
     tokens = torch.randn(1, 6, 16, dtype=torch.float64)
     expected = naive_attention(attention, tokens[0], positions)
     torch.testing.assert_close(attention(tokens, positions)[0], expected)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_part_of_a_block_is_that_part_of_the_whole(bias):
+    torch.manual_seed(0)
+    block = TransformerBlock(16, 2, head_norm=nn.RMSNorm, bias=bias).double()
+    tokens, part = torch.randn(3, 6, 16, dtype=torch.float64), slice(2, 5)
+    torch.testing.assert_close(block.of_part(tokens, part), block(tokens)[:, part])
 
 
 def test_grouped_sequences_attend_as_one_sequence(positions):

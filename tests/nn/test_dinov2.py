@@ -21,16 +21,10 @@ def small():
         ("pos_embed_518x518", (37, 37), 8),
     ],
 )
-def test_positions_match_golden_values(name, grid, channels, shared):
+def test_positions_match_golden_values(name, grid, channels, shared, golden_weights):
     """Tighter than 1e-4, the effect of the offset of 0.1 that other code adds."""
-    import importlib.util
-
     from safetensors.torch import load_file
 
-    path = shared / "golden" / "golden_weights.py"
-    specification = importlib.util.spec_from_file_location("golden_weights", path)
-    golden_weights = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(golden_weights)
     stored = golden_weights.golden_array("pos_embed", (1, 1370, 384)) * 100
     network = DinoV2(DinoV2Config(width=384, depth=0, num_heads=6))
     with torch.no_grad():

@@ -2,7 +2,6 @@
 
 import ast
 import functools
-import importlib.util
 import json
 from dataclasses import dataclass
 
@@ -85,16 +84,6 @@ def sizes_from_golden(config):
             width=tracks["hidden_size"],
         ),
     }
-
-
-@pytest.fixture(scope="session")
-def golden_weights(shared):
-    """The module with the rule that makes weights from their names."""
-    path = shared / "golden" / "golden_weights.py"
-    specification = importlib.util.spec_from_file_location("golden_weights", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @dataclass

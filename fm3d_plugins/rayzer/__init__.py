@@ -1,0 +1,1 @@
+"""The method `rayzer`: cameras and new views from photos in order, learned without poses."""

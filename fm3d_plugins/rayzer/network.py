@@ -1,0 +1,203 @@
+"""RayZer (Jiang et al. 2025, arXiv 2505.00702): cameras and views of photos in order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fm3d_plugins.geometry.rays import plucker_maps
+from fm3d_plugins.nn.linear import Linear
+from fm3d_plugins.nn.view_synthesis import (
+    RAY_CHANNELS,
+    ImageHead,
+    PatchTokenizer,
+    initialize,
+    learned_tokens,
+    make_blocks,
+    matched,
+    published_name,
+    run,
+)
+from fm3d_plugins.nn.weights import load_strictly, matrix_names, without_loss
+from fm3d_plugins.rayzer.cameras import (
+    Canonical,
+    PosePredictor,
+    PredictedCameras,
+    RotationForm,
+    grid_waves,
+    waves,
+)
+
+ADVICE = "Choose a checkpoint of RayZer, or build the network with the checkpoint's sizes."
+
+
+@dataclass(frozen=True)
+class RayZerConfig:
+    """Sizes; the defaults are the published network of 238e6 parameters."""
+
+    width: int = 768
+    head_width: int = 64
+    patch_size: int = 16
+    camera_depth: int = 8
+    """Blocks of the camera estimator."""
+    scene_depth: int = 12
+    """Of the scene encoder."""
+    decoder_depth: int = 12
+    """Of the rendering decoder."""
+    num_latents: int = 3072
+    """Tokens that hold a scene."""
+    canonical: Canonical = "middle"
+    """The view whose camera is the identity."""
+    rotation: RotationForm = "6d"
+    num_views: int = 24
+    """Photos that it was trained with, in one sequence; no other number is of use."""
+    num_contexts: int = 16
+    """Of these, photos that the scene was made of."""
+
+
+class RayZerOutputs(NamedTuple):
+    """What one pass says."""
+
+    cameras: PredictedCameras
+    """Of all views."""
+    renders: Float[Tensor, "scene target 3 height width"]
+    """Of the target views, RGB in (0, 1)."""
+
+
+class RayZer(nn.Module):
+    """Photos in the order of a video to cameras, a scene, and views of it.
+
+    Builds on `torch.device("meta")` too. It was trained with 24 photos, 16 of which it sees the
+    scene through (`geometry`), and is not to be trusted with other numbers: its tokens carry
+    their photo's number.
+    """
+
+    def __init__(self, config: RayZerConfig = RayZerConfig()) -> None:  # noqa: B008
+        super().__init__()
+        self.config = config
+        width, size = config.width, config.patch_size
+        self.image_tokenizer = PatchTokenizer(3, size, width)
+        self.target_pose_tokenizer = PatchTokenizer(RAY_CHANNELS, size, width)
+        self.target_pose_tokenizer2 = PatchTokenizer(RAY_CHANNELS, size, width)
+        self.pe_embedder = _embedder(width)
+        self.temporal_pe_embedder = _embedder(width)
+        self.cam_code = learned_tokens(1, width)
+        self.transformer_encoder = make_blocks(config.camera_depth, width, config.head_width)
+        self.pose_predictor = PosePredictor(width, config.canonical, config.rotation)
+        self.mlp_fuse = nn.Sequential(
+            nn.LayerNorm(2 * width, bias=False),
+            Linear(2 * width, width),
+            nn.SiLU(),
+            Linear(width, width),
+        )
+        self.scene_code = learned_tokens(config.num_latents, width)
+        self.transformer_encoder_geom = make_blocks(config.scene_depth, width, config.head_width)
+        self.decoder_ln = nn.LayerNorm(width, bias=False)
+        self.transformer_decoder = make_blocks(config.decoder_depth, width, config.head_width)
+        self.image_head = ImageHead(width, size)
+
+    def tokens(
+        self, images: Float[Tensor, "scene view 3 height width"]
+    ) -> Float[Tensor, "scene view token feature"]:
+        """Photos as tokens that know their photo's number and their place in it."""
+        grid = [side // self.config.patch_size for side in images.shape[-2:]]
+        tokens = self.image_tokenizer(2 * images - 1)
+        num_views, (rows, columns) = images.shape[1], grid
+        half = self.config.width // 2
+        spatial = grid_waves(rows, columns, half, images.device).expand(num_views, -1, -1)
+        number = torch.arange(num_views, device=images.device)
+        temporal = waves(number, half)[:, None].expand_as(spatial)
+        return tokens + self.pe_embedder(torch.cat([spatial, temporal], dim=-1))
+
+    def estimate_cameras(
+        self, tokens: Float[Tensor, "scene view token feature"]
+    ) -> PredictedCameras:
+        """Cameras of all photos from their tokens, which stay as they are."""
+        num_scenes, num_views = tokens.shape[:2]
+        number = torch.arange(num_views, device=tokens.device)
+        codes = self.cam_code + self.temporal_pe_embedder(waves(number, self.config.width))
+        sequence = torch.cat([codes.expand(num_scenes, -1, -1), tokens.flatten(1, 2)], dim=1)
+        return self.pose_predictor(run(self.transformer_encoder, sequence, slice(num_views)))
+
+    def encode(
+        self,
+        tokens: Float[Tensor, "scene view token feature"],
+        rays: Float[Tensor, "scene view 6 height width"],
+    ) -> Float[Tensor, "scene latent feature"]:
+        """Tokens that hold the scene, from those of some of the photos and their cameras' rays."""
+        fused = self.mlp_fuse(torch.cat([tokens, self.target_pose_tokenizer(rays)], dim=-1))
+        own = self.scene_code.to(fused.dtype).expand(len(fused), -1, -1)
+        sequence = torch.cat([own, fused.flatten(1, 2)], dim=1)
+        return run(self.transformer_encoder_geom, sequence, slice(own.shape[1]))
+
+    def render(
+        self,
+        scene: Float[Tensor, "scene latent feature"],
+        rays: Float[Tensor, "scene target 6 height width"],
+    ) -> Float[Tensor, "scene target 3 height width"]:
+        """Views of encoded scenes, each independent of the others. RGB in (0, 1)."""
+        num_targets, rows = rays.shape[1], rays.shape[-2] // self.config.patch_size
+        targets = self.target_pose_tokenizer2(rays).flatten(0, 1)
+        tokens = torch.cat([targets, matched(scene, num_targets)], dim=1)
+        part = slice(targets.shape[1])
+        targets = run(self.transformer_decoder, self.decoder_ln(tokens), part)
+        return self.image_head(targets, rows).unflatten(0, (-1, num_targets))
+
+    def forward(
+        self,
+        images: Float[Tensor, "scene view 3 height width"],
+        context: Int[Tensor, " some_view"],
+        targets: Int[Tensor, " target"],
+    ) -> RayZerOutputs:
+        """Cameras of all photos, and the target photos as seen through the context photos.
+
+        Args:
+            images: RGB in [0, 1], in the order of a video; sides are multiples of the patch size.
+            context: Numbers of the photos that the scene is made of.
+            targets: Numbers of the photos to render; of them only the cameras are used.
+        """
+        tokens = self.tokens(images)
+        cameras = self.estimate_cameras(tokens)
+        height, width = images.shape[-2:]
+        rays = plucker_maps(
+            cameras.intrinsics(height, width), cameras.world_from_camera(), height, width
+        )
+        scene = self.encode(tokens[:, context], rays[:, context])
+        return RayZerOutputs(cameras, self.render(scene, rays[:, targets]))
+
+    def matrix_names(self) -> set[str]:
+        """State dict names of what is kept in a chosen type: linear layers within the blocks."""
+        parts = ("transformer_encoder", "transformer_encoder_geom", "transformer_decoder")
+        return matrix_names(self, parts)
+
+
+def _embedder(width: int) -> nn.Sequential:
+    embedder = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, width))
+    embedder.apply(initialize)
+    return embedder
+
+
+def load_official(
+    network: RayZer, state_dict: Mapping[str, Tensor], *, dtype: torch.dtype | None = None
+) -> None:
+    """Give the network the weights of a published checkpoint, as `nn.weights.load_strictly` does.
+
+    Args:
+        state_dict: Flat, by published names. What the training program keeps of its loss
+            (`loss_computer.*`) is left out.
+        dtype: Type of the blocks' matrices; by default float32. All else is float32.
+
+    Raises:
+        ValueError: If names are missing or unexpected, or shapes are wrong; all are listed.
+    """
+    load_strictly(
+        network,
+        without_loss(state_dict),
+        advice=ADVICE,
+        converted=network.matrix_names(),
+        dtype=dtype,
+        published_name=published_name,
+    )
