@@ -34,11 +34,13 @@ from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
 from fm3d_plugins.estimators.cache import estimated, points_cached
 from fm3d_plugins.estimators.dust3r.estimator import Dust3r
+from fm3d_plugins.estimators.rayzer.estimator import Rayzer
 from fm3d_plugins.estimators.sfm.estimator import Sfm
 from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.geometry.cameras import opengl_from_opencv
 from fm3d_plugins.io.depth_files import depth_digest, write_depth_maps
 from fm3d_plugins.nerfstudio_cameras import cameras_of_scene, dataparser_frame
+from fm3d_plugins.photo_datamanager import LATENT_CAMERAS
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
 
@@ -101,6 +103,10 @@ class EstimatedDataParser(DataParser):
             photos, scene = self._estimated()
             return self._outputs(photos, scene, split)
 
+    def names(self) -> tuple[str, ...]:
+        """Names of all photos with a camera, in order, whatever their split."""
+        return self._estimated()[1].names
+
     def _estimated(self) -> tuple[PhotoSet, SceneGeometry]:
         if self._memo is None:
             config = self.config
@@ -146,6 +152,7 @@ class EstimatedDataParser(DataParser):
                 "points3D_xyz": frame.apply(scene.points[kept].double()).float(),
                 "points3D_rgb": scene.point_colors[kept],
                 "points3D_confidence": scene.point_confidence[kept].float(),
+                LATENT_CAMERAS: scene.scale == "latent",
                 **self._depth_metadata(scene, rows),
             },
         )
@@ -204,6 +211,7 @@ def _specification(estimator: Estimator) -> DataParserSpecification:
 sfm = _specification(Sfm())
 vggt = _specification(Vggt())
 dust3r = _specification(Dust3r())
+rayzer = _specification(Rayzer())
 
 
 def _register_foreign_estimators() -> None:

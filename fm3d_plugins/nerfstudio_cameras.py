@@ -42,6 +42,13 @@ def image_sizes(cameras: Cameras) -> Int[Tensor, "*batch 2"]:
     return torch.cat([cameras.width, cameras.height], dim=-1)
 
 
+def fovs_and_aspects(cameras: Cameras) -> Float[Tensor, "view 2"]:
+    """Vertical field of view in radians, and width over height, as viewers draw cameras."""
+    width, height = image_sizes(cameras).float().reshape(-1, 2).unbind(-1)
+    fov = 2 * torch.atan(height / 2 / cameras.fy.flatten())
+    return torch.stack([fov, width / height], dim=-1).cpu()
+
+
 def intrinsics_matrices(cameras: Cameras) -> Float[Tensor, "*batch 3 3"]:
     """Calibration matrices on the cameras' device; nerfstudio's method makes them on the CPU."""
     numbers = (cameras.fx, cameras.fy, cameras.cx, cameras.cy)

@@ -22,6 +22,9 @@ the photos that the dataset gives out, lens distortion included."""
 DEPTH_FILES = "depth_files"
 """Key of a dataset's metadata under which a datamanager hands `DepthFiles` to the model."""
 
+LATENT_CAMERAS = "latent_cameras"
+"""Key of a dataparser's metadata: whether cameras are of a network's own space, no real poses."""
+
 CPU_IMAGE_SIZE = 640
 """Long side in pixels that a CPU gets through in minutes."""
 
@@ -33,6 +36,9 @@ class PhotoOptions:
     max_image_size: int | None = None
     """Long side in pixels above which photos are scaled down; 0: never. None: 640 on a CPU, never
     on CUDA."""
+    accept_latent_cameras: bool = False
+    """Use cameras of a space that only the network that predicted them understands. They are no
+    real poses: optimise them, and expect little."""
 
 
 class PhotoDatasets:
@@ -57,9 +63,21 @@ class PhotoDatasets:
         data = config.data if config.data is not None else config.dataparser.data
         with checked_parsing(config.dataparser, data):
             super().__init__(config, **kwargs)  # pyright: ignore[reportCallIssue] (a mixin)
+            self._expect_real_cameras()
         if self.is_on_cpu and getattr(config, "cache_images", None) == "cpu":
             # Above 500 photos nerfstudio says so; it pins memory and needs a CUDA driver.
             config.cache_images = "gpu"
+
+    def _expect_real_cameras(self) -> None:
+        metadata = self.train_dataparser_outputs.metadata
+        if metadata.get(LATENT_CAMERAS) and not self.config.accept_latent_cameras:
+            raise ValueError(
+                "These cameras are latent: they lie in a space that only the network that "
+                "predicted them understands, and are no poses of the photos (of RayZer's, trained "
+                "on DL3DV, 6 % of relative poses there are right to 30 degrees). Expected real "
+                "ones. Name another dataparser (vggt, dust3r, sfm), or use them all the same with "
+                "--pipeline.datamanager.accept-latent-cameras True."
+            )
 
     @property
     def is_on_cpu(self) -> bool:

@@ -1,6 +1,6 @@
 """All that this package asks of nerfstudio's viewer. Written for viser 0.2.7, which it pins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from nerfstudio.viewer.viewer_elements import (
     ViewerControl,
     ViewerDropdown,
     ViewerSlider,
+    ViewerText,
 )
 from torch import Tensor
 
@@ -21,11 +22,11 @@ from fm3d_plugins.geometry.poses import quaternion_wxyz_from_rotation
 STEP_AHEAD = 0.5
 """Units of the viewer, in which nerfstudio draws a photo about 0.1 before its camera."""
 
-INITIAL_COLOR = (255, 140, 0)
-"""Of the frusta where cameras began: orange, as nothing else in the viewer."""
+FRUSTUM_COLOR = (255, 140, 0)
+"""Of frusta beside nerfstudio's own: orange, as nothing else in the viewer."""
 
-INITIAL_SCALE = 0.6
-"""Their size, over that of nerfstudio's frusta."""
+FRUSTUM_SCALE = 0.6
+"""Their size, over that of nerfstudio's."""
 
 
 CLOUD = "/points"
@@ -90,20 +91,8 @@ class CameraFrusta(ViewerControl):
 
     def _setup(self, viewer: Viewer) -> None:
         super()._setup(viewer)
-        wxyz, positions = _viser_poses(self._initial)
-        for i, (fov, aspect) in enumerate(self._shapes):
-            self._handles.append(
-                viewer.viser_server.scene.add_camera_frustum(
-                    f"/initial_cameras/{i:05d}",
-                    fov=fov,
-                    aspect=aspect,
-                    scale=INITIAL_SCALE * viewer.config.camera_frustum_scale,
-                    color=INITIAL_COLOR,
-                    wxyz=wxyz[i],
-                    position=positions[i],
-                    visible=bool(self.checkbox.value),
-                )
-            )
+        self._handles = _add_frusta(viewer, "/initial_cameras", self._initial, self._shapes)
+        self._show(self.checkbox)
         viewer.update_camera_poses = self._place  # type: ignore[method-assign]
         viewer.viser_server.on_client_connect(lambda _: self._place())
 
@@ -117,6 +106,59 @@ class CameraFrusta(ViewerControl):
     def _show(self, checkbox: ViewerCheckbox) -> None:
         for handle in self._handles:
             handle.visible = bool(checkbox.value)
+
+
+class ContextControl(ViewerControl):
+    """Names the photos that views are made from, lets others be named, and draws their frusta.
+
+    nerfstudio finds it as an attribute of the pipeline; `text` must be an attribute itself.
+    """
+
+    def __init__(
+        self,
+        world_from_camera: Float[Tensor, "view 4 4"],
+        fovs_and_aspects: Float[Tensor, "view 2"],
+        names: Sequence[str],
+        chosen: Sequence[int],
+        choose: Callable[[list[int]], None],
+    ) -> None:
+        """Args:
+        world_from_camera: Of all photos, OpenCV axes, frame of the dataparser.
+        fovs_and_aspects: Vertical field of view in radians; width over height.
+        chosen: Numbers of the photos that are in use.
+        choose: Is told others.
+        """
+        self._poses, self._shapes = world_from_camera.detach().cpu(), fovs_and_aspects.tolist()
+        self._names, self._choose = list(names), choose
+        self._chosen, self._handles = list(chosen), []
+        self.text = ViewerText(
+            "Context photos",
+            self._named(),
+            cb_hook=lambda text: self.change(text.value) and self._draw(),
+            hint="Photos that views are made from, names separated by commas",
+        )
+
+    def _setup(self, viewer: Viewer) -> None:
+        super()._setup(viewer)
+        self._draw()
+
+    def _named(self) -> str:
+        return ", ".join(self._names[view] for view in self._chosen)
+
+    def change(self, names: str) -> bool:
+        """Take the photos that are named, separated by commas; False if there are no such."""
+        words = [word.strip() for word in names.split(",") if word.strip()]
+        if not words or not set(words) <= set(self._names):
+            return False
+        self._chosen = [self._names.index(word) for word in dict.fromkeys(words)]
+        self._choose(self._chosen)
+        return True
+
+    def _draw(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        shapes = [self._shapes[view] for view in self._chosen]
+        self._handles = _add_frusta(self.viewer, "/context", self._poses[self._chosen], shapes)
 
 
 @dataclass(frozen=True)
@@ -193,6 +235,25 @@ class PointCloudControl(ViewerControl):
             point_shape="circle",
             visible=self.dropdown.value != HIDDEN and len(positions) > 0,
         )
+
+
+def _add_frusta(
+    viewer: Viewer, folder: str, poses: Float[Tensor, "view 4 4"], shapes: Sequence[Sequence[float]]
+) -> list[Any]:
+    """Draw small empty frusta of OpenCV cameras, given vertical fields of view and aspects."""
+    wxyz, positions = _viser_poses(poses)
+    return [
+        viewer.viser_server.scene.add_camera_frustum(
+            f"{folder}/{i:05d}",
+            fov=fov,
+            aspect=aspect,
+            scale=FRUSTUM_SCALE * viewer.config.camera_frustum_scale,
+            color=FRUSTUM_COLOR,
+            wxyz=wxyz[i],
+            position=positions[i],
+        )
+        for i, (fov, aspect) in enumerate(shapes)
+    ]
 
 
 def _viser_poses(world_from_camera: Float[Tensor, "view 4 4"]) -> tuple[Any, Any]:

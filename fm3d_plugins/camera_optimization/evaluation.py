@@ -15,7 +15,7 @@ from fm3d_plugins.camera_optimization.held_out_poses import (
     place_held_out,
     training_cameras,
 )
-from fm3d_plugins.nerfstudio_cameras import world_from_cameras
+from fm3d_plugins.nerfstudio_cameras import fovs_and_aspects, world_from_cameras
 from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS
 from fm3d_plugins.viewer import CameraFrusta
 
@@ -70,12 +70,10 @@ def camera_frusta(pipeline: VanillaPipeline) -> CameraFrusta | None:
     if not optimizer.is_on:
         return None
     cameras = dataset.cameras
-    width, height = cameras.width.float().flatten(), cameras.height.float().flatten()
-    fov = 2 * torch.atan(height / 2 / cameras.fy.flatten())
     return CameraFrusta(
         initial=world_from_cameras(cameras),
         current=lambda: training_cameras(cameras, optimizer).optimised,
-        fovs_and_aspects=torch.stack([fov, width / height], dim=-1).cpu(),
+        fovs_and_aspects=fovs_and_aspects(cameras),
     )
 
 

@@ -21,6 +21,7 @@ _BUILT_IN = {
     "sfm": "fm3d_plugins.estimators.sfm.estimator:Sfm",
     "vggt": "fm3d_plugins.estimators.vggt.estimator:Vggt",
     "dust3r": "fm3d_plugins.estimators.dust3r.estimator:Dust3r",
+    "rayzer": "fm3d_plugins.estimators.rayzer.estimator:Rayzer",
 }
 
 

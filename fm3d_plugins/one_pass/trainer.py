@@ -54,7 +54,8 @@ class OnePassTrainerConfig(TrainerConfig):
 class OnePassTrainer(Trainer):
     """Saves what the pipeline brings, scores the held-out photos, and ends (or shows) the run.
 
-    The pipeline has a method `caveats(metrics)` that says in sentences how to take the scores.
+    The pipeline has a method `caveats(metrics)` that says in sentences how to take the scores, and
+    `further_commands(config)` with lines about what may be done with the run.
     """
 
     config: OnePassTrainerConfig
@@ -67,13 +68,17 @@ class OnePassTrainer(Trainer):
         )
         self._init_viewer_state()
         self.save_checkpoint(self.step)
+        self._score()
+        self._after_train()
+
+    def _score(self) -> None:
+        """Render the held-out photos, write their scores, and say how to take them."""
         with self.train_lock:
             metrics = self.pipeline.get_average_eval_image_metrics(
                 output_path=self.base_dir / RENDERS
             )
         self._write(metrics)
         self._say(metrics)
-        self._after_train()
 
     def _write(self, metrics: dict[str, Any]) -> None:
         """To eval.json, and to whatever log was asked for."""
@@ -96,10 +101,54 @@ class OnePassTrainer(Trainer):
             *pipeline.caveats(metrics),
             f"Photos beside renders: {self.base_dir / RENDERS}",
             f"Look around: ns-viewer --load-config {config}",
-            f"Files of it: fm3d export --load-config {config} --output-dir FOLDER",
+            *pipeline.further_commands(config),
         ]
         for line in lines:
             say(line)
 
     def _check_viewer_warnings(self) -> None:
         """nerfstudio's says that nothing is evaluated with the viewer alone; here all is."""
+
+
+@dataclass
+class TuningTrainerConfig(OnePassTrainerConfig):
+    """nerfstudio's trainer, with as many steps as are asked for: none by default."""
+
+    _target: type = field(default_factory=lambda: TuningTrainer)
+    max_num_iterations: int = 0  # type: ignore[assignment]
+    """Steps of fine-tuning on the scene's own photos. 0: the weights stay as published."""
+    steps_per_save: int = 500
+    """Steps from one checkpoint to the next."""
+    steps_per_eval_image: int = 250
+    """Steps from one look at a held-out photo to the next."""
+    load_dir: Path | None = None
+    """Folder `nerfstudio_models` of an earlier run, to go on from its latest checkpoint."""
+    optimizers: dict[str, Any] = field(default_factory=dict)
+    """How the network's weights are fine-tuned."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Where the course of a run is written."""
+
+    def resolve(self) -> None:
+        """As for every method; what cannot be without steps is left out."""
+        super().resolve()
+        if not self.max_num_iterations:
+            self.logging, self.optimizers = _without_step_log(), {}
+
+
+class TuningTrainer(OnePassTrainer):
+    """Trains if there are steps to train, and is a run without steps otherwise."""
+
+    config: TuningTrainerConfig
+
+    def train(self) -> None:
+        """Called by ns-train once everything is set up."""
+        if self.config.max_num_iterations:
+            Trainer.train(self)
+        else:
+            super().train()
+
+    def _after_train(self) -> None:
+        """Scores come before the viewer is left open."""
+        if self.config.max_num_iterations:
+            self._score()
+        super()._after_train()

@@ -1,4 +1,4 @@
-"""What the benchmarks of VGGT and DUSt3R compare with: the same networks, plainly in torch.
+"""What benchmarks of networks compare with: the same networks, plainly in torch.
 
 Every step as the papers' code has it: torch's own products, nothing in place, each tensor as a
 whole, and sine and cosine tables of full width. Numbers are the same up to rounding.
@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from fm3d_plugins.dust3r import network as dust3r_network
+from fm3d_plugins.lvsm import network as lvsm_network
 from fm3d_plugins.nn import attention, dense_prediction, dinov2, linear
 from fm3d_plugins.vggt import aggregator
 
@@ -26,6 +27,7 @@ def use_plain_torch() -> None:
         module.step = lambda block, tokens, positions=None, group=1, *_: block(
             tokens, positions, group
         )
+    lvsm_network.run = run
 
 
 def autocast_backbone(network) -> None:
@@ -37,6 +39,13 @@ def autocast_backbone(network) -> None:
             return forward(*arguments, **options)
 
     network.aggregator.forward = automatic
+
+
+def run(blocks, tokens, part):
+    """All tokens through all blocks."""
+    for block in blocks:
+        tokens = block(tokens)
+    return tokens[:, part]
 
 
 def rotate(features, tables):

@@ -1,7 +1,6 @@
 """What estimators by dense networks share: their options, and the way from depth to a scene."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -136,18 +135,6 @@ class DenseEstimator(PointOptions, Estimator):
         scene = read_posed_scene(self.known_cameras)
         names = [photo.name for photo in photos]
         return known_cameras(scene, names, sizes, str(self.known_cameras))
-
-    def chosen_device(self) -> torch.device:
-        """Where the network runs; each rank of a distributed run has its own GPU.
-
-        Raises:
-            ValueError: CUDA was asked for and is not there.
-        """
-        if self.device == "cpu" or (self.device == "auto" and not torch.cuda.is_available()):
-            return torch.device("cpu")
-        if not torch.cuda.is_available():
-            raise ValueError("device is cuda, but there is no CUDA device. Set it to auto or cpu.")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
     def budget(self, device: torch.device) -> int:
         """Bytes that may be used."""

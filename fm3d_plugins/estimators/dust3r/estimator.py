@@ -40,7 +40,7 @@ from fm3d_plugins.estimators.dust3r.masking import masked_pair, view_depth
 from fm3d_plugins.estimators.dust3r.match_tracks import tracked_points
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.geometry.known_cameras import KnownCameras
-from fm3d_plugins.nn.planning import DTYPES, Plan, choose_precision
+from fm3d_plugins.nn.planning import DTYPES, Plan, choose_device, choose_precision
 from fm3d_plugins.photos.canvas import Canvases, plan_own_canvases
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.photos.similarity import similarity_matrix
@@ -187,7 +187,7 @@ class Dust3r(DenseEstimator):
     def _prepare(self, graph: PairGraph, photos: SeenPhotos) -> tuple[PhotoEncodings, Plan]:
         """The network, loaded only after it is known that it will fit, before photos."""
         file = locate(self.weights, commercial_only=self.commercial_only)
-        device = self.chosen_device()
+        device = choose_device(self.device)
         precision = choose_precision(self.precision, device)
         # Which photos are alike is not known yet, but how many pairs that will make is.
         counted = PairGraph("swin", graph.number) if graph.needs_similarity else graph

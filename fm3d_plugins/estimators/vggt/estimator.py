@@ -17,7 +17,7 @@ from fm3d_plugins.estimators.dense.estimator import DenseEstimator
 from fm3d_plugins.estimators.dense.seen_photos import SeenPhotos
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.estimators.vggt.network_chunks import predictions
-from fm3d_plugins.nn.planning import DTYPES, Plan, choose_precision
+from fm3d_plugins.nn.planning import DTYPES, Plan, choose_device, choose_precision
 from fm3d_plugins.photos.canvas import Canvases, Framing, plan_common_canvas
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.photos.similarity import (
@@ -105,7 +105,7 @@ class Vggt(DenseEstimator):
     def _prepare(self, sizes: Sequence[tuple[int, int]]) -> tuple[VGGT, Plan, Canvases]:
         """The network, loaded only after it is known that it will fit."""
         file = locate(self.weights, commercial_only=self.commercial_only)
-        device = self.chosen_device()
+        device = choose_device(self.device)
         sketch = architecture(file.path)
         patch = sketch.aggregator.config.patch_size
         canvases = plan_common_canvas(

@@ -73,6 +73,10 @@ class GeometryPipeline(PerScenePipeline):
             CONSOLE.print(f"Left out, as no point is seen in some photo: {', '.join(undefined)}")
         return metrics
 
+    def further_commands(self, config: Path) -> list[str]:
+        """What may be done with the run besides looking at it."""
+        return [f"Files of it: fm3d export --load-config {config} --output-dir FOLDER"]
+
     def caveats(self, metrics: dict[str, Any]) -> list[str]:
         """How to take the scores, in sentences.
 

@@ -1,0 +1,1 @@
+"""RayZer's cameras, which are latent."""

@@ -1,0 +1,88 @@
+"""RayZer as an estimator: photos in order to cameras in a space of the network's own."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from fm3d_plugins.checkpoints import locate
+from fm3d_plugins.estimators.base import Estimator
+from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
+from fm3d_plugins.estimators.stages import Stages
+from fm3d_plugins.nn.planning import DTYPES, Precision, choose_device, choose_precision
+from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.rayzer.inference import (
+    canvases_of,
+    in_trained_number,
+    load_network,
+    on_canvases,
+)
+from fm3d_plugins.scene import SceneGeometry, Tracks
+
+
+@dataclass(frozen=True)
+class Rayzer(Estimator):
+    """Latent cameras by RayZer (Jiang et al. 2025), learned without any poses; no points.
+
+    The cameras tell the network itself where a photo lies among the others. They are no real
+    poses, and methods refuse them unless told to accept latent cameras.
+    """
+
+    name: ClassVar[str] = "rayzer"
+
+    weights: str = "hwjiang/RayZer"
+    """Published weights by name (`fm3d weights list`), or a file or folder."""
+    commercial_only: bool = False
+    """Refuse weights whose licence forbids commercial use."""
+    resolution: int = 256
+    """Side of the square middle of each photo that the network sees, pixels."""
+    precision: Precision = "auto"
+    """Of the matrices; auto: bfloat16 where the device is fast at it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA where there is a device."""
+
+    def estimate(self, photos: PhotoSet) -> SceneGeometry:
+        """Predict a camera for each of as many photos as the network was trained with.
+
+        Raises:
+            ValueError: There are fewer photos, or the weights are damaged or refused.
+            FileNotFoundError: The weights are not here and cannot be fetched.
+        """
+        file = locate(self.weights, commercial_only=self.commercial_only)
+        device = choose_device(self.device)
+        network = load_network(file, DTYPES[choose_precision(self.precision, device)], device)
+        rows = in_trained_number([photo.name for photo in photos], network.config)
+        chosen = [photos.photos[row] for row in rows]
+        sizes = [(photo.width, photo.height) for photo in chosen]
+        canvases = canvases_of(sizes, self.resolution, network.config.patch_size)
+        stages = Stages()
+        with stages.stage("Seeing photos", total=1) as report, torch.inference_mode():
+            images = on_canvases((photo.open() for photo in chosen), canvases).to(device)
+            cameras = network.estimate_cameras(network.tokens(images[None]))
+            report(1)
+        intrinsics = cameras.intrinsics(self.resolution, self.resolution)[0].double().cpu()
+        none = torch.zeros(0, dtype=torch.long)
+        return SceneGeometry(
+            names=tuple(photo.name for photo in chosen),
+            image_sizes=torch.tensor(sizes),
+            world_from_camera=cameras.world_from_camera()[0].double().cpu(),
+            intrinsics=canvases.map_from_photo.intrinsics_on_photo(intrinsics),
+            distortion=torch.zeros(len(chosen), 6, dtype=torch.float64),
+            camera_index=torch.arange(len(chosen)),
+            points=torch.zeros(0, 3),
+            point_colors=torch.zeros(0, 3, dtype=torch.uint8),
+            point_confidence=torch.zeros(0),
+            tracks=Tracks(none, none, torch.zeros(0, 2, dtype=torch.float64)),
+            scale="latent",
+            unregistered=tuple(
+                photo.name for row, photo in enumerate(photos) if row not in set(rows)
+            ),
+            provenance=self.identity() | {"seconds": stages.seconds},
+        )
+
+    def identity(self) -> dict:
+        """What the cameras depend on besides the photos, as JSON values."""
+        identity = super().identity()
+        for name in ("device", "commercial_only"):
+            del identity["options"][name]
+        return identity | {"weights_sha256": weights_sha256(self.weights)}

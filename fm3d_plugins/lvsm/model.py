@@ -1,0 +1,106 @@
+"""Views by LVSM as a nerfstudio model. The network itself is `network.py`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor
+
+from fm3d_plugins.backends.perceptual import PerceptualKind, perceptual_distance
+from fm3d_plugins.checkpoints import CheckpointFile
+from fm3d_plugins.lvsm.contexts import nearest, spread_out
+from fm3d_plugins.lvsm.inference import PosedPhotos, ViewRenderer, load_network
+from fm3d_plugins.lvsm.network import LVSM
+from fm3d_plugins.nerfstudio_cameras import pinhole, world_from_cameras
+from fm3d_plugins.nn.perceptual import rendering_loss
+from fm3d_plugins.one_pass.views.model import ViewModel, ViewModelConfig
+
+AGREEMENT = 10.0
+"""Confidence is exp(-AGREEMENT * difference) of two renders, in [0, 1] colours."""
+
+
+@dataclass
+class LvsmModelConfig(ViewModelConfig):
+    """The network, and what it sees of a scene."""
+
+    _target: type = field(default_factory=lambda: LvsmModel)
+    weights: str = "coast01/LVSM/decoder_only_256"
+    """Published weights by name (`fm3d weights list`), or a file or folder."""
+    num_contexts: int = 2
+    """Photos that a view is made from; published scene weights were trained with 2."""
+    contexts: Literal["spread", "nearest"] = "spread"
+    """Which: the same for all views, spread out over the scene; or those nearest to each view."""
+    confidence: bool = False
+    """Also show how well renders from two halves of the contexts agree, from 0 to 1; takes three
+    times as long, and at least 2 contexts."""
+    perceptual: PerceptualKind = "vgg19"
+    """What fine-tuning lowers besides the squared error; vgg19 is the published distance."""
+    perceptual_weights: Path | None = None
+    """Weights of VGG19 (MatConvNet's imagenet-vgg-verydeep-19.mat, or safetensors). None: the
+    squared error alone, unless perceptual is lpips."""
+
+
+class LvsmModel(ViewModel):
+    """Views as LVSM makes them; `confidence` [H, W, 1] in [0, 1] stands beside if asked for."""
+
+    config: LvsmModelConfig
+
+    def load(self, file: CheckpointFile, precision: torch.dtype, device: torch.device) -> LVSM:
+        """The network with its weights."""
+        return load_network(file, precision, device)
+
+    def hold(self, photos: PosedPhotos, names: Sequence[str]) -> None:
+        """Take the photos that views are made from."""
+        self.renderer = ViewRenderer(self.network, photos, self.config.image_size)
+        self.names = list(names)
+        self.choose(spread_out(photos.world_from_camera, self.config.num_contexts))
+
+    def choose(self, context: Sequence[int]) -> None:
+        """Make views from these photos from now on, where they are the same for all."""
+        self.context = list(context)
+
+    def context_of(self, world_from_camera: Float[Tensor, "4 4"], without: int | None) -> list[int]:
+        """Numbers of the photos that a view is made from.
+
+        Args:
+            without: Number of a photo that must not be among them.
+        """
+        excluded = [] if without is None else [without]
+        if self.config.contexts == "spread" and not set(excluded) & set(self.context):
+            return self.context
+        poses, count = self.renderer.photos.world_from_camera, self.config.num_contexts
+        return nearest(world_from_camera, poses, count, excluded)
+
+    def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
+        """Squared error of the colours, and half the perceptual distance if there is one."""
+        if self.config.num_steps and not hasattr(self, "distance"):
+            self.distance = perceptual_distance(
+                self.config.perceptual, self.config.perceptual_weights
+            )
+        render, photo = (each.movedim(-1, 0)[None] for each in (outputs["rgb"], self.target(batch)))
+        loss = rendering_loss(render, photo, getattr(self, "distance", None))
+        return {"main_loss": loss.total}
+
+    def render(self, camera: Cameras) -> dict[str, Float[Tensor, "h w channel"]]:
+        """`rgb`, and `confidence` if asked for."""
+        own = None
+        if self.training:
+            self.renderer.forget()
+            # A photo that is to be predicted must not be seen.
+            own = (camera.metadata or {}).get("cam_idx")
+        seen, pose = pinhole(camera), world_from_cameras(camera).reshape(1, 4, 4)
+        context, shape = self.context_of(pose[0], own), (seen.height, seen.width)
+
+        def view(numbers: Sequence[int]) -> Float[Tensor, "h w 3"]:
+            pictures = self.renderer.render(numbers, pose, seen.intrinsics[None], *shape)
+            return pictures[0].movedim(0, -1)
+
+        outputs = {"rgb": view(context)}
+        if self.config.confidence and not self.training and len(context) > 1:
+            difference = (view(context[::2]) - view(context[1::2])).abs()
+            outputs["confidence"] = (-AGREEMENT * difference.mean(-1, keepdim=True)).exp()
+        return outputs

@@ -1,0 +1,73 @@
+"""The pipeline of RayZer."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScenePipelineConfig
+from fm3d_plugins.errors import one_line_errors
+from fm3d_plugins.nerfstudio_cameras import dataparser_frame
+from fm3d_plugins.rayzer.datamanager import RayzerDataManager, RayzerDataManagerConfig
+from fm3d_plugins.rayzer.model import RayzerModel, RayzerModelConfig
+
+PROTOCOL = "own image"
+"""Where a held-out camera comes from, beside the scores."""
+
+
+@dataclass
+class RayzerPipelineConfig(PerScenePipelineConfig):
+    """Photos in order, and the network that sees them."""
+
+    _target: type = field(default_factory=lambda: RayzerPipeline)
+    datamanager: RayzerDataManagerConfig = field(default_factory=RayzerDataManagerConfig)
+    model: RayzerModelConfig = field(default_factory=RayzerModelConfig)
+
+    one_device_because: ClassVar[str] = "there is one forward pass, and nothing to train"
+
+
+class RayzerPipeline(PerScenePipeline):
+    """nerfstudio's pipeline, whose model sees all photos."""
+
+    datamanager: RayzerDataManager
+    model: RayzerModel
+
+    def __init__(self, config: RayzerPipelineConfig, *args, **kwargs) -> None:
+        estimator = getattr(config.datamanager.dataparser, "estimator", None)
+        with one_line_errors():
+            if estimator is None or estimator.name != "rayzer":
+                raise ValueError(
+                    "The method rayzer renders cameras of its own space, and this dataparser "
+                    "brings others. Expected the dataparser rayzer, which is the default: name "
+                    "none, or rayzer with its options."
+                )
+        config.model.weights, config.model.image_size = estimator.weights, estimator.resolution
+        config.model.commercial_only = estimator.commercial_only
+        super().__init__(config, *args, **kwargs)
+        network = self.model.network
+        outputs = self.datamanager.train_dataparser_outputs
+        with one_line_errors():
+            photos, context = self.datamanager.sequence(
+                config.model.image_size, network.config.patch_size
+            )
+            frame = dataparser_frame(outputs.dataparser_transform, outputs.dataparser_scale)
+            self.model.hold(photos, context, frame)
+
+    def get_average_eval_image_metrics(
+        self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
+    ) -> dict[str, Any]:
+        """Average metrics of the held-out photos, each seen from the camera of its own image."""
+        metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
+        if "test_poses" in metrics:
+            metrics["test_poses"] = PROTOCOL
+        return metrics
+
+    def caveats(self, metrics: dict[str, Any]) -> list[str]:
+        """How to take the scores, in sentences."""
+        return [
+            "By the paper's protocol a held-out photo's camera is predicted from that photo itself "
+            "(test poses: own image): the network has seen where it was taken from.",
+        ]
+
+    def further_commands(self, config: Path) -> list[str]:
+        """What may be done with the run besides looking at it."""
+        return [f"A film: ns-render interpolate --load-config {config} --output-path FILM.mp4"]
