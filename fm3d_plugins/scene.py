@@ -15,6 +15,9 @@ from fm3d_plugins.geometry.pixel_map import PixelMap
 
 FORMAT = "fm3d-scene-3"
 
+_DAMAGES = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
+"""What a file may raise that was written by another program, or by none."""
+
 
 @dataclass(frozen=True)
 class Tracks:
@@ -220,16 +223,20 @@ class SceneGeometry:
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {}).get("scene", "{}"))
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            if header.get("format") == FORMAT:
+                return cls._of(header, tensors)
+        except (SafetensorError, OSError, *_DAMAGES) as error:
             raise ValueError(
                 f"{path} cannot be read as a scene: {error}. Expected a file written by "
                 "SceneGeometry.save. Delete it, and it is computed anew."
             ) from error
-        if header.get("format") != FORMAT:
-            raise ValueError(
-                f"{path} has the format {header.get('format')!r}, expected {FORMAT!r}. "
-                "Delete it, and it is computed anew."
-            )
+        raise ValueError(
+            f"{path} has the format {header.get('format')!r}, expected {FORMAT!r}. "
+            "Delete it, and it is computed anew."
+        )
+
+    @classmethod
+    def _of(cls, header: Mapping[str, Any], tensors: dict[str, Tensor]) -> "SceneGeometry":
         tracked, placed = _taken(tensors, "tracks."), _taken(tensors, "depth.map_from_photo.")
         depth = _taken(tensors, "depth.")
         return cls(

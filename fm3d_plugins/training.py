@@ -67,7 +67,10 @@ class FusedAdamConfig(AdamOptimizerConfig):
 
     def setup(self, params) -> torch.optim.Optimizer:
         params = list(params)
-        suits = [p.device.type == "cpu" and p.dtype == torch.float32 for p in params]
+        suits = [
+            p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous()
+            for p in params
+        ]
         if self.weight_decay == 0 and all(suits):
             return KernelAdam(params, lr=self.lr, eps=self.eps)
         adam = partial(

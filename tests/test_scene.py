@@ -1,6 +1,7 @@
 """The hand-over from estimators: saved, loaded, and never unusable; depth finds its photo again."""
 
 import dataclasses
+import json
 
 import jaxtyping
 import pytest
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from fm3d_plugins.geometry.pixel_map import PixelMap
-from fm3d_plugins.scene import SceneGeometry, Tracks, ViewDepth
+from fm3d_plugins.scene import FORMAT, SceneGeometry, Tracks, ViewDepth
 
 
 def scene(**changes):
@@ -91,6 +92,16 @@ def test_foreign_and_damaged_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="format None"):
         SceneGeometry.load(path)
     path.write_bytes(b"\x00" * 40)
+    with pytest.raises(ValueError, match="Delete it"):
+        SceneGeometry.load(path)
+
+
+@pytest.mark.parametrize(
+    "header", ["null", "[1]", json.dumps({"format": FORMAT}), "[" * 100_000, '{"format": 3}']
+)
+def test_headers_of_another_program_are_refused(header, tmp_path):
+    path = tmp_path / "scene.safetensors"
+    save_file({"points": torch.zeros(1, 3)}, path, {"scene": header})
     with pytest.raises(ValueError, match="Delete it"):
         SceneGeometry.load(path)
 

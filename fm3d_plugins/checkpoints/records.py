@@ -5,6 +5,7 @@ Records are small JSON files beside the weights in this package's own folder. Fo
 subfolder `records`.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -139,10 +140,9 @@ def show_licence_once(licence: Licence, file: Path, published: PublishedCheckpoi
     path = (
         weights_folder(published) / "licence.json" if published else _beside(file, ".licence.json")
     )
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("licence") == asdict(
-        licence
-    ):
-        return
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # Damaged: shown again.
+        if json.loads(path.read_text(encoding="utf-8"))["licence"] == asdict(licence):
+            return
     name = published.name if published else str(file)
     text = f"Licence of {name}: {licence.name} ({licence.permits})."
     say(f"{text} Its text: {licence.url}" if licence.url else text, style="yellow")

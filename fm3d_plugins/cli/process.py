@@ -64,12 +64,19 @@ def process(
 
     Raises:
         FileExistsError: `output_dir` is not empty and `overwrite` is False; said before the work.
-        ValueError: Photos cannot be read, or the estimator finds nothing usable.
+        ValueError: Photos cannot be read or would be overwritten, or the estimator finds nothing
+            usable.
     """
     from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.estimators.cache import estimated, points_cached
     from fm3d_plugins.progress import say
 
+    photos_at, written_at = data.expanduser().resolve(), output_dir.expanduser().resolve()
+    if photos_at == written_at or written_at in photos_at.parents:
+        raise ValueError(
+            f"The photos {data} are, or lie in, the folder to write, {output_dir}, whose content "
+            "would be replaced. Expected another folder. Choose one for --output-dir."
+        )
     with atomic_directory(output_dir, overwrite=overwrite) as folder:
         photos, scene = estimated(
             data, estimator, skip_unreadable=skip_unreadable, cache_dir=cache_dir

@@ -55,7 +55,8 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
         facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
         if "model name" in facts:
-            return "{model name} (family {cpu family}, model {model})".format_map(facts)
+            numbers = (facts.get(key, "unknown") for key in ("model name", "cpu family", "model"))
+            return "{} (family {}, model {})".format(*numbers)
     return platform.processor() or platform.machine()
 
 
@@ -83,7 +84,8 @@ def _file() -> Path:
 
 def _remembered() -> dict[str, dict]:
     """Answers by machine, of any type; none where the file is absent or not one of ours."""
-    with contextlib.suppress(OSError, ValueError):
+    # RecursionError: deeply nested; RuntimeError, of which it is one: links in a circle.
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
         answers = json.loads(_file().read_text())
         if isinstance(answers, dict) and all(isinstance(each, dict) for each in answers.values()):
             return answers
@@ -92,5 +94,5 @@ def _remembered() -> dict[str, dict]:
 
 def _remember(answers: dict[str, dict]) -> None:
     """Write them, where that is possible."""
-    with contextlib.suppress(OSError), atomic_write(_file()) as path:
+    with contextlib.suppress(OSError, RuntimeError), atomic_write(_file()) as path:
         path.write_text(json.dumps(answers, indent=1))

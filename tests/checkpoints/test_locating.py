@@ -120,6 +120,10 @@ def test_licence_is_shown_and_recorded_once(placed, tiny, capsys):
     assert record["weights"] == "fm3d-test/tiny"
     locate("fm3d-test/tiny")
     assert "Licence" not in capsys.readouterr().out
+    for damaged in ("garbage{", "[1]", "null"):
+        (placed.parent / "licence.json").write_text(damaged)
+        locate("fm3d-test/tiny")
+        assert "Licence" in capsys.readouterr().out
 
 
 def test_commercial_only_refuses_and_names_the_alternative(placed, tiny, tiny_commercial, capsys):

@@ -106,6 +106,19 @@ def test_rejected_photos_leave_no_output(shared, tmp_path, name):
     assert os.listdir(tmp_path) == ["photos"]
 
 
+def test_photos_are_not_overwritten_by_what_is_made_of_them(tmp_path):
+    photos = tmp_path / "scene" / "photos"
+    photos.mkdir(parents=True)
+    (photos / "notes.txt").touch()
+    for output in (photos, photos.parent):
+        with pytest.raises(SystemExit, match="would be replaced"):
+            run(
+                "process", "sfm", "--data", photos, "--output-dir", output,
+                "--overwrite", "True",
+            )  # fmt: skip
+    assert (photos / "notes.txt").exists()
+
+
 def test_folders_that_cannot_be_processed_end_with_one_message(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()

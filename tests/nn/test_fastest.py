@@ -86,7 +86,7 @@ def test_another_number_of_threads_is_another_question():
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"\xff\xfe", b"[1]", b'{"x": 1}', b'{"PLACE": {"a": "magic"}}',
-     b'{"PLACE": {"a": []}}', b'{"PLACE": {"b": "other"}}'],
+     b'{"PLACE": {"a": []}}', b"[" * 100_000, b'{"PLACE": {"b": "other"}}'],
 )  # fmt: skip
 def test_a_damaged_or_foreign_file_is_measured_anew_and_replaced(content, cache):
     fastest("a", Question(torch=0.001, other=0.01))

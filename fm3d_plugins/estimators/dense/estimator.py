@@ -72,8 +72,9 @@ class DenseEstimator(PointOptions, Estimator):
         """The scene with points of these views' pixels, and those that were there already.
 
         Raises:
-            ValueError: No pixel is left.
+            ValueError: An option makes no sense, or no pixel is left.
         """
+        self.expect_ranges({})
         seen = scene.seen_from(views)
         if scene.depth is None:
             return seen

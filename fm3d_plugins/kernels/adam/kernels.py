@@ -18,6 +18,7 @@ from fm3d_plugins.kernels.simd import (
     square_root,
     store,
     take,
+    where_greater_equal,
 )
 
 BLOCK = 1 << 14
@@ -30,7 +31,7 @@ ZERO, ONE = np.float32(0.0), np.float32(1.0)
 def remember(gradient, mean, square, factors):
     """New moments, of one number or of a vector."""
     mean = (mean - gradient) * factors[0] + gradient
-    return mean, square * factors[1] + gradient * gradient * (ONE - factors[1])
+    return mean, square * factors[1] + (ONE - factors[1]) * gradient * gradient
 
 
 @kernel
@@ -45,7 +46,9 @@ def move_block(start, end, values, gradients, means, squares, factors):
     j = start
     while j + LANES <= end:
         gradient, mean, square = load(gradients, j), load(means, j), load(squares, j)
-        if any_greater(absolute(gradient) + absolute(mean) + square, ZERO):
+        # What is not a number is something, too.
+        weight = absolute(gradient) + absolute(mean) + square
+        if any_greater(where_greater_equal(ZERO, weight, ZERO, ONE), ZERO):
             mean, square = remember(gradient, mean, square, factors)
             store(means, j, mean)
             store(squares, j, square)

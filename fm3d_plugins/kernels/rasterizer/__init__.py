@@ -91,7 +91,17 @@ def _renderer(backend: str) -> Callable[[Gaussians, Camera], RasterizedView]:
 
 
 def _check(gaussians: Gaussians, camera: Camera, backend: str) -> None:
-    means = gaussians.means
+    means, count = gaussians.means, len(gaussians.means)
+    coefficients = tuple(values.shape[1:2] for values in gaussians.values()[4:])
+    expected = [(count, 3), (count, 4), (count, 3), (count,)]
+    expected += [(count, *number, 3) for number in coefficients]
+    shapes = [tuple(values.shape) for values in gaussians.values()]
+    if shapes != expected or any(values.dtype != means.dtype for values in gaussians.values()):
+        found = ", ".join(f"{list(values.shape)} {values.dtype}" for values in gaussians.values())
+        raise ValueError(
+            f"Means, rotations, scales, opacities and colours are {found}. Expected [N, 3], "
+            "[N, 4], [N, 3], [N], [N, K, 3] and [N, L, 3] of one type: one row per gaussian."
+        )
     if camera.width < 1 or camera.height < 1:
         raise ValueError(
             f"The image is {camera.width} x {camera.height} pixels. Expected at least 1 x 1. "

@@ -33,6 +33,25 @@ def test_steps_are_those_of_torch_in_float64(shape):
     torch.testing.assert_close(param.double(), expected, atol=2e-6, rtol=0)
 
 
+def test_what_is_not_a_number_stays_visible():
+    """Also where it stands alone in a vector of numbers that rest."""
+    for place in (3, slice(0, 16), 34):
+        moved = {}
+        for kind in (KernelAdam, torch.optim.Adam):
+            param = torch.nn.Parameter(torch.ones(35))
+            param.grad = torch.zeros(35)
+            param.grad[place] = torch.nan
+            kind([param], lr=0.1).step()
+            moved[kind] = param.detach()
+        assert torch.equal(*(values.isnan() for values in moved.values()))
+        assert moved[KernelAdam].isnan().any()
+
+
+def test_parameters_that_are_not_contiguous_are_torchs():
+    strided = torch.nn.Parameter(torch.rand(6, 8)[:, ::2])
+    assert not isinstance(FusedAdamConfig(lr=0.1).setup([strided]), KernelAdam)
+
+
 @pytest.mark.parametrize("first", [KernelAdam, torch.optim.Adam])
 @pytest.mark.parametrize("second", [KernelAdam, torch.optim.Adam])
 def test_state_is_that_of_torch(first, second):

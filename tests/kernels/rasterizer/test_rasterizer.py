@@ -2,6 +2,7 @@
 
 import math
 
+import jaxtyping
 import pytest
 import torch
 
@@ -266,6 +267,29 @@ def test_unusable_arguments_are_named(change, message, float32_scene):
     arguments = {"width": 40, "height": 30, "sh_degree": 3, **change}
     with pytest.raises(ValueError, match=message):
         rasterize(**float32_scene(3), **arguments)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("opacities", lambda values: values[:2]),
+        ("opacities", lambda values: values[:, None]),
+        ("scales", lambda values: values[:, :1]),
+        ("quaternions_wxyz", lambda values: values[:, :3]),
+        ("means", lambda values: values[:2]),
+        ("sh_coefficients", lambda values: values[:2]),
+        ("sh_coefficients", lambda values: values[:, 0]),
+        ("scales", lambda values: values.double()),
+    ],
+)
+def test_rows_that_do_not_agree_are_refused(name, change, backend, float32_scene, monkeypatch):
+    # As users run it: the import hook of the tests would complain earlier.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    scene = float32_scene(3)
+    scene[name] = change(scene[name])
+    with pytest.raises(ValueError, match="one row per gaussian"):
+        rasterize(**scene, width=40, height=30, sh_degree=3, backend=backend)
 
 
 def test_numba_refuses_doubles(random_scene):
