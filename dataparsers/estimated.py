@@ -86,9 +86,10 @@ class EstimatedDataParser(DataParser):
     that training photos see. (Points of tracks, those of `sfm` and a few of `dust3r`, that held-out
     photos see as well have the mean colour of all photos that see them.) `metadata` holds
     `points3D_xyz` [N, 3] (the frame of the cameras), `points3D_rgb` [N, 3] uint8 and
-    `points3D_confidence` [N]. An estimator that gives depth adds, one per photo of the split, `depth_filenames` (.npy, z-depth over exactly the photo,
-    0 where unknown), their `depth_unit_scale_factor` and `depth_confidence_filenames` (.npy in
-    [0, 1]): value * factor * dataparser_scale is depth in the frame of the cameras.
+    `points3D_confidence` [N]. An estimator that gives depth adds, one per photo of the split,
+    `depth_filenames` (.npy, z-depth over exactly the photo, 0 where unknown), their
+    `depth_unit_scale_factor` and `depth_confidence_filenames` (.npy in [0, 1]): value * factor *
+    dataparser_scale is depth in the frame of the cameras.
     """
 
     config: EstimatedDataParserConfig
