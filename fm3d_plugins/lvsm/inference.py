@@ -69,8 +69,8 @@ SCENES_KEPT = 4
 class PosedPhotos:
     """Photos without lens distortion, and their cameras; any number, of any sizes."""
 
-    images: Sequence[Float[Tensor, "3 height width"]]
-    """RGB in [0, 1]."""
+    images: Sequence[Float[Tensor, "3 _ _"]]
+    """RGB in [0, 1], channels before rows and columns."""
     intrinsics: Float[Tensor, "view 3 3"]
     """Pixels of each image."""
     world_from_camera: Float[Tensor, "view 4 4"]
