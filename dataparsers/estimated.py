@@ -104,9 +104,9 @@ class EstimatedDataParser(DataParser):
             photos, scene = self._estimated()
             return self._outputs(photos, scene, split)
 
-    def names(self) -> tuple[str, ...]:
-        """Names of all photos with a camera, in order, whatever their split."""
-        return self._estimated()[1].names
+    def scene(self) -> SceneGeometry:
+        """All photos with a camera, whatever their split, as the estimator found them."""
+        return self._estimated()[1]
 
     def _estimated(self) -> tuple[PhotoSet, SceneGeometry]:
         if self._memo is None:

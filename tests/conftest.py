@@ -186,8 +186,9 @@ def lvsm_weights(tmp_path_factory) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from fm3d_plugins.lvsm.inference import METADATA_KEY, to_text
+    from fm3d_plugins.lvsm.inference import METADATA_KEY
     from fm3d_plugins.lvsm.network import LVSM, LVSMConfig
+    from fm3d_plugins.nn.sizes import to_text
 
     torch.manual_seed(0)
     network = LVSM(LVSMConfig(width=48, head_width=16, decoder_depth=3))
@@ -203,8 +204,9 @@ def rayzer_weights(tmp_path_factory) -> Path:
     import torch
     from safetensors.torch import save_file
 
+    from fm3d_plugins.nn.sizes import to_text
     from fm3d_plugins.nn.view_synthesis import published_name
-    from fm3d_plugins.rayzer.inference import METADATA_KEY, to_text
+    from fm3d_plugins.rayzer.inference import METADATA_KEY
     from fm3d_plugins.rayzer.network import RayZer, RayZerConfig
 
     torch.manual_seed(0)

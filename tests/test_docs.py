@@ -123,7 +123,9 @@ def test_every_code_block_names_a_language_that_is_tested():
 
 @pytest.mark.parametrize("code", snippets("python", whole_files=False))
 def test_python_snippet_runs(code):
-    exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})  # noqa: S102
+    made = {"__name__": "snippet"}
+    exec(compile(code, "snippet", "exec"), made)  # noqa: S102
+    assert set(made) - {"__name__", "__builtins__"}, "it defines nothing"
 
 
 @pytest.mark.parametrize("code", snippets("toml"))

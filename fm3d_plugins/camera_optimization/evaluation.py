@@ -44,13 +44,18 @@ def score_held_out(
     views = held_out_views(pipeline, protocol)
     metrics = pipeline.get_average_image_metrics(views, "eval", step, output_path, get_std)
     if step is None:
-        metrics[PROTOCOL] = protocol.name
+        metrics[PROTOCOL] = protocol_name(pipeline, protocol)
         CONSOLE.print(
             f"PSNR {metrics['psnr']:.2f} dB over {len(views)} held-out photos, "
-            f"test poses: {protocol.name}",
+            f"test poses: {metrics[PROTOCOL]}",
             highlight=False,
         )
     return metrics
+
+
+def protocol_name(pipeline: Any, protocol: TestPoseProtocol) -> str:
+    """What stands beside scores: the protocol, or where poses come from that stay as given."""
+    return pipeline.given_poses if protocol.kind == "none" else protocol.name
 
 
 def held_out_views(pipeline: VanillaPipeline, protocol: TestPoseProtocol) -> list[HeldOutView]:

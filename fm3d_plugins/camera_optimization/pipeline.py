@@ -43,6 +43,9 @@ class PerScenePipelineConfig(VanillaPipelineConfig):
 class PerScenePipeline(VanillaPipeline):
     """nerfstudio's pipeline on one device."""
 
+    given_poses: ClassVar[str] = "none"
+    """What stands beside scores of held-out cameras that are left as they are given."""
+
     def __init__(self, config: PerScenePipelineConfig, *args, **kwargs) -> None:
         config.check_devices(kwargs.get("world_size", 1))
         with one_line_errors():

@@ -18,7 +18,7 @@ from fm3d_plugins.checkpoints.catalogue import PublishedCheckpoint
 from fm3d_plugins.checkpoints.locating import FoundFile
 from fm3d_plugins.checkpoints.records import damage, file_sha256, sha256_of_hub
 from fm3d_plugins.errors import listed
-from fm3d_plugins.nn.weights import without_loss
+from fm3d_plugins.nn.weights import LOSS_PREFIX
 from fm3d_plugins.progress import say
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -105,14 +105,15 @@ def verify(found: FoundFile) -> Verification:
     expected = sha256_of_hub(found.path)
     if expected not in (None, sha256):
         raise ValueError(damage(found.path, expected, sha256))
-    tensors = without_loss(load(found.path))
-    num_parameters = sum(tensor.numel() for tensor in tensors.values())
+    tensors = load(found.path)
+    names = [name for name in tensors if not name.startswith(LOSS_PREFIX)]
+    num_parameters = sum(tensors[name].numel() for name in names)
     if found.published:
-        _require_published_size(found.path, found.published, len(tensors), num_parameters)
+        _require_published_size(found.path, found.published, len(names), num_parameters)
     return Verification(
         sha256=sha256,
         is_hash_of_hub=expected is not None,
-        num_tensors=len(tensors),
+        num_tensors=len(names),
         num_parameters=num_parameters,
     )
 

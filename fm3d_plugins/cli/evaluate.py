@@ -29,7 +29,7 @@ def command(
     from rich.table import Table
 
     from fm3d_plugins.atomic import atomic_write
-    from fm3d_plugins.camera_optimization.evaluation import score_held_out
+    from fm3d_plugins.camera_optimization.evaluation import PROTOCOL, score_held_out
     from fm3d_plugins.camera_optimization.held_out_poses import TestPoseProtocol
     from fm3d_plugins.cli.runs import load_run
 
@@ -41,8 +41,8 @@ def command(
     table.add_column("test poses")
     for title in shown.values():
         table.add_column(title, justify="right")
-    for protocol, row in zip(protocols, rows, strict=True):
-        table.add_row(protocol.name, *[f"{row[name]:.3f}" for name in shown])
+    for row in rows:
+        table.add_row(row[PROTOCOL], *[f"{row[name]:.3f}" for name in shown])
     Console().print(table)
     if output_path is not None:
         results = {"load_config": str(load_config), "results": rows}

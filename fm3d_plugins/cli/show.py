@@ -24,7 +24,7 @@ def command(load_config: Path, output: Path = Path("result.png"), views: int = 3
     """
     from fm3d_plugins.atomic import atomic_write
     from fm3d_plugins.backends.metrics import psnr
-    from fm3d_plugins.camera_optimization.evaluation import held_out_views
+    from fm3d_plugins.camera_optimization.evaluation import held_out_views, protocol_name
     from fm3d_plugins.cli.runs import load_run
 
     _, pipeline = load_run(load_config)
@@ -41,7 +41,7 @@ def command(load_config: Path, output: Path = Path("result.png"), views: int = 3
         _picture(rows).save(temporary, format="PNG")
     print(
         f"PSNR of {len(ratios)} held-out photos: {sum(ratios) / len(ratios):.2f} dB, test poses: "
-        f"{pipeline.test_poses.name} (photo | render | depth: {output})"
+        f"{protocol_name(pipeline, pipeline.test_poses)} (photo | render | depth: {output})"
     )
 
 

@@ -1,8 +1,7 @@
 """LVSM as a function: some posed photos, and any camera, to a picture."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -12,14 +11,9 @@ from fm3d_plugins.checkpoints import CheckpointFile, load
 from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.rays import plucker_maps
 from fm3d_plugins.lvsm.cameras import normalization
-from fm3d_plugins.lvsm.network import (
-    DECODER_ONLY,
-    ENCODER_DECODER,
-    LVSM,
-    LVSMConfig,
-    load_official,
-)
-from fm3d_plugins.nn.sizes import checked_fields, sizes_from_text, stored_text
+from fm3d_plugins.lvsm.network import DECODER_ONLY, ENCODER_DECODER, LVSM, LVSMConfig
+from fm3d_plugins.nn.sizes import stored_sizes
+from fm3d_plugins.nn.view_synthesis import load_official
 from fm3d_plugins.one_pass.views.sizes import resized_images, resized_intrinsics, size_within
 
 METADATA_KEY = "lvsm_config"
@@ -27,11 +21,6 @@ METADATA_KEY = "lvsm_config"
 
 LATENTS = "n_light_field_latent"
 """Published name of the weights that only the encoder-decoder has."""
-
-
-def to_text(config: LVSMConfig) -> str:
-    """Sizes as JSON, for the metadata of a checkpoint."""
-    return json.dumps(asdict(config))
 
 
 def load_network(file: CheckpointFile, precision: torch.dtype, device: torch.device) -> LVSM:
@@ -44,21 +33,11 @@ def load_network(file: CheckpointFile, precision: torch.dtype, device: torch.dev
         ValueError: The file is damaged or of another network.
     """
     weights = load(file)
-    network = _sketch(stored_text(file.path, METADATA_KEY), weights)
+    published = ENCODER_DECODER if LATENTS in weights else DECODER_ONLY
+    with torch.device("meta"):
+        network = LVSM(stored_sizes(file.path, METADATA_KEY, LVSMConfig) or published)
     load_official(network, weights, dtype=precision)
     return network.to(device).eval().requires_grad_(False)
-
-
-def _sketch(text: str | None, weights: Mapping[str, Tensor]) -> LVSM:
-    """The network that weights are of, on the meta device."""
-    if text is None:
-        config = ENCODER_DECODER if LATENTS in weights else DECODER_ONLY
-    else:
-        config = sizes_from_text(
-            text, METADATA_KEY, lambda sizes: LVSMConfig(**checked_fields(LVSMConfig, sizes))
-        )
-    with torch.device("meta"):
-        return LVSM(config)
 
 
 SCENES_KEPT = 4

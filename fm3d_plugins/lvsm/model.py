@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fm3d_plugins.backends.perceptual import PerceptualKind, perceptual_distance
 from fm3d_plugins.checkpoints import CheckpointFile
+from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.lvsm.contexts import nearest, spread_out
 from fm3d_plugins.lvsm.inference import PosedPhotos, ViewRenderer, load_network
 from fm3d_plugins.lvsm.network import LVSM
@@ -53,6 +54,14 @@ class LvsmModel(ViewModel):
         """The network with its weights."""
         return load_network(file, precision, device)
 
+    def populate_modules(self) -> None:
+        """Load the network, and what fine-tuning compares with (called by nerfstudio)."""
+        super().populate_modules()
+        config, self.distance = self.config, None
+        if config.num_steps:
+            with one_line_errors():
+                self.distance = perceptual_distance(config.perceptual, config.perceptual_weights)
+
     def hold(self, photos: PosedPhotos, names: Sequence[str]) -> None:
         """Take the photos that views are made from."""
         self.renderer = ViewRenderer(self.network, photos, self.config.image_size)
@@ -77,12 +86,8 @@ class LvsmModel(ViewModel):
 
     def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
         """Squared error of the colours, and half the perceptual distance if there is one."""
-        if self.config.num_steps and not hasattr(self, "distance"):
-            self.distance = perceptual_distance(
-                self.config.perceptual, self.config.perceptual_weights
-            )
         render, photo = (each.movedim(-1, 0)[None] for each in (outputs["rgb"], self.target(batch)))
-        loss = rendering_loss(render, photo, getattr(self, "distance", None))
+        loss = rendering_loss(render, photo, self.distance)
         return {"main_loss": loss.total}
 
     def render(self, camera: Cameras) -> dict[str, Float[Tensor, "h w channel"]]:

@@ -1,6 +1,5 @@
 """LVSM, the large view synthesis model (Jin et al. 2025, arXiv 2410.17242): both networks."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,17 +10,12 @@ from fm3d_plugins.nn.view_synthesis import (
     RAY_CHANNELS,
     ImageHead,
     PatchTokenizer,
+    ViewNetwork,
     learned_tokens,
     make_blocks,
     matched,
     published_name,
     run,
-)
-from fm3d_plugins.nn.weights import load_strictly, matrix_names, without_loss
-
-ADVICE = (
-    "Choose the checkpoint of this architecture (decoder-only or encoder-decoder), or build the "
-    "network with the checkpoint's sizes."
 )
 
 
@@ -53,12 +47,18 @@ ENCODER_DECODER = LVSMConfig(decoder_depth=12, encoder_depth=12, num_latents=307
 """The published one, of 173e6 parameters."""
 
 
-class LVSM(nn.Module):
+class LVSM(ViewNetwork):
     """Posed photos to photos at other poses. Builds on `torch.device("meta")` too.
 
     Cameras are given by maps of Plücker coordinates (`geometry.rays.plucker_maps`), in a frame
     that `lvsm.cameras.normalization` chooses.
     """
+
+    advice = (
+        "Choose the checkpoint of this architecture (decoder-only or encoder-decoder), or build "
+        "the network with the checkpoint's sizes."
+    )
+    stacks = ("transformer_encoder", "transformer_decoder")
 
     def __init__(self, config: LVSMConfig = DECODER_ONLY) -> None:
         super().__init__()
@@ -134,10 +134,6 @@ class LVSM(nn.Module):
         """Views of what some photos show; arguments as of `photo_tokens` and `render`."""
         return self.render(self.encode(images, rays), target_rays)
 
-    def matrix_names(self) -> set[str]:
-        """State dict names of what is kept in a chosen type: linear layers within the blocks."""
-        return matrix_names(self, ["transformer_encoder", "transformer_decoder"])
-
     def published_name(self, name: str) -> str:
         """Of a parameter by its name here."""
         if self.latents is None:
@@ -145,26 +141,3 @@ class LVSM(nn.Module):
             return published_name(name).replace("transformer_decoder", "transformer_blocks")
         name = name.replace("decoder_norm", "transformer_input_layernorm_decoder")
         return "n_light_field_latent" if name == "latents" else published_name(name)
-
-
-def load_official(
-    network: LVSM, state_dict: Mapping[str, Tensor], *, dtype: torch.dtype | None = None
-) -> None:
-    """Give the network the weights of a published checkpoint, as `nn.weights.load_strictly` does.
-
-    Args:
-        state_dict: Flat, by published names. What the training program keeps of its loss
-            (`loss_computer.*`) is left out.
-        dtype: Type of the blocks' matrices; by default float32. All else is float32.
-
-    Raises:
-        ValueError: If names are missing or unexpected, or shapes are wrong; all are listed.
-    """
-    load_strictly(
-        network,
-        without_loss(state_dict),
-        advice=ADVICE,
-        converted=network.matrix_names(),
-        dtype=dtype,
-        published_name=network.published_name,
-    )

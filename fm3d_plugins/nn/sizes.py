@@ -3,7 +3,7 @@
 import json
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -41,6 +41,23 @@ def sizes_from_text(text: str, key: str, read: Callable[[dict[str, Any]], Sizes]
             "the network's sizes, as `to_text` in its module `configuration` writes it. Write it "
             "anew, or choose another checkpoint."
         ) from error
+
+
+def stored_sizes(path: Path, key: str, kind: type[Sizes]) -> Sizes | None:
+    """The dataclass of sizes that a safetensors file's metadata holds under a key, or none.
+
+    Raises:
+        ValueError: As `sizes_from_text`.
+    """
+    text = stored_text(path, key)
+    if text is None:
+        return None
+    return sizes_from_text(text, key, lambda values: kind(**checked_fields(kind, values)))
+
+
+def to_text(sizes: Any) -> str:
+    """A dataclass of sizes as `stored_sizes` reads it."""
+    return json.dumps(asdict(sizes))
 
 
 def checked_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

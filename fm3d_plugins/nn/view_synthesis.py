@@ -5,8 +5,9 @@ transformer blocks without biases, which normalise queries and keys.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from fm3d_plugins.nn.attention import TransformerBlock, recomputed, step
 from fm3d_plugins.nn.linear import Linear
 from fm3d_plugins.nn.patches import patchify, unpatchify
+from fm3d_plugins.nn.weights import LOSS_PREFIX, load_strictly, matrix_names
 
 RAY_CHANNELS = 6
 """Of a map of Plücker coordinates."""
@@ -37,6 +39,47 @@ def published_name(name: str) -> str:
     for pattern, replacement in _PUBLISHED_NAMES:
         name = re.sub(f"^{pattern}", replacement, name)
     return name
+
+
+class ViewNetwork(nn.Module):
+    """A network of these parts, whose weights were published under other names."""
+
+    advice: ClassVar[str]
+    """What to do if weights do not fit."""
+    stacks: ClassVar[tuple[str, ...]]
+    """Names of its stacks of blocks."""
+
+    def matrix_names(self) -> set[str]:
+        """State dict names of what is kept in a chosen type: linear layers within the blocks."""
+        return matrix_names(self, self.stacks)
+
+    def published_name(self, name: str) -> str:
+        """Of a parameter by its name here."""
+        return published_name(name)
+
+
+def load_official(
+    network: ViewNetwork, state_dict: Mapping[str, Tensor], *, dtype: torch.dtype | None = None
+) -> None:
+    """Give a network the weights of a published checkpoint, as `nn.weights.load_strictly` does.
+
+    Args:
+        state_dict: Flat, by published names. What the training program keeps of its loss
+            (`loss_computer.*`) is left out.
+        dtype: Type of the blocks' matrices; by default float32. All else is float32.
+
+    Raises:
+        ValueError: If names are missing or unexpected, or shapes are wrong; all are listed.
+    """
+    load_strictly(
+        network,
+        state_dict,
+        advice=network.advice,
+        converted=network.matrix_names(),
+        dtype=dtype,
+        published_name=network.published_name,
+        ignored=LOSS_PREFIX,
+    )
 
 
 def make_blocks(count: int, width: int, head_width: int) -> nn.ModuleList:

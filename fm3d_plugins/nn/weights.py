@@ -13,11 +13,6 @@ LOSS_PREFIX = "loss_computer."
 """Begins the names of what published training programs save besides the network."""
 
 
-def without_loss(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's own weights of a published checkpoint, which may hold the loss's too."""
-    return {name: state_dict[name] for name in state_dict if not name.startswith(LOSS_PREFIX)}
-
-
 def matrix_names(network: nn.Module, parts: Collection[str]) -> set[str]:
     """State dict names of all that linear layers and convolutions within some parts hold.
 
@@ -42,6 +37,7 @@ def load_strictly(
     dtype: torch.dtype | None = None,
     may_lack: Collection[str] = (),
     published_name: Callable[[str], str] = str,
+    ignored: str | None = None,
 ) -> None:
     """Give a network its weights, all of them and no others.
 
@@ -56,6 +52,7 @@ def load_strictly(
         dtype: By default float32.
         may_lack: Names of parameters that keep their values if `state_dict` lacks them.
         published_name: Of a parameter by the network's own name; by default the same.
+        ignored: Names of `state_dict` that begin so are left out.
 
     Raises:
         ValueError: If names are missing or unexpected, or shapes are wrong; all are listed, and
@@ -63,7 +60,7 @@ def load_strictly(
     """
     parameters = dict(network.named_parameters())
     names = {name: published_name(name) for name in parameters}
-    faults = _faults(parameters, names, state_dict, may_lack)
+    faults = _faults(parameters, names, state_dict, may_lack, ignored)
     if faults:
         raise ValueError(
             f"The {len(state_dict)} weights do not belong to this network of "
@@ -80,6 +77,7 @@ def _faults(
     names: Mapping[str, str],
     state_dict: Mapping[str, Tensor],
     may_lack: Collection[str],
+    ignored: str | None,
 ) -> list[str]:
     """One line for every name or shape that differs."""
     missing = [
@@ -88,7 +86,11 @@ def _faults(
         if names[name] not in state_dict and (name not in may_lack or parameter.is_meta)
     ]
     known = set(names.values())
-    unexpected = [f"unexpected: {name}" for name in state_dict if name not in known]
+    unexpected = [
+        f"unexpected: {name}"
+        for name in state_dict
+        if name not in known and not (ignored and name.startswith(ignored))
+    ]
     # Looked up once: a mapped file hands out a tensor at every look.
     shapes = {own: state_dict[name].shape for own, name in names.items() if name in state_dict}
     wrong = [

@@ -4,16 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
-from jaxtyping import Float
 from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanager,
     FullImageDatamanagerConfig,
 )
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from torch import Tensor
 
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
-from fm3d_plugins.rayzer.inference import canvases_of, on_canvases
+from fm3d_plugins.rayzer.inference import PhotoSequence, canvases_of, on_canvases
 
 
 @dataclass
@@ -31,17 +29,19 @@ class RayzerDataManager(PhotoDatasets, FullImageDatamanager[InputDataset]):
 
     config: RayzerDataManagerConfig
 
-    def sequence(
-        self, image_size: int, patch_size: int
-    ) -> tuple[Float[Tensor, "view 3 height width"], list[int]]:
-        """The square middles of all photos in order, and the numbers of the training photos."""
+    def sequence(self, image_size: int, patch_size: int) -> PhotoSequence:
+        """All photos, of which the training photos are to make the scene."""
         from PIL import Image
 
+        scene = self.dataparser.scene()
         train = [Path(file) for file in self.train_dataset.image_filenames]
         held_out = [Path(file) for file in self.eval_dataset.image_filenames]
-        order = self.dataparser.names()
         files = {file.name: file for file in (*train, *held_out)}
-        photos = [Image.open(files[name]) for name in order]
-        canvases = canvases_of([photo.size for photo in photos], image_size, patch_size)
-        numbers = [order.index(file.name) for file in train]
-        return on_canvases(photos, canvases), numbers
+        sizes = [(width, height) for width, height in scene.image_sizes.tolist()]
+        canvases = canvases_of(sizes, image_size, patch_size)
+        return PhotoSequence(
+            on_canvases((Image.open(files[name]) for name in scene.names), canvases),
+            scene.world_from_camera,
+            canvases.map_from_photo.intrinsics_on_map(scene.intrinsics),
+            [scene.names.index(file.name) for file in train],
+        )

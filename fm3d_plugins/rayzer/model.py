@@ -1,6 +1,5 @@
 """Views by RayZer as a nerfstudio model. The network itself is `network.py`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,10 +10,11 @@ from torch import Tensor
 
 from fm3d_plugins.checkpoints import CheckpointFile
 from fm3d_plugins.geometry.alignment import Similarity
+from fm3d_plugins.geometry.rays import plucker_maps
 from fm3d_plugins.nerfstudio_cameras import pinhole, world_from_cameras
 from fm3d_plugins.one_pass.views.model import ViewModel, ViewModelConfig
 from fm3d_plugins.one_pass.views.sizes import resized_images, resized_intrinsics, size_within
-from fm3d_plugins.rayzer.inference import load_network, see
+from fm3d_plugins.rayzer.inference import PhotoSequence, load_network
 from fm3d_plugins.rayzer.network import RayZer
 
 
@@ -43,31 +43,31 @@ class RayzerModel(ViewModel):
         return load_network(file, precision, device)
 
     @torch.no_grad()
-    def hold(
-        self,
-        photos: Float[Tensor, "view 3 height width"],
-        context: Sequence[int],
-        frame: Similarity,
-    ) -> None:
+    def hold(self, sequence: PhotoSequence, frame: Similarity) -> None:
         """Look at a scene.
 
         Args:
-            photos: All of them in order, RGB in [0, 1].
-            context: Numbers of those that the scene is made of.
             frame: From the network's space into nerfstudio's.
         """
-        self.seen = see(self.network, photos.to(self.device), context)
-        self.frame = frame.inverse()
+        photos, context = sequence.photos.to(self.device), sequence.context
+        cameras = (sequence.intrinsics.to(photos), sequence.world_from_camera.to(photos))
+        rays = plucker_maps(*cameras, *photos.shape[-2:])
+        tokens = self.network.tokens(photos[None])[:, context]
+        self.latents = self.network.encode(tokens, rays[None, context])
+        back = frame.inverse()
+        self.frame = Similarity(
+            *(values.to(photos) for values in (back.scale, back.rotation, back.translation))
+        )
 
     def render(self, camera: Cameras) -> dict[str, Float[Tensor, "h w channel"]]:
         """`rgb` of a camera."""
         wanted, pose = pinhole(camera), world_from_cameras(camera).reshape(1, 4, 4)
         shape = (wanted.height, wanted.width)
         size = size_within(*shape, self.config.image_size, self.network.config.patch_size)
-        own = self.frame.apply_to_pose(pose.double().cpu()).to(pose)
-        intrinsics = resized_intrinsics(wanted.intrinsics[None], shape, size)
-        return {
-            "rgb": resized_images(self.seen.render(own, intrinsics, *size), *shape)[0].movedim(
-                0, -1
-            )
-        }
+        rays = plucker_maps(
+            resized_intrinsics(wanted.intrinsics[None], shape, size),
+            self.frame.apply_to_pose(pose),
+            *size,
+        )
+        picture = resized_images(self.network.render(self.latents, rays[None])[0], *shape)[0]
+        return {"rgb": picture.movedim(0, -1)}

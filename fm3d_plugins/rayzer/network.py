@@ -1,6 +1,5 @@
 """RayZer (Jiang et al. 2025, arXiv 2505.00702): cameras and views of photos in order."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,14 +13,13 @@ from fm3d_plugins.nn.view_synthesis import (
     RAY_CHANNELS,
     ImageHead,
     PatchTokenizer,
+    ViewNetwork,
     initialize,
     learned_tokens,
     make_blocks,
     matched,
-    published_name,
     run,
 )
-from fm3d_plugins.nn.weights import load_strictly, matrix_names, without_loss
 from fm3d_plugins.rayzer.cameras import (
     Canonical,
     PosePredictor,
@@ -30,8 +28,6 @@ from fm3d_plugins.rayzer.cameras import (
     grid_waves,
     waves,
 )
-
-ADVICE = "Choose a checkpoint of RayZer, or build the network with the checkpoint's sizes."
 
 
 @dataclass(frozen=True)
@@ -67,13 +63,16 @@ class RayZerOutputs(NamedTuple):
     """Of the target views, RGB in (0, 1)."""
 
 
-class RayZer(nn.Module):
+class RayZer(ViewNetwork):
     """Photos in the order of a video to cameras, a scene, and views of it.
 
     Builds on `torch.device("meta")` too. It was trained with 24 photos, 16 of which it sees the
     scene through (`geometry`), and is not to be trusted with other numbers: its tokens carry
     their photo's number.
     """
+
+    advice = "Choose a checkpoint of RayZer, or build the network with the checkpoint's sizes."
+    stacks = ("transformer_encoder", "transformer_encoder_geom", "transformer_decoder")
 
     def __init__(self, config: RayZerConfig = RayZerConfig()) -> None:  # noqa: B008
         super().__init__()
@@ -168,36 +167,8 @@ class RayZer(nn.Module):
         scene = self.encode(tokens[:, context], rays[:, context])
         return RayZerOutputs(cameras, self.render(scene, rays[:, targets]))
 
-    def matrix_names(self) -> set[str]:
-        """State dict names of what is kept in a chosen type: linear layers within the blocks."""
-        parts = ("transformer_encoder", "transformer_encoder_geom", "transformer_decoder")
-        return matrix_names(self, parts)
-
 
 def _embedder(width: int) -> nn.Sequential:
     embedder = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, width))
     embedder.apply(initialize)
     return embedder
-
-
-def load_official(
-    network: RayZer, state_dict: Mapping[str, Tensor], *, dtype: torch.dtype | None = None
-) -> None:
-    """Give the network the weights of a published checkpoint, as `nn.weights.load_strictly` does.
-
-    Args:
-        state_dict: Flat, by published names. What the training program keeps of its loss
-            (`loss_computer.*`) is left out.
-        dtype: Type of the blocks' matrices; by default float32. All else is float32.
-
-    Raises:
-        ValueError: If names are missing or unexpected, or shapes are wrong; all are listed.
-    """
-    load_strictly(
-        network,
-        without_loss(state_dict),
-        advice=ADVICE,
-        converted=network.matrix_names(),
-        dtype=dtype,
-        published_name=published_name,
-    )

@@ -9,7 +9,6 @@ steps are asked for.
 
 import argparse
 import copy
-import platform
 import sys
 import tempfile
 import time
@@ -18,24 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from machine import describe
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.trainer import Trainer
 
 from fm3d_plugins.kernels import threads
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
-
-
-def processor() -> str:
-    """Its name, and the instructions that kernels use."""
-    from llvmlite import binding
-
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
-    has_avx512 = binding.get_host_cpu_features().get("avx512f", False)
-    return f"{name} ({binding.get_host_cpu_name()}, {'with' if has_avx512 else 'no'} AVX-512)"
 
 
 def timed(seconds: Counter[str], name: Callable[..., str], call: Callable) -> Callable:
@@ -108,7 +96,7 @@ def main() -> None:
         psnr = trainer.pipeline.get_average_eval_image_metrics()["psnr"]
     steps, inside = trainer.step, sum(kernels.values())
     print(
-        f"{processor()}, {options.threads} threads: "
+        f"{describe(options.threads)}: "
         f"{steps} steps of {1e3 * loop / steps:.1f} CPU-ms, of them "
         f"{1e3 * (loop - inside) / steps:.1f} outside kernels ({inside / loop:.1%} inside); "
         f"{len(trainer.pipeline.model.means)} gaussians, {psnr:.2f} dB"

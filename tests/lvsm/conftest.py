@@ -10,8 +10,9 @@ import torch
 from fm3d_plugins.geometry.cameras import intrinsics_matrix
 from fm3d_plugins.geometry.rays import plucker_maps
 from fm3d_plugins.geometry.trajectories import interpolate_cameras
-from fm3d_plugins.lvsm.network import LVSM, LVSMConfig, load_official
+from fm3d_plugins.lvsm.network import LVSM, LVSMConfig
 from fm3d_plugins.nn.patches import patchify
+from fm3d_plugins.nn.view_synthesis import load_official
 
 
 def sizes(description):

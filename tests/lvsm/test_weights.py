@@ -11,8 +11,8 @@ from fm3d_plugins.lvsm.network import (
     ENCODER_DECODER,
     LVSM,
     LVSMConfig,
-    load_official,
 )
+from fm3d_plugins.nn.view_synthesis import load_official
 
 SMALL = {
     "decoder_only": LVSMConfig(width=16, head_width=8, decoder_depth=2),

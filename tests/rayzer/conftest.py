@@ -10,7 +10,8 @@ import torch
 from fm3d_plugins.geometry.rays import plucker_maps
 from fm3d_plugins.geometry.trajectories import interpolate_cameras
 from fm3d_plugins.nn.patches import patchify
-from fm3d_plugins.rayzer.network import RayZer, RayZerConfig, load_official
+from fm3d_plugins.nn.view_synthesis import load_official
+from fm3d_plugins.rayzer.network import RayZer, RayZerConfig
 
 
 def sizes(description):

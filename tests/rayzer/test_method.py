@@ -102,18 +102,39 @@ def test_nerfstudios_cameras_come_back_into_the_networks_space(run):
     """The dataparser turns and scales the predicted cameras; a held-out one is found again."""
     pipeline = run.pipeline
     model, manager = pipeline.model, pipeline.datamanager
-    poses = model.frame.apply_to_pose(world_from_cameras(manager.eval_dataset.cameras).double())
-    order = [file.name for file in manager.eval_dataset.image_filenames]
-    numbers = [manager.dataparser.names().index(name) for name in order]
-    expected = model.seen.cameras.world_from_camera()[0, numbers].double()
+    poses = model.frame.apply_to_pose(world_from_cameras(manager.eval_dataset.cameras))
+    scene = manager.dataparser.scene()
+    numbers = [scene.names.index(file.name) for file in manager.eval_dataset.image_filenames]
+    expected = scene.world_from_camera[numbers].float()
     torch.testing.assert_close(poses, expected, atol=1e-4, rtol=0)
+
+
+def test_the_view_of_a_held_out_camera_is_what_the_network_itself_says(run):
+    """Of the square middle of a held-out photo, through canvas, dataparser and viewer cameras."""
+    pipeline = run.pipeline
+    model, manager = pipeline.model, pipeline.datamanager
+    sequence = manager.sequence(48, model.network.config.patch_size)
+    name = manager.eval_dataset.image_filenames[0].name
+    target = manager.dataparser.scene().names.index(name)
+    assert target not in sequence.context
+    with torch.no_grad():
+        said = model.network(
+            sequence.photos[None], torch.tensor(sequence.context), torch.tensor([target])
+        )
+    camera = copy.deepcopy(manager.eval_dataset.cameras[0:1])
+    # The middle 48 of 64 columns: the canvas.
+    camera.cx, camera.width = camera.cx - 8, camera.width - 16
+    pipeline.eval()
+    shown = model.get_outputs_for_camera(camera)["rgb"].movedim(-1, 0)
+    torch.testing.assert_close(shown, said.renders[0, 0], atol=1e-3, rtol=0)
 
 
 def test_held_out_photos_do_not_become_part_of_the_scene(run, photos):
     """Changing the colours of held-out photos moves cameras, but a given camera's view stays."""
     pipeline = run.pipeline
     model = pipeline.model
-    sequence, context = pipeline.datamanager.sequence(48, model.network.config.patch_size)
+    seen = pipeline.datamanager.sequence(48, model.network.config.patch_size)
+    sequence, context = seen.photos, seen.context
     others = [i for i in range(NUM_VIEWS) if i not in context]
     assert len(context) == 4 and len(others) == 2
     rays = torch.rand(1, NUM_VIEWS, 6, 48, 48)

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from fm3d_plugins.nn.view_synthesis import published_name
-from fm3d_plugins.rayzer.network import RayZer, RayZerConfig, load_official
+from fm3d_plugins.nn.view_synthesis import load_official, published_name
+from fm3d_plugins.rayzer.network import RayZer, RayZerConfig
 
 SMALL = RayZerConfig(
     width=16, head_width=8, camera_depth=1, scene_depth=1, decoder_depth=1, num_latents=5

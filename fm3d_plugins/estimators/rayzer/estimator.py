@@ -51,7 +51,7 @@ class Rayzer(Estimator):
         file = locate(self.weights, commercial_only=self.commercial_only)
         device = choose_device(self.device)
         network = load_network(file, DTYPES[choose_precision(self.precision, device)], device)
-        rows = in_trained_number([photo.name for photo in photos], network.config)
+        rows = in_trained_number(len(photos), network.config)
         chosen = [photos.photos[row] for row in rows]
         sizes = [(photo.width, photo.height) for photo in chosen]
         canvases = canvases_of(sizes, self.resolution, network.config.patch_size)
