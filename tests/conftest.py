@@ -109,6 +109,44 @@ def assert_near():
 
 
 @pytest.fixture(scope="session")
+def keep():
+    """Makes hooks that keep copies of what enters or leaves a module, by name.
+
+    Copies, because tokens may be updated in place later.
+    """
+
+    def made(seen, output_name, input_name=None):
+        def hook(module, arguments, output):
+            if output_name is not None:
+                seen[output_name] = output.clone()
+            if input_name is not None:
+                seen[input_name] = arguments[0].clone()
+
+        return hook
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def check_gradients(assert_near):
+    """Compares gradients by published names, and all of their norms, with a golden file's."""
+    import torch
+
+    def check(network, description, tensors):
+        gradients = {network.published_name(k): v.grad for k, v in network.named_parameters()}
+        norms = description["grad_norms"]
+        assert set(gradients) == set(norms)
+        for name, gradient in gradients.items():
+            assert float(gradient.norm()) == pytest.approx(norms[name], rel=1e-4), name
+            if f"grad.{name}" in tensors:
+                assert_near(gradient, tensors[f"grad.{name}"])
+        total = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+        assert float(total) == pytest.approx(description["grad_norm_total"], rel=1e-5)
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def vggt_weights(tmp_path_factory) -> Path:
     """A small VGGT with random weights, whose cameras and depths are at least possible ones.
 

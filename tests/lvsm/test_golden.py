@@ -23,7 +23,7 @@ def test_all_stages_are_the_published_ones(with_gradients, golden):
 
 
 @pytest.mark.parametrize("in_training", [False, True])
-def test_losses_and_gradients_are_the_published_ones(in_training, golden):
+def test_losses_and_gradients_are_the_published_ones(in_training, golden, check_gradients):
     """In training mode the blocks are computed again in the backward pass."""
     network = golden.network.train(in_training)
     _, renders = golden.render()
@@ -35,15 +35,7 @@ def test_losses_and_gradients_are_the_published_ones(in_training, golden):
     }.items():
         golden.assert_near(ours, golden.tensors[name], share=1e-6)
     loss.total.backward()
-    gradients = {network.published_name(k): v.grad for k, v in network.named_parameters()}
-    norms = golden.description["grad_norms"]
-    assert set(gradients) == set(norms)
-    for name, gradient in gradients.items():
-        assert float(gradient.norm()) == pytest.approx(norms[name], rel=1e-4), name
-        if f"grad.{name}" in golden.tensors:
-            golden.assert_near(gradient, golden.tensors[f"grad.{name}"])
-    total = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
-    assert float(total) == pytest.approx(golden.description["grad_norm_total"], rel=1e-5)
+    check_gradients(network, golden.description, golden.tensors)
 
 
 @pytest.mark.parametrize("with_gradients", [False, True])

@@ -42,6 +42,7 @@ class GoldenCase:
     tensors: dict
     description: dict
     assert_near: object
+    keep: object
 
     @property
     def is_square(self):
@@ -60,7 +61,7 @@ class GoldenCase:
     def stages(self):
         """All that the golden file holds, by the golden names."""
         seen = {}
-        network, kept = self.network, partial(_keep, seen)
+        network, kept = self.network, partial(self.keep, seen)
         handles = [
             module.register_forward_hook(hook)
             for module, hook in (
@@ -128,20 +129,8 @@ class GoldenCase:
         return name, network.render(scene, plucker_maps(*path[::-1], height, width))
 
 
-def _keep(seen, output_name, input_name=None):
-    """A hook that keeps copies; what is updated in place later does not matter."""
-
-    def hook(module, arguments, output):
-        if output_name is not None:
-            seen[output_name] = output.clone()
-        if input_name is not None:
-            seen[input_name] = arguments[0].clone()
-
-    return hook
-
-
 @pytest.fixture
-def load_golden(golden_files, assert_near):
+def load_golden(golden_files, assert_near, keep):
     """A function from a golden file's path to a `GoldenCase` of its own."""
 
     def load(path):
@@ -149,7 +138,7 @@ def load_golden(golden_files, assert_near):
         with torch.device("meta"):
             network = RayZer(sizes(description)).eval()
         load_official(network, {name: value.clone() for name, value in weights.items()})
-        return GoldenCase(network, tensors, description, assert_near)
+        return GoldenCase(network, tensors, description, assert_near, keep)
 
     return load
 
