@@ -131,6 +131,23 @@ def cameras_of_scene(scene: SceneGeometry, world_from_camera: Float[Tensor, "vie
     )
 
 
+def pinhole_cameras(
+    world_from_camera: Float[Tensor, "view 4 4"],
+    intrinsics: Float[Tensor, "view 3 3"],
+    height: int,
+    width: int,
+) -> Cameras:
+    """nerfstudio's cameras without distortion, of pictures of one size.
+
+    Args:
+        intrinsics: In pixels of the pictures.
+    """
+    fx, fy = intrinsics[:, 0, 0], intrinsics[:, 1, 1]
+    cx, cy = intrinsics[:, 0, 2], intrinsics[:, 1, 2]
+    poses = opengl_rows(world_from_camera)
+    return Cameras(poses, fx, fy, cx, cy, width, height, camera_type=CameraType.PERSPECTIVE)
+
+
 def dataparser_frame(transform: Float[Tensor, "3 4"], scale: float) -> Similarity:
     """From the world of a dataparser's input into the frame of its cameras, float64.
 

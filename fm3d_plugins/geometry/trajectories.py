@@ -69,3 +69,23 @@ def nearest_neighbour_order(world_from_camera: Float[Tensor, "view 4 4"]) -> Int
         distances[:, order[-1]] = torch.inf
         order.append(int(distances[order[-1]].argmin()))
     return torch.tensor(order, dtype=torch.long, device=centers.device)
+
+
+def circles_around(
+    world_from_camera: Float[Tensor, "key 4 4"], radius: float, num_frames: int
+) -> Float[Tensor, "key_and_frame 4 4"]:
+    """Cameras that move on a circle around each key camera and look the same way as it.
+
+    The circle lies in the camera's image plane; it begins on the right (the camera's x axis) and
+    turns towards its y axis.
+
+    Args:
+        radius: In the unit of the poses.
+        num_frames: Of each circle.
+    """
+    angles = torch.arange(num_frames, device=world_from_camera.device) * (2 * torch.pi / num_frames)
+    zero = torch.zeros_like(angles)
+    shifts = radius * torch.stack([angles.cos(), angles.sin(), zero], dim=-1).to(world_from_camera)
+    views = world_from_camera[:, None].repeat(1, num_frames, 1, 1)
+    views[..., :3, 3] += torch.einsum("kij,fj->kfi", world_from_camera[:, :3, :3], shifts)
+    return views.flatten(0, 1)

@@ -57,4 +57,4 @@ class RayzerPipeline(PerScenePipeline):
 
     def further_commands(self, config: Path) -> list[str]:
         """What may be done with the run besides looking at it."""
-        return [f"A film: ns-render interpolate --load-config {config} --output-path FILM.mp4"]
+        return [f"A film: fm3d film --load-config {config} --output FILM.mp4"]

@@ -8,7 +8,11 @@ from fm3d_plugins.geometry.poses import (
     rotation_angle_degrees,
     so3_exp,
 )
-from fm3d_plugins.geometry.trajectories import interpolate_cameras, nearest_neighbour_order
+from fm3d_plugins.geometry.trajectories import (
+    circles_around,
+    interpolate_cameras,
+    nearest_neighbour_order,
+)
 
 
 def random_cameras(*batch):
@@ -65,3 +69,14 @@ def test_order_goes_from_the_first_camera_to_the_nearest_one_left():
     poses[:, 0, 3] = torch.tensor([3.0, 10.0, 4.0, 2.0, -7.0])
     assert nearest_neighbour_order(poses).tolist() == [0, 2, 3, 1, 4]
     assert nearest_neighbour_order(poses[:0]).tolist() == []
+
+
+def test_circles_lie_in_the_image_planes_of_their_cameras():
+    poses, _ = random_cameras(3)
+    views = circles_around(poses, 0.5, 8).unflatten(0, (3, 8))
+    torch.testing.assert_close(views[..., :3, :3], poses[:, None, :3, :3].expand(3, 8, 3, 3))
+    shifts = views[..., :3, 3] - poses[:, None, :3, 3]
+    inside = torch.einsum("kji,kfj->kfi", poses[:, :3, :3], shifts)
+    torch.testing.assert_close(shifts.norm(dim=-1), torch.full((3, 8), 0.5).double())
+    torch.testing.assert_close(inside[..., 2], torch.zeros(3, 8).double())
+    torch.testing.assert_close(inside[:, 2, 1], torch.full((3,), 0.5).double())

@@ -3,6 +3,7 @@
 import copy
 import json
 
+import av
 import pytest
 import torch
 from nerfstudio.utils.eval_utils import eval_setup
@@ -90,6 +91,15 @@ def test_fm3d_shows_and_evaluates_it(run, tmp_path):
     cli.main(["evaluate", *arguments])
     scored = json.loads((run.base_dir / "eval.json").read_text())["results"]["psnr"]
     assert json.loads(table.read_text())["results"][0]["psnr"] == pytest.approx(scored, abs=1e-3)
+
+
+def test_fm3d_films_it(run, tmp_path):
+    config, film = str(run.base_dir / "config.yml"), tmp_path / "film.mp4"
+    arguments = ["--load-config", config, "--output", str(film), "--num-keys", "2"]
+    cli.main(["film", *arguments, "--frames", "3", "--loop", "True"])
+    with av.open(str(film)) as container:
+        shapes = [(frame.height, frame.width) for frame in container.decode(video=0)]
+    assert shapes == [(HEIGHT, WIDTH)] * 6
 
 
 def test_contexts_are_changed_by_name(run):

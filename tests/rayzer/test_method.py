@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 
+import av
 import pytest
 import torch
 from nerfstudio.utils.eval_utils import eval_setup
@@ -158,6 +159,11 @@ def test_a_run_is_loaded_again_and_shown(run, tmp_path):
     picture = tmp_path / "result.png"
     cli.main(["show", "--load-config", str(config), "--output", str(picture)])
     assert picture.stat().st_size > 1000
+    film = tmp_path / "film.mp4"
+    arguments = ["--load-config", str(config), "--output", str(film), "--path", "around"]
+    cli.main(["film", *arguments, "--num-keys", "1", "--frames", "2"])
+    with av.open(str(film)) as container:
+        assert len(list(container.decode(video=0))) == 2
 
 
 def test_another_dataparsers_cameras_are_refused(photos, run):
