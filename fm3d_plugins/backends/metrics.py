@@ -85,9 +85,15 @@ def image_metrics(
     rendered: Float[Tensor, "height width 3"],
     target: Float[Tensor, "height width 3"],
     lpips: Sequence[Lpips],
+    sample_covariance: bool = False,
 ) -> dict[str, float]:
-    """`psnr` (dB), `ssim`, and LPIPS where its weights are there: `lpips` (alex), `lpips_vgg`."""
-    metrics = {"psnr": float(psnr(rendered, target)), "ssim": float(ssim(rendered, target))}
+    """`psnr` (dB), `ssim`, and LPIPS where its weights are there: `lpips` (alex), `lpips_vgg`.
+
+    Args:
+        sample_covariance: Of SSIM, as there.
+    """
+    similarity = ssim(rendered, target, sample_covariance)
+    metrics = {"psnr": float(psnr(rendered, target)), "ssim": float(similarity)}
     for metric in lpips:
         distance = metric.distance(rendered, target)
         if distance is not None:

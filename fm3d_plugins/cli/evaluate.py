@@ -1,11 +1,51 @@
-"""`fm3d evaluate`: one trained run under several test-pose protocols."""
+"""`fm3d evaluate`: a trained run under test-pose protocols, or weights under a paper's protocol."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 SHOWN = {"psnr": "PSNR dB", "ssim": "SSIM", "lpips": "LPIPS"}
 """Metrics of the table and their titles; one that was not computed is left out."""
+
+
+USAGE = """\
+usage: fm3d evaluate --load-config CONFIG.yml ...        a trained run's held-out photos
+       fm3d evaluate --protocol NAME --data PATH ...     published weights on a paper's data set
+
+fm3d evaluate --load-config --help and fm3d evaluate --protocol --help tell more."""
+
+FORMS = ("--load-config", "--protocol")
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse the options of the form that one of them names, and score.
+
+    Raises:
+        ValueError: Both forms or neither are named, or there is nothing to score.
+        OSError: Files are absent.
+    """
+    words = {word.partition("=")[0].replace("_", "-") for word in arguments}
+    named = [form for form in FORMS if form in words]
+    if not named and (not arguments or words & {"-h", "--help"}):
+        print(USAGE)
+        return
+    if len(named) != 1:
+        raise ValueError(
+            f"fm3d evaluate was given {' and '.join(named) or 'neither ' + ' nor '.join(FORMS)}. "
+            "Expected --load-config for a trained run, or --protocol for published weights on a "
+            "paper's data set. Give one of the two."
+        )
+    if named == ["--load-config"]:
+        chosen = command
+    else:
+        from fm3d_plugins.cli.protocol import command as chosen
+    # The form's name alone has no value, and only asks for help.
+    rest = ["--help"] if words & {"-h", "--help"} else list(arguments)
+    config = (tyro.conf.FlagConversionOff,)
+    tyro.cli(chosen, prog="fm3d evaluate", args=rest, config=config)
 
 
 def command(

@@ -10,7 +10,7 @@ COMMANDS = {
     "process": "photos -> cameras and points, in COLMAP's place",
     "eval-poses": "compare estimated cameras with a reference",
     "show": "one picture of a trained scene: photo, render, depth",
-    "evaluate": "score a run under several test-pose protocols",
+    "evaluate": "score a run under test-pose protocols, or weights as papers do",
     "film": "an mp4 of a run along a camera path, without ffmpeg",
     "export": "points, cameras and depth of a feed-forward run as files",
     "export-cameras": "a run's optimised cameras as transforms.json and COLMAP model",

@@ -129,6 +129,13 @@ def read_scene_list(path: Path) -> list[Path]:
     return locate(names, path)
 
 
+def scene_name(path: Path) -> str:
+    """What an evaluation index calls the scene of a file."""
+    if path.name == FOLDER_PER_SCENE:
+        return path.absolute().parent.name
+    return path.name.partition(".")[0]
+
+
 def read_scene(path: Path) -> CapturedScene:
     """A scene file of LVSM's (`image_path`, `fxfycxcy`) or of RayZer's (`file_path`, `fx`...).
 
@@ -154,10 +161,8 @@ def read_scene(path: Path) -> CapturedScene:
         numbers = frame.get("fxfycxcy", [frame.get(key) for key in ("fx", "fy", "cx", "cy")])
         lenses.append(_numbers(path, index, "fx, fy, cx, cy", numbers, (4,)))
         poses.append(_numbers(path, index, "w2c", frame.get("w2c"), (4, 4)))
-    is_in_folder = path.name == FOLDER_PER_SCENE
-    name = path.absolute().parent.name if is_in_folder else path.name.partition(".")[0]
     photos = locate(names, path)
-    return checked_scene(name, photos, torch.stack(lenses), torch.stack(poses), path)
+    return checked_scene(scene_name(path), photos, torch.stack(lenses), torch.stack(poses), path)
 
 
 _SCENE_REMEDY = "Correct the file, or drop the frame from it."

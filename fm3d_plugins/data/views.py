@@ -22,6 +22,11 @@ class Views:
     intrinsics: Float[Tensor, "view 3 3"]
     """In pixels of `images`."""
 
+    def to(self, device: torch.device) -> "Views":
+        """The same on a device."""
+        tensors = (self.images, self.world_from_camera, self.intrinsics)
+        return Views(*(tensor.to(device) for tensor in tensors))
+
 
 @dataclass(frozen=True)
 class ViewSize:

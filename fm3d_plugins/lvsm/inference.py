@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.checkpoints import CheckpointFile, load
+from fm3d_plugins.data.views import Views
 from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.rays import plucker_maps
 from fm3d_plugins.lvsm.cameras import normalization
@@ -38,6 +39,20 @@ def load_network(file: CheckpointFile, precision: torch.dtype, device: torch.dev
         network = LVSM(stored_sizes(file.path, METADATA_KEY, LVSMConfig) or published)
     load_official(network, weights, dtype=precision)
     return network.to(device).eval().requires_grad_(False)
+
+
+def render_targets(
+    network: LVSM, views: Views, context: Sequence[int], targets: Sequence[int]
+) -> Float[Tensor, "target 3 height width"]:
+    """Some views from others as the published evaluation renders them, RGB in (0, 1).
+
+    The frame of the cameras is made of all views, as published, so that published scores can be
+    compared with; everywhere else here it is made of the context alone (`normalization`).
+    """
+    poses = normalization(views.world_from_camera).apply_to_pose(views.world_from_camera)
+    rays = plucker_maps(views.intrinsics, poses, *views.images.shape[-2:])[None]
+    seen, asked = list(context), list(targets)
+    return network(views.images[None, seen], rays[:, seen], rays[:, asked])[0]
 
 
 SCENES_KEPT = 4

@@ -11,6 +11,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.checkpoints import CheckpointFile, load
+from fm3d_plugins.data.views import Views
 from fm3d_plugins.nn.sizes import stored_sizes
 from fm3d_plugins.nn.view_synthesis import load_official
 from fm3d_plugins.photos.canvas import Canvases, on_white, paste, plan_own_canvases
@@ -36,6 +37,31 @@ def load_network(file: CheckpointFile, precision: torch.dtype, device: torch.dev
         network = RayZer(stored_sizes(file.path, METADATA_KEY, RayZerConfig) or RayZerConfig())
     load_official(network, load(file), dtype=precision)
     return network.to(device).eval().requires_grad_(False)
+
+
+def render_targets(
+    network: RayZer, views: Views, context: Sequence[int], targets: Sequence[int]
+) -> Float[Tensor, "target 3 height width"]:
+    """Some photos from others as the published evaluation renders them, RGB in (0, 1).
+
+    A target's camera is predicted from that photo itself; the cameras in `views` are not used.
+
+    Args:
+        views: In the order of the video.
+
+    Raises:
+        ValueError: The network was trained with other numbers of photos.
+    """
+    trained = (network.config.num_views, network.config.num_contexts)
+    if trained != (len(views.images), len(context)):
+        raise ValueError(
+            f"This RayZer was trained with {trained[0]} photos, {trained[1]} of them context, and "
+            f"the protocol shows {len(views.images)}, {len(context)} of them context. Expected "
+            "equal numbers. Give weights that were trained with those."
+        )
+    device = views.images.device
+    numbers = (torch.tensor(list(each), device=device) for each in (context, targets))
+    return network(views.images[None], *numbers).renders[0]
 
 
 def in_trained_number(count: int, config: RayZerConfig) -> list[int]:

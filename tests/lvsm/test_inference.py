@@ -1,12 +1,17 @@
 """Rendering any camera from photos of any size."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from fm3d_plugins.data.views import Views
 from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.poses import pose_from_rotation_translation, rotation_from_6d
-from fm3d_plugins.lvsm.inference import PosedPhotos, ViewRenderer
+from fm3d_plugins.geometry.rays import plucker_maps
+from fm3d_plugins.lvsm.inference import PosedPhotos, ViewRenderer, render_targets
 from fm3d_plugins.lvsm.network import LVSM, LVSMConfig
 
 HEIGHT, WIDTH, FOCAL = 24, 32, 30.0
@@ -101,3 +106,51 @@ def test_photos_of_several_sizes_are_seen_together(network, scene):
     images = [photos.images[0], torch.rand(3, 16, 40), photos.images[2]]
     mixed = PosedPhotos(images, photos.intrinsics, photos.world_from_camera)
     assert render(network, mixed, target, context=(0, 1, 2)).isfinite().all()
+
+
+def published_frame(world_from_camera):
+    """Poses as the published loader gives them, in numpy: mean axes of all, largest number 1."""
+    poses = world_from_camera.double().numpy()
+    center, forward = poses[:, :3, 3].mean(0), poses[:, :3, 2].mean(0)
+    forward = forward / np.linalg.norm(forward)
+    right = np.cross(poses[:, :3, 1].mean(0), forward)
+    right = right / np.linalg.norm(right)
+    down = np.cross(forward, right)
+    mean = np.eye(4)
+    mean[:3] = np.stack([right, down / np.linalg.norm(down), forward, center], axis=1)
+    poses = np.linalg.inv(mean) @ poses
+    poses[:, :3, 3] /= 1.35 * np.abs(poses[:, :3, 3]).max()
+    return torch.from_numpy(poses).float()
+
+
+@pytest.fixture
+def views(scene):
+    """Two contexts and two targets."""
+    photos, target = scene
+    images = torch.stack([*photos.images, torch.rand(3, HEIGHT, WIDTH)])
+    poses = torch.cat([photos.world_from_camera, target])
+    return Views(images, poses, pinhole(WIDTH, HEIGHT).repeat(4, 1, 1))
+
+
+def test_the_published_evaluation_makes_the_frame_of_all_views(network, views):
+    rays = plucker_maps(views.intrinsics, published_frame(views.world_from_camera), HEIGHT, WIDTH)[
+        None
+    ]
+    expected = network(views.images[None, [2, 0]], rays[:, [2, 0]], rays[:, [1, 3]])[0]
+    ours = render_targets(network, views, [2, 0], [1, 3])
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+    moved = views.world_from_camera.clone()
+    moved[3, :3, 3] += 5.0
+    other = render_targets(network, replace(views, world_from_camera=moved), [2, 0], [1, 3])
+    assert (other[0] - ours[0]).abs().max() > 1e-3, "a target's camera has its part in the frame"
+
+
+def test_the_published_evaluation_shows_no_target(network, views):
+    ours = render_targets(network, views, [0, 1], [2, 3])
+    images = views.images.clone()
+    images[2:] = 0
+    blind = render_targets(network, replace(views, images=images), [0, 1], [2, 3])
+    assert torch.equal(blind, ours)
+    images[0] = 0
+    other = render_targets(network, replace(views, images=images), [0, 1], [2, 3])
+    assert not torch.equal(other, ours)

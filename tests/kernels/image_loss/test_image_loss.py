@@ -46,6 +46,24 @@ def test_ssim_is_that_of_pytorch_msssim(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("sample_covariance", [True, False])
+def test_ssim_is_that_of_scikit_image(size, sample_covariance):
+    """The metric of LVSM and RayZer, on images of little contrast, where the factor counts most."""
+    metrics = pytest.importorskip("skimage.metrics")
+    images = [0.4 + 0.1 * image for image in _pair(*size)]
+    expected = metrics.structural_similarity(
+        *(image.numpy() for image in images),
+        win_size=11,
+        gaussian_weights=True,
+        channel_axis=2,
+        data_range=1.0,
+        use_sample_covariance=sample_covariance,
+    )
+    assert float(ssim(*images, sample_covariance)) == pytest.approx(expected, abs=1e-9)
+    assert abs(float(ssim(*images, not sample_covariance)) - expected) > 1e-5
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("weight", [0.0, 0.2, 1.0])
 def test_fused_loss_and_gradient_are_those_of_the_definition_in_float64(size, weight):
     rendered, target = _pair(*size)
