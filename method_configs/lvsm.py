@@ -8,7 +8,7 @@ from fm3d_plugins.lvsm.datamanager import LvsmDataManagerConfig
 from fm3d_plugins.lvsm.model import LvsmModelConfig
 from fm3d_plugins.lvsm.pipeline import LvsmPipelineConfig
 from fm3d_plugins.one_pass.trainer import TuningTrainerConfig
-from fm3d_plugins.one_pass.views.optimizer import MatrixAdamWConfig
+from fm3d_plugins.one_pass.views.optimizer import MatrixAdamWConfig, WarmUpCosineConfig
 
 method = MethodSpecification(
     config=TuningTrainerConfig(
@@ -20,7 +20,9 @@ method = MethodSpecification(
             ),
             model=LvsmModelConfig(),
         ),
-        optimizers={"network": {"optimizer": MatrixAdamWConfig(), "scheduler": None}},
+        optimizers={
+            "network": {"optimizer": MatrixAdamWConfig(), "scheduler": WarmUpCosineConfig()}
+        },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
         vis="viewer",
     ),

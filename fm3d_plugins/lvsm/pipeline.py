@@ -51,6 +51,10 @@ class LvsmPipeline(PerScenePipeline):
         )
         self.context_photos = self.context_control.text  # Found here by the viewer.
 
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """No outputs, the loss and metrics of a step of fine-tuning."""
+        return {}, *self.model.tune(step)
+
     def caveats(self, metrics: dict[str, Any]) -> list[str]:
         """How to take the scores, in sentences."""
         size = self.datamanager.config.max_image_size

@@ -121,6 +121,8 @@ class TuningTrainerConfig(OnePassTrainerConfig):
     """Steps from one checkpoint to the next."""
     steps_per_eval_image: int = 250
     """Steps from one look at a held-out photo to the next."""
+    steps_per_eval_all_images: int = 0  # type: ignore[assignment]
+    """Steps from one scoring of all held-out photos to the next. 0: only at the end."""
     load_dir: Path | None = None
     """Folder `nerfstudio_models` of an earlier run, to go on from its latest checkpoint."""
     optimizers: dict[str, Any] = field(default_factory=dict)
