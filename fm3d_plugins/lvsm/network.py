@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fm3d_plugins.nn.view_planning import Pass
 from fm3d_plugins.nn.view_synthesis import (
     RAY_CHANNELS,
     ImageHead,
@@ -71,6 +72,12 @@ class LVSM(ViewNetwork):
         self.transformer_encoder = make_blocks(config.encoder_depth, width, config.head_width)
         self.transformer_decoder = make_blocks(config.decoder_depth, width, config.head_width)
         self.decoder_norm = nn.LayerNorm(width, bias=False)
+
+    def passes(self, context: int, target: int) -> tuple[list[Pass], list[Pass]]:
+        """What a scene costs once, and each view, by the numbers of tokens of photos and views."""
+        config, latents = self.config, self.config.num_latents
+        once = [Pass(latents + context, config.encoder_depth)] if latents else []
+        return once, [Pass((latents or context) + target, config.decoder_depth)]
 
     def photo_tokens(
         self,

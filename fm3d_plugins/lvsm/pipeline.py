@@ -10,6 +10,8 @@ from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScene
 from fm3d_plugins.lvsm.datamanager import LvsmDataManager, LvsmDataManagerConfig
 from fm3d_plugins.lvsm.model import LvsmModel, LvsmModelConfig
 from fm3d_plugins.nerfstudio_cameras import fovs_and_aspects
+from fm3d_plugins.nn.view_planning import Pass
+from fm3d_plugins.one_pass.views.sizes import size_within
 from fm3d_plugins.viewer import ContextControl
 
 
@@ -37,6 +39,7 @@ class LvsmPipeline(PerScenePipeline):
         super().__init__(config, *args, **kwargs)
         model = self.model
         model.hold(self.datamanager.photos(), self.datamanager.names())
+        model.say_plan(*self._work())
         if config.model.contexts == "nearest":
             CONSOLE.print(f"Each view is made from the {config.model.num_contexts} nearest photos.")
             return
@@ -50,6 +53,20 @@ class LvsmPipeline(PerScenePipeline):
             model.choose,
         )
         self.context_photos = self.context_control.text  # Found here by the viewer.
+
+    def _work(self) -> tuple[str, list[Pass], list[Pass]]:
+        """What makes one view of the first photo's size, in words and in passes."""
+        model, config = self.model, self.model.config
+        patch = model.network.config.patch_size
+        height, width = model.renderer.photos.images[0].shape[-2:]
+        rows, columns = size_within(height, width, config.image_size, patch)
+        tokens = rows * columns // patch**2
+        contexts = min(config.num_contexts, len(model.names))
+        once, each = model.network.passes(contexts * tokens, tokens)
+        if config.contexts == "nearest":
+            once, each = [], [*once, *each]
+        work = f"lvsm, views of {columns} x {rows} pixels from {contexts} photos,"
+        return work, once, each
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """No outputs, the loss and metrics of a step of fine-tuning."""

@@ -7,7 +7,7 @@ transformer blocks without biases, which normalise queries and keys.
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -48,6 +48,8 @@ class ViewNetwork(nn.Module):
     """What to do if weights do not fit."""
     stacks: ClassVar[tuple[str, ...]]
     """Names of its stacks of blocks."""
+    config: Any
+    """Its sizes: `width` and `patch_size` among them."""
 
     def matrix_names(self) -> set[str]:
         """State dict names of what is kept in a chosen type: linear layers within the blocks."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fm3d_plugins.geometry.rays import plucker_maps
 from fm3d_plugins.nn.linear import Linear
+from fm3d_plugins.nn.view_planning import Pass
 from fm3d_plugins.nn.view_synthesis import (
     RAY_CHANNELS,
     ImageHead,
@@ -97,6 +98,16 @@ class RayZer(ViewNetwork):
         self.decoder_ln = nn.LayerNorm(width, bias=False)
         self.transformer_decoder = make_blocks(config.decoder_depth, width, config.head_width)
         self.image_head = ImageHead(width, size)
+
+    def camera_pass(self, view: int) -> Pass:
+        """What the cameras cost, by the number of tokens of a photo."""
+        return Pass(self.config.num_views * (view + 1), self.config.camera_depth)
+
+    def passes(self, view: int) -> tuple[list[Pass], list[Pass]]:
+        """What a scene costs once, and each view, by the number of tokens of a photo."""
+        config, latents = self.config, self.config.num_latents
+        once = Pass(latents + config.num_contexts * view, config.scene_depth)
+        return [once], [Pass(latents + view, config.decoder_depth)]
 
     def tokens(
         self, images: Float[Tensor, "scene view 3 height width"]

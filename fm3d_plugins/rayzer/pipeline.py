@@ -46,6 +46,10 @@ class RayzerPipeline(PerScenePipeline):
         with one_line_errors():
             sequence = self.datamanager.sequence(config.model.image_size, network.config.patch_size)
             frame = dataparser_frame(outputs.dataparser_transform, outputs.dataparser_scale)
+            size, num_contexts = config.model.image_size, len(sequence.context)
+            work = f"rayzer, views of {size} x {size} pixels from {num_contexts} photos,"
+            tokens = (size // network.config.patch_size) ** 2
+            self.model.say_plan(work, *network.passes(tokens))
             self.model.hold(sequence, frame)
 
     def caveats(self, metrics: dict[str, Any]) -> list[str]:

@@ -9,8 +9,17 @@ from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
 from fm3d_plugins.estimators.stages import Stages
-from fm3d_plugins.nn.planning import DTYPES, Precision, choose_device, choose_precision
+from fm3d_plugins.nn.planning import (
+    DTYPES,
+    Precision,
+    choose_device,
+    choose_precision,
+    duration,
+    gib,
+)
+from fm3d_plugins.nn.view_planning import plan_views
 from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.progress import say
 from fm3d_plugins.rayzer.inference import (
     canvases_of,
     in_trained_number,
@@ -50,11 +59,18 @@ class Rayzer(Estimator):
         """
         file = locate(self.weights, commercial_only=self.commercial_only)
         device = choose_device(self.device)
-        network = load_network(file, DTYPES[choose_precision(self.precision, device)], device)
+        precision = choose_precision(self.precision, device)
+        network = load_network(file, DTYPES[precision], device)
         rows = in_trained_number(len(photos), network.config)
         chosen = [photos.photos[row] for row in rows]
         sizes = [(photo.width, photo.height) for photo in chosen]
         canvases = canvases_of(sizes, self.resolution, network.config.patch_size)
+        needed = network.camera_pass((self.resolution // network.config.patch_size) ** 2)
+        work = f"rayzer, cameras of {len(chosen)} photos of {self.resolution} pixels,"
+        plan = plan_views(network, [], [needed], work=work, precision=precision, device=device)
+        say(
+            f"{work} on {device.type}: about {duration(plan.view)} and {gib(plan.bytes)} of memory."
+        )
         stages = Stages()
         with stages.stage("Seeing photos", total=1) as report, torch.inference_mode():
             images = on_canvases((photo.open() for photo in chosen), canvases).to(device)

@@ -1,6 +1,7 @@
 """Networks that say views, as nerfstudio models."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,9 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
 )
 from fm3d_plugins.checkpoints import CheckpointFile, locate
 from fm3d_plugins.errors import one_line_errors
-from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision
+from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision, duration
+from fm3d_plugins.nn.view_planning import Pass, plan_views
+from fm3d_plugins.progress import say
 from fm3d_plugins.training import RunPlan
 
 NO_DEPTH = 1.0
@@ -41,6 +44,7 @@ class ViewModelConfig(ModelConfig):
     """Long side, pixels, of what the network sees and says; most published weights know 256."""
     lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
     """Backbones of the LPIPS metric; `lpips` in the results is alex, `lpips_vgg` is vgg."""
+    samples_per_step: tyro.conf.Suppress[int] = 1
     num_steps: tyro.conf.Suppress[int] = 0
     """Of fine-tuning, as --max-num-iterations says."""
 
@@ -98,6 +102,20 @@ class ViewModel(Model):
         )
         self.lpips_metrics = [Lpips(name) for name in config.lpips_networks]
         self.step = 0
+
+    def say_plan(self, work: str, once: Sequence[Pass], each: Sequence[Pass]) -> None:
+        """What the network will cost, before its first pass; refuse what memory cannot hold."""
+        config, device = self.config, self.device
+        precision = choose_precision(config.precision, device)
+        with one_line_errors():
+            plan = plan_views(
+                self.network, once, each, work=work, precision=precision, device=device
+            )
+        say(plan.sentence(work, precision, device))
+        if config.num_steps:
+            # Backwards costs twice as much as forwards.
+            seconds = 3 * config.num_steps * config.samples_per_step * (plan.once + plan.view)
+            say(f"{config.num_steps} steps of fine-tuning: about {duration(seconds)}.")
 
     @property
     def network(self) -> Any:
