@@ -200,10 +200,10 @@ class LvsmDataParser(DataParser):
             pixels = (255 * picture.movedim(0, -1)).round().to(torch.uint8).cpu()
             write_view(folder, number, pixels.numpy(), network.config.patch_size)
             if number == 0:
-                expected = duration(count * (time.perf_counter() - start))
+                seconds = count * (time.perf_counter() - start)
                 say(
-                    f"Rendering {count} views between {len(photos)} photos on {device.type} takes "
-                    f"about {expected} (the first was timed); they are kept for further runs."
+                    f"Rendering {count} views between {len(photos)} photos on {device.type}: "
+                    f"{duration(seconds)}, as the first one took. They are kept for later runs."
                 )
         torch.save({name: value.cpu() for name, value in vars(cameras).items()}, folder / CAMERAS)
 

@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from nerfstudio.configs.dataparser_configs import all_dataparsers
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.datasets.depth_dataset import DepthDataset
+from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
 from fm3d_plugins.camera_optimization.export import run_cameras
@@ -277,9 +277,10 @@ def run_config(method, dataparser, output, **model):
     made = copy.deepcopy(all_methods[method])
     manager = made.pipeline.datamanager
     manager.data, manager.dataparser = dataparser.data, dataparser
-    if method == "nerf":
+    if method.startswith("nerf"):
         manager.train_num_rays_per_batch = 256
-        model = {"log2_table_size": 12, "num_levels": 4} | model
+        small = {"log2_table_size": 12, "num_levels": 4}
+        model |= small if method == "nerf" else {"width": 16, "num_layers": 2}
     for name, value in ({"lpips_networks": ()} | model).items():
         setattr(made.pipeline.model, name, value)
     made.output_dir, made.max_num_iterations = output, 12
@@ -290,7 +291,7 @@ def run_config(method, dataparser, output, **model):
 
 
 @pytest.mark.parametrize("method", ["3dgs", "nerf"])
-def test_scenes_are_trained_on_them(config, tmp_path, method, train_run):
+def test_scenes_are_trained_on_them(config, tmp_path, method, train_run, monkeypatch):
     """With everything that is kept per training view: poses, depth, exposure."""
     made = run_config(method, config(), tmp_path)
     made.pipeline.model.camera_optimizer.mode = "SO3xR3"
@@ -303,6 +304,41 @@ def test_scenes_are_trained_on_them(config, tmp_path, method, train_run):
     assert len(run_cameras(pipeline).scene) == NUM_PHOTOS
     scores = pipeline.get_average_eval_image_metrics()
     assert scores["psnr"] > 0
+    made.save_config()
+    monkeypatch.setattr(inference.ViewRenderer, "render", no_rendering)
+    _, again, _, _ = eval_setup(made.get_base_dir() / "config.yml", test_mode="test")
+    assert again.get_average_eval_image_metrics()["psnr"] == pytest.approx(scores["psnr"])
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf", "nerf-vanilla"])
+def test_colours_count_by_the_views_weight(config, tmp_path, method):
+    """In training; weights of 1, and evaluation, are the same as none."""
+    # One resolution for training and evaluation.
+    options = {"num_downscales": 0} if method == "3dgs" else {}
+    made = run_config(method, config(), tmp_path, **options)
+    pipeline = made.pipeline.setup(device="cpu", test_mode="val")
+    model = pipeline.model.train()
+    weights, term = model.view_weights, "main_loss" if method == "3dgs" else "rgb_loss"
+
+    def loss(weights, training=True):
+        model.train(training).view_weights = weights
+        return model.get_loss_dict(outputs, batch)[term]
+
+    seen = set()
+    for step in range(NUM_TRAIN + NUM_VIEWS):
+        camera_or_rays, batch = pipeline.datamanager.next_train(step)
+        outputs = model.train()(camera_or_rays)
+        assert torch.equal(loss(torch.ones_like(weights)), loss(None))
+        assert torch.equal(loss(weights, training=False), loss(None, training=False))
+        if method == "3dgs":
+            seen.add(batch["image_idx"])
+            expected = loss(None) * weights[batch["image_idx"]]
+        else:
+            seen |= set(batch["indices"][:, 0].tolist())
+            errors = (outputs["rgb"] - batch["image"]).square().mean(-1)
+            expected = (weights[batch["indices"][:, 0]] * errors).mean()
+        torch.testing.assert_close(loss(weights), expected)
+    assert seen == set(range(NUM_TRAIN + NUM_VIEWS))
 
 
 @pytest.mark.parametrize("method", ["lvsm", "vggt"])
