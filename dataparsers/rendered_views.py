@@ -83,8 +83,8 @@ class LvsmDataParserConfig(DataParserConfig):
     def estimator(self) -> Any:
         """That of the inner dataparser; the trainer asks by it whether cameras are estimated."""
         with one_line_errors():
-            inner = self.inner_config()
-        return getattr(inner, "estimator")  # noqa: B009 (absent in most: AttributeError)
+            inner: Any = self.inner_config()
+        return inner.estimator  # Absent in most: an AttributeError says so.
 
     def inner_config(self) -> DataParserConfig:
         """The inner dataparser's config with its options.
@@ -160,7 +160,7 @@ class LvsmDataParser(DataParser):
     def views_folder(self, outputs: DataparserOutputs) -> Path:
         """Where the rendered views of some training photos are; they are made if they are not."""
         config = self.config
-        file = locate(config.weights, commercial_only=config.commercial_only)
+        weights = locate(config.weights, commercial_only=config.commercial_only)
         made_from = {
             "package": version("fm3d-plugins"),
             "files": [
@@ -170,7 +170,7 @@ class LvsmDataParser(DataParser):
             "backgrounds": [outputs.alpha_color, outputs.metadata.get("mask_color")],
             "poses": outputs.cameras.camera_to_worlds.tolist(),
             "lenses": calibrations(outputs.cameras).tolist(),
-            "weights": file.sha256,
+            "weights": weights.sha256,
             "options": [
                 *(config.num_views, config.num_contexts, config.image_size, config.precision),
             ],
@@ -183,14 +183,14 @@ class LvsmDataParser(DataParser):
                 say(f"{config.num_views} rendered views read from {folder}")
             else:
                 with atomic_directory(folder) as made:
-                    self._render(outputs, file, made)
+                    self._render(outputs, weights, made)
         return folder
 
-    def _render(self, outputs: DataparserOutputs, file: CheckpointFile, folder: Path) -> None:
+    def _render(self, outputs: DataparserOutputs, weights: CheckpointFile, folder: Path) -> None:
         config, device = self.config, choose_device("auto")
         photos = undistorted(outputs, config.image_size, device)
         precision = choose_precision(config.precision, device)
-        network = load_network(file, DTYPES[precision], device)
+        network = load_network(weights, DTYPES[precision], device)
         count, longest = config.num_views, config.image_size
         cameras = cameras_between(photos, count, longest, network.config.patch_size)
         renderer = ViewRenderer(network, photos, longest)

@@ -7,18 +7,20 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.configs.dataparser_configs import all_dataparsers
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.datasets.depth_dataset import DepthDataset
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
+from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE
 from fm3d_plugins.camera_optimization.export import run_cameras
 from fm3d_plugins.dataparsers.rendered_views import LvsmDataParserConfig, undistorted
 from fm3d_plugins.lvsm import inference
 from fm3d_plugins.lvsm.contexts import nearest
 from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
-from fm3d_plugins.photo_datamanager import RENDERED_VIEWS, VIEW_WEIGHTS
+from fm3d_plugins.photo_datamanager import LATENT_CAMERAS, RENDERED_VIEWS, VIEW_WEIGHTS
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 NUM_PHOTOS, WIDTH, HEIGHT = 9, 64, 48
@@ -266,6 +268,33 @@ def test_an_unknown_option_of_the_inner_dataparser_is_named(config, capsys):
         config(inner_options=("no-such-option=1",)).setup()
     shown = "".join(capsys.readouterr())
     assert "no-such-option" in shown and "--inner-options of nerfstudio-data" in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda o: o.cameras.camera_type.fill_(CameraType.FISHEYE.value), "with fisheye lenses"),
+        (lambda o: setattr(o.cameras, "times", torch.zeros(NUM_TRAIN, 1)), "with times"),
+        (lambda o: o.metadata.update({LATENT_CAMERAS: True}), "with latent cameras"),
+        (lambda o: o.metadata.update(normals=list(o.image_filenames)), "as 'normals'"),
+    ],
+)
+def test_scenes_of_which_no_view_can_be_made_are_refused(config, inner, change, message):
+    outputs = inner.get_dataparser_outputs("train")
+    change(outputs)
+    parser = config().setup()
+    parser.inner.get_dataparser_outputs = lambda split: outputs
+    with pytest.raises(SystemExit, match=message):
+        parser.get_dataparser_outputs("train")
+
+
+def test_a_confidence_of_each_camera_goes_on_with_ones(config, inner):
+    outputs = inner.get_dataparser_outputs("train")
+    outputs.metadata[CAMERA_CONFIDENCE] = torch.full((NUM_TRAIN,), 0.5)
+    parser = config().setup()
+    parser.inner.get_dataparser_outputs = lambda split: outputs
+    found = parser.get_dataparser_outputs("train").metadata[CAMERA_CONFIDENCE]
+    assert found.tolist() == [0.5] * NUM_TRAIN + [1.0] * NUM_VIEWS
 
 
 def test_the_inner_dataparser_says_whether_cameras_are_estimated(config):
