@@ -107,7 +107,7 @@ class LvsmDataParserConfig(DataParserConfig):
             type(default),
             default=default,
             args=[f"--{option}" for option in self.inner_options],
-            prog=f"--inner-options of {self.inner}",
+            prog=f"ns-train 3dgs {self.inner}",
             config=(tyro.conf.FlagConversionOff,),
         )
         return replace(config, data=self.data)
