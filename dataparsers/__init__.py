@@ -1,1 +1,1 @@
-"""Estimators as nerfstudio dataparsers."""
+"""Estimators as nerfstudio dataparsers, and one that adds rendered views to another's photos."""

@@ -148,6 +148,38 @@ def pinhole_cameras(
     return Cameras(poses, fx, fy, cx, cy, width, height, camera_type=CameraType.PERSPECTIVE)
 
 
+def with_pinholes(
+    cameras: Cameras,
+    world_from_camera: Float[Tensor, "view 4 4"],
+    intrinsics: Float[Tensor, "view 3 3"],
+    sizes: Int[Tensor, "view 2"],
+) -> Cameras:
+    """Perspective cameras, and behind them others that have no lens distortion.
+
+    Args:
+        sizes: Width and height in pixels of the latter.
+    """
+
+    def joined(first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second.reshape(-1, *first.shape[1:]).to(first)])
+
+    distortion = cameras.distortion_params
+    if distortion is not None:
+        none = distortion.new_zeros(len(sizes), distortion.shape[-1])
+        distortion = joined(distortion, none)
+    return Cameras(
+        camera_to_worlds=joined(cameras.camera_to_worlds, opengl_rows(world_from_camera)),
+        fx=joined(cameras.fx, intrinsics[:, 0, 0]),
+        fy=joined(cameras.fy, intrinsics[:, 1, 1]),
+        cx=joined(cameras.cx, intrinsics[:, 0, 2]),
+        cy=joined(cameras.cy, intrinsics[:, 1, 2]),
+        width=joined(cameras.width, sizes[:, 0]),
+        height=joined(cameras.height, sizes[:, 1]),
+        distortion_params=distortion,
+        camera_type=CameraType.PERSPECTIVE,
+    )
+
+
 def dataparser_frame(transform: Float[Tensor, "3 4"], scale: float) -> Similarity:
     """From the world of a dataparser's input into the frame of its cameras, float64.
 

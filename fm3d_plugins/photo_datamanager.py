@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
@@ -24,6 +24,14 @@ DEPTH_FILES = "depth_files"
 
 LATENT_CAMERAS = "latent_cameras"
 """Key of a dataparser's metadata: whether cameras are of a network's own space, no real poses."""
+
+RENDERED_VIEWS = "rendered_views"
+"""Key of a dataparser's metadata: [V] bool, which training views a network made; none where absent.
+They come behind the photos."""
+
+VIEW_WEIGHTS = "view_weights"
+"""Key of a dataparser's metadata: [V], by how much the colours of each training view count; 1 where
+absent."""
 
 CPU_IMAGE_SIZE = 640
 """Long side in pixels that a CPU gets through in minutes."""
@@ -55,6 +63,9 @@ class PhotoDatasets:
     test_split: str
     train_dataparser_outputs: DataparserOutputs
 
+    takes_rendered_views: ClassVar[bool] = False
+    """Whether the method learns a scene from its views, and may learn from rendered ones too."""
+
     def __init__(self, config: Any, **kwargs: Any) -> None:
         """Args:
         config: With `PhotoOptions`.
@@ -62,11 +73,21 @@ class PhotoDatasets:
         """
         data = config.data if config.data is not None else config.dataparser.data
         with checked_parsing(config.dataparser, data):
+            self._expect_photos(config.dataparser)
             super().__init__(config, **kwargs)  # pyright: ignore[reportCallIssue] (a mixin)
             self._expect_real_cameras()
         if self.is_on_cpu and getattr(config, "cache_images", None) == "cpu":
             # Above 500 photos nerfstudio says so; it pins memory and needs a CUDA driver.
             config.cache_images = "gpu"
+
+    def _expect_photos(self, dataparser: Any) -> None:
+        is_adding = getattr(dataparser, "adds_rendered_views", False)
+        if is_adding and not self.takes_rendered_views:
+            raise ValueError(
+                "The dataparser adds rendered views to the photos, but this method trains no scene "
+                "on views: a network looks at the photos themselves. Expected photos alone. Name "
+                "the dataparser that gives the posed scene, or train 3dgs or nerf."
+            )
 
     def _expect_real_cameras(self) -> None:
         metadata = self.train_dataparser_outputs.metadata
@@ -151,6 +172,8 @@ def training_scale(cameras: Cameras, limit: int | None, factor: float, *, is_sai
 class ScaledDataset(InputDataset):
     """nerfstudio's dataset with photos scaled down by area, and cameras exactly with them.
 
+    Rendered views, which are small already, become no longer than the longest photo.
+
     nerfstudio's own scaling rounds photo and camera sizes in different precisions, and fails where
     they differ by a pixel (1131 x 848 to 640 is such a case). Here each camera's size is rounded
     once, and its focal lengths and principal point follow that size along each axis.
@@ -162,11 +185,16 @@ class ScaledDataset(InputDataset):
         """
         super().__init__(outputs)
         cameras = self.cameras
+        longest = torch.maximum(cameras.width, cameras.height).double()
+        scales = torch.full_like(longest, scale)
+        if RENDERED_VIEWS in self.metadata:
+            is_small = self.metadata[RENDERED_VIEWS][:, None]
+            scales[is_small] = (scale * longest.max() / longest[is_small]).clamp_max(1)
         for size, focal, centre in (
             (cameras.width, cameras.fx, cameras.cx),
             (cameras.height, cameras.fy, cameras.cy),
         ):
-            scaled = (size.double() * scale).round().clamp_min(1).to(size.dtype)
+            scaled = (size.double() * scales).round().clamp_min(1).to(size.dtype)
             ratio = (scaled.double() / size.double()).to(focal.dtype)
             size.copy_(scaled)
             focal.mul_(ratio)

@@ -7,7 +7,8 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from PIL import Image
 
-from fm3d_plugins.photo_datamanager import ScaledDataset
+from fm3d_plugins.nerfstudio_cameras import with_pinholes
+from fm3d_plugins.photo_datamanager import RENDERED_VIEWS, ScaledDataset
 
 
 def outputs(folder, width, height):
@@ -53,3 +54,23 @@ def test_photo_mask_and_camera_agree_in_size(tmp_path, width, height, image_type
     assert (row - expected).abs().max() < 0.01
     assert not data["mask"][:, :318].any()
     assert data["mask"][:, 322:].all()
+
+
+@pytest.mark.parametrize(
+    ("scale", "photo", "rendered"), [(0.5, 600, 256), (0.25, 300, 256), (0.1, 120, 120)]
+)
+def test_rendered_views_are_scaled_only_where_photos_would_be_smaller(
+    tmp_path, scale, photo, rendered
+):
+    original = outputs(tmp_path, 1200, 900)
+    Image.new("RGB", (256, 192)).save(tmp_path / "b.png")
+    lens = torch.tensor([[[100.0, 0, 128], [0, 100, 96], [0, 0, 1]]])
+    sizes = torch.tensor([[256, 192]])
+    original.cameras = with_pinholes(original.cameras, torch.eye(4)[None], lens, sizes)
+    original.image_filenames.append(tmp_path / "b.png")
+    original.mask_filenames = None
+    original.metadata = {RENDERED_VIEWS: torch.tensor([False, True])}
+    dataset = ScaledDataset(original, scale)
+    assert dataset.cameras.width.flatten().tolist() == [photo, rendered]
+    assert dataset.get_data(1)["image"].shape == (rendered * 3 // 4, rendered, 3)
+    assert float(dataset.cameras.cx[1]) == pytest.approx(rendered / 2)

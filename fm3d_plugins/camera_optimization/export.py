@@ -18,6 +18,7 @@ from fm3d_plugins.geometry.cameras import equal_cameras, intrinsics_matrix
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.transforms import write_transforms
 from fm3d_plugins.nerfstudio_cameras import calibrations, dataparser_frame, world_from_cameras
+from fm3d_plugins.photo_datamanager import RENDERED_VIEWS
 from fm3d_plugins.scene import SceneGeometry
 
 
@@ -33,6 +34,8 @@ class RunCameras:
 
 def run_cameras(pipeline: Any, provenance: Mapping[str, Any] | None = None) -> RunCameras:
     """Optimised training cameras, and held-out cameras moved along with them (`sim3`).
+
+    Rendered views are no photos and left out.
 
     The frame is that of the dataparser's input: its orientation, centring and scale are undone.
     Focal lengths carry the learned factor.
@@ -60,7 +63,10 @@ def run_cameras(pipeline: Any, provenance: Mapping[str, Any] | None = None) -> R
         numbers = _calibrations(outputs, factor)
         frame = dataparser_frame(outputs.dataparser_transform, outputs.dataparser_scale)
         original = frame.inverse().apply_to_pose(poses)
+        is_rendered = outputs.metadata.get(RENDERED_VIEWS)
         for row, file in enumerate(outputs.image_filenames):
+            if is_rendered is not None and is_rendered[row]:
+                continue
             # A photo of both splits (eval_mode all) keeps its optimised camera.
             views.setdefault(Path(file).resolve(), (original[row], numbers[row]))
     return _assembled(dict(sorted(views.items())), dict(provenance or {}))

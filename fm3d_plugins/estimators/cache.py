@@ -25,7 +25,7 @@ def cache_key(estimator: Estimator, photos: PhotoSet) -> str:
         "format": FORMAT,
         **estimator.identity(),
     }
-    return _hash(made_from)
+    return content_hash(made_from)
 
 
 def estimated(
@@ -87,7 +87,7 @@ def points_cached(
     if scene.depth is None:
         return estimator.with_points(scene, views)
     made_from = [cache_key(estimator, photos), estimator.point_options(), list(views)]
-    name = f"{estimator.name}-points-{_hash(made_from)}"
+    name = f"{estimator.name}-points-{content_hash(made_from)}"
     # Depth is in the file of the cameras.
     made = _kept(name, lambda: replace(estimator.with_points(scene, views), depth=None), cache_dir)
     return replace(made, depth=scene.depth)
@@ -117,6 +117,7 @@ def _kept(name: str, make: Callable[[], SceneGeometry], cache_dir: Path | None) 
     return scene
 
 
-def _hash(made_from: object) -> str:
+def content_hash(made_from: object) -> str:
+    """Of all that something was made from, in JSON's types: its name on disk."""
     text = json.dumps(made_from, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,6 +1,7 @@
 """Full photos for 3DGS, checked before anything long begins."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from nerfstudio.data.datamanagers.full_images_datamanager import (
@@ -30,6 +31,8 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
     """nerfstudio's full-image datamanager with checked input and points to start from."""
 
     config: GaussianSplattingDataManagerConfig
+
+    takes_rendered_views: ClassVar[bool] = True
 
     def __init__(self, config: GaussianSplattingDataManagerConfig, **kwargs) -> None:
         super().__init__(config, **kwargs)

@@ -37,7 +37,7 @@ from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.nerfstudio_cameras import pinhole
-from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS
+from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS, VIEW_WEIGHTS
 from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
@@ -135,6 +135,7 @@ class GaussianSplattingModel(SplatfactoModel):
     """
 
     config: GaussianSplattingModelConfig  # type: ignore[assignment]
+    view_weights: Float[Tensor, " view"] | None
 
     def populate_modules(self) -> None:
         """Make one gaussian per seed point (called by nerfstudio's constructor)."""
@@ -156,6 +157,8 @@ class GaussianSplattingModel(SplatfactoModel):
         self.depth_supervision: DepthSupervision = self.config.depth.setup(
             num_photos=self.num_train_data, device=self.kwargs.get("device", "cpu")
         )
+        weights = self.kwargs["metadata"].get(VIEW_WEIGHTS)
+        self.register_buffer("view_weights", weights, persistent=False)
         self.lpips_metrics = [Lpips(network) for network in self.config.lpips_networks]
         self.step = 0
         self.crop_box: OrientedBox | None = None
@@ -329,6 +332,8 @@ class GaussianSplattingModel(SplatfactoModel):
             mask = self._downscale_if_required(batch["mask"]).to(target)
             target, rendered = target * mask, rendered * mask
         loss = {"main_loss": l1_ssim_loss(rendered, target, self.config.ssim_lambda)}
+        if self.training and self.view_weights is not None:
+            loss["main_loss"] = loss["main_loss"] * self.view_weights[batch["image_idx"]]
         if self.recipe.density_control == "mcmc" and self.training:
             loss["opacity_reg"] = MCMC_REGULARIZATION * outputs["opacities"].mean()
             loss["scale_reg"] = MCMC_REGULARIZATION * outputs["scales"].mean()

@@ -41,7 +41,7 @@ def gaussians_at(
 def random_points_in_view(
     world_from_camera: Float[Tensor, "view 4 4"],
     intrinsics: Float[Tensor, "view 3 3"],
-    images: list[Float[Tensor, "height width 3"]],
+    images: list[Float[Tensor, "_ _ 3"]],
     count: int,
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "point 3"], Float[Tensor, "point 3"]]:

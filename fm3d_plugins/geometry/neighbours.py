@@ -17,6 +17,18 @@ def mean_neighbour_distance(points: Float[Tensor, "point 3"]) -> Float[Tensor, "
     return mean.clamp_min(1e-7 * float(mean.max().clamp_min(1e-30)) + 1e-12)
 
 
+def spanning_tree(distances: Float[Tensor, "node node"]) -> list[tuple[int, int]]:
+    """Pairs of nodes, the first number lower, that join all by the least total distance.
+
+    Args:
+        distances: Symmetric. Nodes at distance 0 of each other are no pair.
+    """
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    tree = minimum_spanning_tree(distances.detach().double().cpu().triu(1).numpy())
+    return sorted(zip(*(nodes.tolist() for nodes in tree.nonzero()), strict=True))
+
+
 def connected_parts(
     edges: Int[np.ndarray, "edge 2"], num_nodes: int
 ) -> Int[np.ndarray, " {num_nodes}"]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import tyro
@@ -66,6 +66,8 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
     """
 
     config: NerfDataManagerConfig
+
+    takes_rendered_views: ClassVar[bool] = True
 
     def __init__(self, config: NerfDataManagerConfig, **kwargs) -> None:
         super().__init__(config, **kwargs)

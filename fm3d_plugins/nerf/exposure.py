@@ -13,16 +13,18 @@ class Exposure(nn.Module):
     without exposure has the photos' mean brightness.
     """
 
-    def __init__(self, num_photos: int) -> None:
+    def __init__(self, num_photos: int, num_rendered: int = 0) -> None:
         """Args:
         num_photos: Training photos.
+        num_rendered: Rendered views behind them; these have no say in the mean.
         """
         super().__init__()
-        self.corrections = nn.Parameter(torch.zeros(num_photos, 6))
+        self.num_photos = num_photos
+        self.corrections = nn.Parameter(torch.zeros(num_photos + num_rendered, 6))
 
     def centred(self) -> Float[Tensor, "photo 6"]:
         """Logarithm of the gains and offsets of red, green and blue; mean 0 over photos."""
-        return self.corrections - self.corrections.mean(0)
+        return self.corrections - self.corrections[: self.num_photos].mean(0)
 
     def forward(
         self,

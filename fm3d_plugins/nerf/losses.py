@@ -11,17 +11,21 @@ CHARBONNIER_WIDTH = 1e-3
 
 
 def squared_error(
-    rendered: Float[Tensor, "ray 3"], target: Float[Tensor, "ray 3"]
+    rendered: Float[Tensor, "ray 3"],
+    target: Float[Tensor, "ray 3"],
+    weight: Float[Tensor, "ray 1"] | float = 1.0,
 ) -> Float[Tensor, ""]:
-    """Mean square of the colours' errors."""
-    return (rendered - target).square().mean()
+    """Mean square of the colours' errors, times each ray's weight."""
+    return (weight * (rendered - target).square()).mean()
 
 
 def charbonnier_error(
-    rendered: Float[Tensor, "ray 3"], target: Float[Tensor, "ray 3"]
+    rendered: Float[Tensor, "ray 3"],
+    target: Float[Tensor, "ray 3"],
+    weight: Float[Tensor, "ray 1"] | float = 1.0,
 ) -> Float[Tensor, ""]:
-    """Mean size of the errors, rounded off at zero: sqrt(error^2 + 0.001^2)."""
-    return ((rendered - target).square() + CHARBONNIER_WIDTH**2).sqrt().mean()
+    """Mean size of the errors, rounded off at zero: sqrt(error^2 + 0.001^2), by weight."""
+    return (weight * ((rendered - target).square() + CHARBONNIER_WIDTH**2).sqrt()).mean()
 
 
 def scene_distortion(

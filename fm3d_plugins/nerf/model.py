@@ -29,6 +29,7 @@ from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, square
 from fm3d_plugins.nerf.network import RadianceField
 from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig, composited
 from fm3d_plugins.nerf.recipe import Recipe, recipe_for
+from fm3d_plugins.photo_datamanager import RENDERED_VIEWS
 from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 REFRESH_EVERY = 16
@@ -116,7 +117,10 @@ class NerfModel(RayModel):
         )
         self.field = RadianceField(layout)
         self.importance = ImportanceGrid()
-        self.exposure = Exposure(self.num_train_data) if self.config.exposure else None
+        rendered = (self.kwargs.get("metadata") or {}).get(RENDERED_VIEWS)
+        num_rendered = 0 if rendered is None else int(rendered.sum())
+        num_photos = self.num_train_data - num_rendered
+        self.exposure = Exposure(num_photos, num_rendered) if self.config.exposure else None
         self.distortion_warmup = recipe.distortion_warmup
         self.depth_supervision: DepthSupervision = self.config.depth.setup(
             num_photos=self.num_train_data, device=self.kwargs.get("device", "cpu")
@@ -211,7 +215,7 @@ class NerfModel(RayModel):
         """Error of the colours, distortion of the rays, and what holds exposure and cameras."""
         target = composited(batch["image"].to(self.device), outputs["background"])
         error = squared_error if self.config.loss == "squared" else charbonnier_error
-        losses = {"rgb_loss": error(outputs["rgb"], target)}
+        losses = {"rgb_loss": error(outputs["rgb"], target, self.ray_weights(batch))}
         if not self.training:
             return losses
         weight = self._distortion_weight()

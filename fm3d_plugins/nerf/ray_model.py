@@ -25,7 +25,7 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizerConfig,
 )
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
-from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS
+from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS, VIEW_WEIGHTS
 
 POSE_PIXELS = 4096
 """Pixels of a photo by which the pose of a held-out camera is found."""
@@ -88,6 +88,7 @@ class RayModel(Model):
     """
 
     config: RayModelConfig
+    view_weights: Float[Tensor, " view"] | None
 
     def populate_modules(self) -> None:
         """Called by nerfstudio's constructor."""
@@ -95,6 +96,7 @@ class RayModel(Model):
         self.lpips_metrics = [Lpips(network) for network in self.config.lpips_networks]
         metadata = self.kwargs.get("metadata") or {}
         self.given_cameras: Cameras | None = metadata.get(GIVEN_CAMERAS)
+        self.register_buffer("view_weights", metadata.get(VIEW_WEIGHTS), persistent=False)
         self.near_plane = self.config.near_plane or self._near_of_points(metadata)
         self.camera_optimizer: CameraOptimizer = self.config.camera_optimizer.setup(
             num_cameras=self.num_train_data,
@@ -138,6 +140,12 @@ class RayModel(Model):
             return None
         near = rays.nears.clamp(self.near_plane, self.config.far_plane)
         return near, rays.fars.clamp(self.near_plane, self.config.far_plane)
+
+    def ray_weights(self, batch: dict[str, Any]) -> Float[Tensor, "ray 1"] | float:
+        """By how much the colours of training rays count; 1 for those of photos."""
+        if not self.training or self.view_weights is None:
+            return 1.0
+        return self.view_weights[batch["indices"][:, :1]]
 
     def background(self, like: Float[Tensor, "ray 3"]) -> Float[Tensor, "ray 3"]:
         """What lies behind rays."""

@@ -17,6 +17,7 @@ from fm3d_plugins.geometry.volume_rendering import (
     median_distance,
     weights_from_density,
 )
+from fm3d_plugins.nerf.losses import squared_error
 from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig, composited
 from fm3d_plugins.nerf.vanilla import RadianceMlp, joined_samples, stratified_distances
 from fm3d_plugins.training import RunPlan
@@ -185,9 +186,10 @@ class VanillaNerfModel(RayModel):
     def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
         """Equation 6: squared error of both networks' colours, here its mean."""
         target = composited(batch["image"].to(self.device), outputs["background"])
-        losses = {"rgb_loss": (outputs["rgb"] - target).square().mean()}
+        weights = self.ray_weights(batch)
+        losses = {"rgb_loss": squared_error(outputs["rgb"], target, weights)}
         if "rgb_coarse" in outputs:
-            losses["rgb_loss_coarse"] = (outputs["rgb_coarse"] - target).square().mean()
+            losses["rgb_loss_coarse"] = squared_error(outputs["rgb_coarse"], target, weights)
         if self.training:
             self.camera_optimizer.get_loss_dict(losses)
         return losses

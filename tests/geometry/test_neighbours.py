@@ -1,8 +1,8 @@
-"""Distances to neighbours."""
+"""Distances to neighbours, and trees that join them."""
 
 import torch
 
-from fm3d_plugins.geometry.neighbours import mean_neighbour_distance
+from fm3d_plugins.geometry.neighbours import mean_neighbour_distance, spanning_tree
 
 
 def test_neighbour_distance_on_a_line():
@@ -20,3 +20,12 @@ def test_two_points_have_one_neighbour_each():
 
 def test_coincident_points_have_no_zero_distance():
     assert mean_neighbour_distance(torch.ones(5, 3)).min() > 0
+
+
+def test_spanning_tree_joins_neighbours_on_a_line():
+    places = torch.tensor([5.0, 0, 9, 2])
+    assert spanning_tree((places[:, None] - places).abs()) == [(0, 2), (0, 3), (1, 3)]
+
+
+def test_spanning_tree_of_one_place_has_no_pairs():
+    assert spanning_tree(torch.zeros(3, 3)) == spanning_tree(torch.zeros(1, 1)) == []

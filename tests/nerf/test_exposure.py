@@ -30,3 +30,12 @@ def test_what_all_photos_have_in_common_is_left_to_the_field():
     with torch.no_grad():
         exposure.corrections.copy_(torch.randn(6).expand(4, 6))
     torch.testing.assert_close(exposure.centred(), torch.zeros(4, 6))
+
+
+def test_rendered_views_have_no_say_in_the_photos_mean():
+    """One that is three times as bright leaves the photos where they are, and is corrected."""
+    exposure = Exposure(2, num_rendered=1)
+    with torch.no_grad():
+        exposure.corrections[2, :3] = torch.tensor(3.0).log()
+    seen = exposure(torch.full((3, 3), 0.2), torch.ones(3, 1), torch.arange(3))
+    torch.testing.assert_close(seen[:, 0], torch.tensor([0.2, 0.2, 0.6]))

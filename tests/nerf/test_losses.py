@@ -19,6 +19,15 @@ def test_charbonnier_error_counts_large_errors_by_their_size_and_has_a_slope_at_
     assert torch.equal(rendered.grad, torch.zeros(1, 3))
 
 
+@pytest.mark.parametrize("error", [squared_error, charbonnier_error])
+def test_a_ray_counts_by_its_weight_and_a_weight_of_1_changes_nothing(error):
+    rendered, target = torch.rand(2, 3), torch.rand(2, 3)
+    each = [error(rendered[row : row + 1], target[row : row + 1]) for row in (0, 1)]
+    weighted = error(rendered, target, torch.tensor([[1.0], [0.25]]))
+    torch.testing.assert_close(weighted, (each[0] + 0.25 * each[1]) / 2)
+    assert torch.equal(error(rendered, target, torch.ones(2, 1)), error(rendered, target))
+
+
 def test_near_distortion_is_half_of_that_in_scene_units_and_far_distortion_inverse():
     """One interval with weight 1: a third of its length, which is 0.2 / 2 from 0.4 to 0.6, and
     1/2 (1/2 - 1/4) from 2 to 4."""
