@@ -10,6 +10,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -313,6 +314,93 @@ def dust3r(is_small: bool, scene: Path | None) -> list[dict]:
     return rows
 
 
+def lvsm(is_small: bool, scene: Path | None) -> list[dict]:
+    """A view of both published networks from two photos, and what the plan said of it."""
+    del scene
+    from fm3d_plugins.lvsm.network import DECODER_ONLY, ENCODER_DECODER, LVSM
+    from fm3d_plugins.nn.planning import choose_precision
+
+    device, size = device_of(is_small), 32 if is_small else 256
+    configs = {"decoder-only": DECODER_ONLY, "encoder-decoder": ENCODER_DECODER}
+    if is_small:
+        sizes = {"width": 32, "head_width": 16, "decoder_depth": 2}
+        encoder = {"encoder_depth": 2, "num_latents": 8}
+        configs = {
+            name: replace(config, **sizes, **(encoder if config.num_latents else {}))
+            for name, config in configs.items()
+        }
+    rows = []
+    for name, config in configs.items():
+        for precision in dict.fromkeys(("float32", choose_precision("auto", device))):
+            network = _drawn(LVSM, config, precision, device)
+            images = torch.rand(1, 2, 3, size, size, device=device)
+            rays = torch.rand(1, 3, 6, size, size, device=device)
+            tokens = (size // config.patch_size) ** 2
+            once, each = network.passes(2 * tokens, tokens)
+            rows += _views(
+                f"{name}, {precision}",
+                network,
+                partial(network.encode, images, rays[:, :2]),
+                rays[:, 2:],
+                ((once, each), precision, device),
+            )
+    return rows
+
+
+def rayzer(is_small: bool, scene: Path | None) -> list[dict]:
+    """Cameras and scene of 24 photos, then a view, at the published size."""
+    del scene
+    from fm3d_plugins.nn.planning import choose_precision
+    from fm3d_plugins.rayzer.network import RayZer, RayZerConfig
+
+    device, size = device_of(is_small), 32 if is_small else 256
+    config, precision = RayZerConfig(), choose_precision("auto", device)
+    if is_small:
+        depths = {"camera_depth": 2, "scene_depth": 2, "decoder_depth": 2}
+        config = replace(config, width=32, head_width=16, num_latents=8, **depths)
+    network = _drawn(RayZer, config, precision, device)
+    images = torch.rand(1, config.num_views, 3, size, size, device=device)
+    rays = torch.rand(1, config.num_contexts, 6, size, size, device=device)
+    tokens = (size // config.patch_size) ** 2
+    once, each = network.passes(tokens)
+
+    def see():
+        seen = network.tokens(images)
+        network.estimate_cameras(seen)
+        return network.encode(seen[:, : config.num_contexts], rays)
+
+    passes = [network.camera_pass(tokens), *once], each
+    return _views(precision, network, see, rays[:, :1], (passes, precision, device))
+
+
+def _drawn(kind, config, precision: str, device: torch.device):
+    """A network of random weights, for inference."""
+    with torch.device("meta"):
+        network = kind(config)
+    draw_weights(network, DTYPES[precision])
+    return network.to(device).eval().requires_grad_(False)
+
+
+def _views(what: str, network, encode: Callable, rays: Tensor, planned: tuple) -> list[dict]:
+    """What a scene costs once, and a view, beside the plan."""
+    from fm3d_plugins.nn.view_planning import plan_views
+
+    (once, each), precision, device = planned
+    plan = plan_views(network, once, each, work=what, precision=precision, device=device)
+    expected = partial(Plan, precision, 1, plan.bytes, sentence="")
+    with torch.inference_mode():
+        held = encode()
+        return [
+            _against_plan(f"scene, {what}", encode, expected(seconds=plan.once), device),
+            _against_plan(
+                f"view, {what}",
+                lambda: network.render(held, rays),
+                expected(seconds=plan.view),
+                device,
+            ),
+        ]
+
+
 def _against_plan(what: str, step: Callable[[], object], plan: Plan, device: torch.device) -> dict:
     """Time and memory of a call, and what was expected."""
     if device.type == "cuda":
@@ -336,4 +424,6 @@ PARTS = {
     "nerf-tinycudann": nerf_tinycudann,
     "vggt": vggt,
     "dust3r": dust3r,
+    "lvsm": lvsm,
+    "rayzer": rayzer,
 }

@@ -1,4 +1,4 @@
-"""VGGT and DUSt3R at their published sizes on the pretended device, by shapes alone.
+"""The networks at their published sizes on the pretended device, by shapes alone.
 
 What depends on values cannot run like this: the networks have no such branch.
 """
@@ -11,6 +11,10 @@ import torch
 from fm3d_plugins.dust3r.inference import PhotoEncodings, decode_pairs
 from fm3d_plugins.dust3r.inference import prepared as prepared_dust3r
 from fm3d_plugins.dust3r.network import DUSt3R
+from fm3d_plugins.geometry.rays import plucker_maps
+from fm3d_plugins.lvsm.cameras import normalization
+from fm3d_plugins.lvsm.network import DECODER_ONLY, ENCODER_DECODER, LVSM
+from fm3d_plugins.rayzer.network import RayZer
 from fm3d_plugins.vggt.aggregator import AggregatorConfig
 from fm3d_plugins.vggt.dense_head import DenseHeadConfig
 from fm3d_plugins.vggt.inference import predict, prepared
@@ -70,3 +74,26 @@ def test_pairs_of_dust3r_come_back_to_the_cpu(stored_in):
         for values in vars(pair).values():
             assert (values.device.type, values.dtype) == ("cpu", FLOAT)
             assert values.shape[:2] == (48, 64)
+
+
+@pytest.mark.parametrize("config", [DECODER_ONLY, ENCODER_DECODER])
+def test_views_of_lvsm(stored_in, config):
+    network = stored_in(LVSM(config), HALF).to(CUDA)
+    poses, lenses = torch.empty(1, 5, 4, 4, device=CUDA), torch.empty(1, 5, 3, 3, device=CUDA)
+    frame = normalization(poses[:, :2])
+    rays = plucker_maps(lenses, frame.apply_to_pose(poses), 256, 256)
+    with torch.inference_mode():
+        scene = network.encode(torch.empty(1, 2, 3, 256, 256, device=CUDA), rays[:, :2])
+        views = network.render(scene, rays[:, 2:])
+    assert (views.shape, views.device, views.dtype) == ((1, 3, 3, 256, 256), CUDA, FLOAT)
+
+
+def test_cameras_and_views_of_rayzer(stored_in):
+    network = stored_in(RayZer(), HALF).to(CUDA)
+    images = torch.empty(1, 24, 3, 256, 256, device=CUDA)
+    number = torch.empty(24, dtype=torch.long, device=CUDA)
+    with torch.inference_mode():
+        outputs = network(images, number[:16], number[16:])
+    cameras = outputs.cameras.world_from_camera()
+    for values, shape in ((outputs.renders, (1, 8, 3, 256, 256)), (cameras, (1, 24, 4, 4))):
+        assert (values.shape, values.device, values.dtype) == (shape, CUDA, FLOAT)
