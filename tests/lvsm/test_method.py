@@ -93,6 +93,25 @@ def test_fm3d_shows_and_evaluates_it(run, tmp_path):
     assert json.loads(table.read_text())["results"][0]["psnr"] == pytest.approx(scored, abs=1e-3)
 
 
+def test_compiled_views_are_the_same(run, capture, lvsm_weights, tmp_path, monkeypatch):
+    calls = []
+
+    def compile_by_eager(function):
+        calls.append(function)
+        return torch._dynamo.optimize("eager")(function)
+
+    monkeypatch.setattr(torch, "compile", compile_by_eager)
+    config = run_config(capture, tmp_path, lvsm_weights, num_contexts=3, compile=True)
+    pipeline = config.pipeline.setup(device="cpu", test_mode="test")
+    camera, _ = pipeline.datamanager.fixed_indices_eval_dataloader[0]
+    run.pipeline.eval()
+    torch.testing.assert_close(
+        pipeline.model.get_outputs_for_camera(camera)["rgb"],
+        run.pipeline.model.get_outputs_for_camera(camera)["rgb"],
+    )
+    assert len(calls) == 1
+
+
 def test_fm3d_films_it(run, tmp_path):
     config, film = str(run.base_dir / "config.yml"), tmp_path / "film.mp4"
     arguments = ["--load-config", config, "--output", str(film), "--num-keys", "2"]

@@ -40,6 +40,9 @@ class ViewModelConfig(ModelConfig):
     """Refuse weights whose licence forbids commercial use, or is not known."""
     precision: Precision = "auto"
     """Of the network's matrices. auto: bfloat16 where the device multiplies it fast."""
+    compile: bool = False
+    """Compile what makes views (torch.compile), unless it is fine-tuned: the first view of each
+    size takes up to minutes more, later ones less. Where a compiler is missing, torch warns."""
     image_size: int = 256
     """Long side, pixels, of what the network sees and says; most published weights know 256."""
     lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
@@ -93,6 +96,10 @@ class ViewModel(Model):
             file = locate(config.weights, commercial_only=config.commercial_only)
             precision = choose_precision(config.precision, device)
             network = self.load(file, DTYPES[precision], device)
+        if config.compile and not config.num_steps:
+            # What cannot be compiled is then run as it is.
+            torch._dynamo.config.suppress_errors = True
+            vars(network)["render"] = torch.compile(network.render)  # type: ignore[arg-type]
         if config.num_steps:
             self.trained = network.requires_grad_(True)
         self._network = (network,)  # Not a module's attribute: checkpoints are to be small.
