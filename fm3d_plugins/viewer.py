@@ -1,6 +1,7 @@
 """All that this package asks of nerfstudio's viewer. Written for viser 0.2.7, which it pins."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,9 @@ FRUSTUM_COLOR = (255, 140, 0)
 FRUSTUM_SCALE = 0.6
 """Their size, over that of nerfstudio's."""
 
+
+SLOW_SECONDS = 2.0
+"""From this on visitors are told that a picture is being made."""
 
 CLOUD = "/points"
 """Name of the point cloud in the viewer's scene."""
@@ -159,6 +163,36 @@ class ContextControl(ViewerControl):
             handle.remove()
         shapes = [self._shapes[view] for view in self._chosen]
         self._handles = _add_frusta(self.viewer, "/context", self._poses[self._chosen], shapes)
+
+
+class SlowRenders(ViewerControl):
+    """Tells visitors that a picture is being made, where that takes long.
+
+    nerfstudio finds it as an attribute of the model.
+    """
+
+    _server: Any = None
+
+    def _setup(self, viewer: Viewer) -> None:
+        super()._setup(viewer)
+        self._server = viewer.viser_server
+
+    @contextmanager
+    def during(self, seconds: float) -> Iterator[None]:
+        """What is done here is expected to take that long."""
+        clients = {} if self._server is None else self._server.get_clients()
+        notices = []
+        if seconds > SLOW_SECONDS:
+            body = f"This view takes about {seconds:.0f} s; moving starts another."
+            notices = [
+                client.add_notification("Rendering", body, loading=True, with_close_button=False)
+                for client in clients.values()
+            ]
+        try:
+            yield
+        finally:
+            for notice in notices:
+                notice.remove()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from fm3d_plugins.viewer import (
     CameraFrusta,
     CloudPoints,
     PointCloudControl,
+    SlowRenders,
 )
 
 
@@ -131,3 +132,29 @@ def test_large_clouds_are_drawn_in_part(monkeypatch):
     monkeypatch.setattr(viewer_module, "MOST_POINTS", 30)
     assert len(cloud(100).shown(0.0, BY_PHOTO).positions) == 25
     assert len(cloud(30).shown(0.0, BY_PHOTO).positions) == 30
+
+
+class Client:
+    """Keeps what it is told while it is shown."""
+
+    def __init__(self):
+        self.shown = []
+
+    def add_notification(self, title, body, **_):
+        self.shown.append(body)
+        return SimpleNamespace(remove=lambda: self.shown.remove(body))
+
+
+def test_slow_views_are_told_of_until_they_are_there(viewer):
+    client = Client()
+    viewer.viser_server.get_clients = lambda: {0: client}
+    slow = SlowRenders()
+    with slow.during(60.0):  # No viewer is open yet.
+        assert client.shown == []
+    slow._setup(viewer)
+    with slow.during(1.0):
+        assert client.shown == []
+    with pytest.raises(InterruptedError), slow.during(60.0):
+        assert len(client.shown) == 1 and "60 s" in client.shown[0]
+        raise InterruptedError
+    assert client.shown == []

@@ -24,9 +24,11 @@ from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision, durati
 from fm3d_plugins.nn.view_planning import Pass, plan_views
 from fm3d_plugins.progress import say
 from fm3d_plugins.training import RunPlan
+from fm3d_plugins.viewer import SlowRenders
 
-NO_DEPTH = 1.0
-"""Stands where nerfstudio asks a depth for; these networks know none."""
+NO_DEPTH = 1000.0
+"""Stands where nerfstudio asks a depth for; these networks know none. So far away that the viewer
+draws cameras and contexts before the picture."""
 
 
 @dataclass
@@ -75,7 +77,7 @@ class ViewModel(Model):
     weights only where they were fine-tuned.
 
     Outputs for a camera: `rgb` [H, W, 3] in (0, 1); `accumulation` [H, W, 1], 1 everywhere;
-    `depth` [H, W, 1], 1 everywhere, because the network knows none and nerfstudio asks for it;
+    `depth` [H, W, 1], `NO_DEPTH` everywhere, because the network knows none and nerfstudio asks for it;
     `background` [H, W, 3], black; and what `render` adds.
     """
 
@@ -108,6 +110,8 @@ class ViewModel(Model):
             num_cameras=self.num_train_data, device=device
         )
         self.lpips_metrics = [Lpips(name) for name in config.lpips_networks]
+        self.slow_renders = SlowRenders()  # Found here by the viewer.
+        self.view_seconds = 0.0
         self.step = 0
 
     def say_plan(self, work: str, once: Sequence[Pass], each: Sequence[Pass]) -> None:
@@ -119,6 +123,7 @@ class ViewModel(Model):
                 self.network, once, each, work=work, precision=precision, device=device
             )
         say(plan.sentence(work, precision, device))
+        self.view_seconds = plan.view
         if config.num_steps:
             # Backwards costs twice as much as forwards.
             seconds = 3 * config.num_steps * config.samples_per_step * (plan.once + plan.view)
@@ -150,7 +155,12 @@ class ViewModel(Model):
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box=None) -> dict[str, Tensor]:
         """Render one camera; there is nothing that a crop box could cut."""
-        return self.get_outputs(camera.to(self.device))
+        longest = min(
+            self.config.image_size, max(int(camera.height.max()), int(camera.width.max()))
+        )
+        share = (longest / self.config.image_size) ** 2
+        with self.slow_renders.during(share * self.view_seconds):
+            return self.get_outputs(camera.to(self.device))
 
     def get_metrics_dict(self, outputs, batch) -> dict[str, Tensor]:
         """PSNR of this view, in decibels."""
