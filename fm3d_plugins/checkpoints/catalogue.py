@@ -85,6 +85,11 @@ class PublishedCheckpoint:
     """The word of the estimator and method that uses it."""
 
     @property
+    def num_bytes(self) -> int:
+        """About the file's size: all weights are in float32."""
+        return 4 * self.num_parameters
+
+    @property
     def repository(self) -> str:
         """`organisation/name` on the hub."""
         return "/".join(self.name.split("/")[:2])

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+import fm3d_plugins
 from fm3d_plugins.errors import one_line_errors
 
 COMMANDS = {
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return
+    if words[0] == "--version":
+        print(f"fm3d {fm3d_plugins.__version__}")
+        return
     name, *rest = words
     if name not in COMMANDS:
         raise SystemExit(f"Error: fm3d has no command {name!r}.\n\n{_help()}")
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _help() -> str:
     lines = [f"  {name:<15} {text}" for name, text in COMMANDS.items()]
     return (
-        "usage: fm3d COMMAND ...   (fm3d COMMAND --help tells more)\n\n"
+        "usage: fm3d COMMAND ...   (fm3d COMMAND --help tells more; fm3d --version)\n\n"
         + "\n".join(lines)
         + "\n\nTraining, viewing and evaluation go through ns-train, ns-viewer and ns-eval."
     )

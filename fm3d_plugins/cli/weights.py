@@ -9,6 +9,9 @@ from fm3d_plugins.checkpoints import CATALOGUE, FoundFile, find, locate, verify
 from fm3d_plugins.checkpoints.downloading import absent
 from fm3d_plugins.progress import say
 
+PIPED_WIDTH = 240
+"""Columns of what goes to a file or a program: no name is cut or continued on another line."""
+
 _Name = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
 _NameOrPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_PATH")]
 
@@ -41,12 +44,16 @@ def run(arguments: Sequence[str]) -> None:
 
 def list_weights() -> None:
     """List the published weights, their licences, and which are here. Contacts nothing."""
+    from rich.box import HEAVY_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(show_lines=True)
+    console = Console()
+    if not console.is_terminal:  # Programs read lines.
+        console = Console(width=PIPED_WIDTH)
+    table = Table(show_lines=console.is_terminal, box=HEAVY_HEAD if console.is_terminal else None)
     for column in ("name", "method", "licence", "commercial", "size", "where"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=not console.is_terminal)
     for name, published in CATALOGUE.items():
         found = find(name)
         licence = published.licence
@@ -55,10 +62,11 @@ def list_weights() -> None:
             published.estimator,
             licence.name,
             "yes" if licence.commercial else "no",
-            f"{found.path.stat().st_size / 1e9:.2f} GB" if found else "-",
+            f"{found.path.stat().st_size / 1e9:.2f} GB"
+            if found
+            else f"about {published.num_bytes / 1e9:.1f} GB",
             str(found.path) if found else "absent" + (" (log-in)" if published.is_gated else ""),
         )
-    console = Console()
     console.print(table)
     for licence in dict.fromkeys(published.licence for published in CATALOGUE.values()):
         text = f"{licence.name}: {licence.permits}. {licence.url}"

@@ -29,7 +29,11 @@ def run(*words):
 
 def test_list_tells_what_is_here_and_what_may_be_done_with_it(placed, capsys):
     run("list")
-    rows = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "/" in line}
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.startswith(" ")}
+    assert set(CATALOGUE) <= set(rows)  # Whole names, also where they are long.
+    # 1 256 537 516 numbers of 4 bytes.
+    assert "about 5.0 GB" in rows["facebook/VGGT-1B"]
     assert str(placed) in rows["org/tiny"]
     assert " no " in rows["org/tiny"]
     assert "absent" in rows["facebook/VGGT-1B"]

@@ -77,7 +77,7 @@ class ViewModel(Model):
     weights only where they were fine-tuned.
 
     Outputs for a camera: `rgb` [H, W, 3] in (0, 1); `accumulation` [H, W, 1], 1 everywhere;
-    `depth` [H, W, 1], `NO_DEPTH` everywhere, because the network knows none and nerfstudio asks for it;
+    `depth` [H, W, 1], `NO_DEPTH` everywhere, as nerfstudio asks for one and the network knows none;
     `background` [H, W, 3], black; and what `render` adds.
     """
 
