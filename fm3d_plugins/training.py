@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.io.transforms import estimator_of
 from fm3d_plugins.kernels.adam import KernelAdam
 
 WHOLE_RUN = 0
@@ -110,8 +112,7 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
             self.machine.device_type = "cuda" if torch.cuda.is_available() else "cpu"
         cameras = getattr(self.pipeline.model, "camera_optimizer", None)
         if cameras is not None and cameras.mode is None:
-            dataparser = getattr(self.pipeline.datamanager, "dataparser", None)
-            CONSOLE.print(cameras.resolve(hasattr(dataparser, "estimator")))
+            CONSOLE.print(cameras.resolve(self._has_estimated_cameras()))
         decide = getattr(self.pipeline.model, "resolve", None)
         if decide is None:
             return
@@ -127,6 +128,15 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
                     scheduler.lr_final = last
             if scheduler is not None and scheduler.max_steps == WHOLE_RUN:
                 scheduler.max_steps = plan.steps
+
+    def _has_estimated_cameras(self) -> bool:
+        """Whether an estimator finds the cameras now, or found those of the scene's file."""
+        manager = self.pipeline.datamanager
+        dataparser = getattr(manager, "dataparser", None)
+        if hasattr(dataparser, "estimator"):
+            return True
+        data = getattr(manager, "data", None) or getattr(dataparser, "data", None)
+        return data is not None and estimator_of(Path(data)) is not None
 
     def save_config(self) -> None:
         """Write config.yml atomically."""

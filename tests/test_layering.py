@@ -78,7 +78,8 @@ def imported(path):
 
 
 def block(module):
-    return module.split(".")[1] if "." in module else None
+    name = module.split(".")[1] if "." in module else None
+    return "cli" if name == "__main__" else name
 
 
 @pytest.mark.parametrize(

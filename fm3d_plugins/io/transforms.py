@@ -133,6 +133,26 @@ def read_transforms(path: Path, *, require_images: bool = True) -> SceneGeometry
     )
 
 
+def estimator_of(path: Path) -> str | None:
+    """Name of the estimator that found the cameras of a file of `write_transforms`.
+
+    None of other files; they are not checked here.
+
+    Args:
+        path: The file, or the folder that may hold it.
+    """
+    path = path / "transforms.json" if path.is_dir() else path
+    if path.name != "transforms.json" or not path.is_file():
+        return None
+    try:
+        match json.loads(path.read_text(encoding="utf-8-sig")):
+            case {"fm3d": {"provenance": {"estimator": str(name)}}}:
+                return name
+    except (OSError, ValueError, RecursionError):
+        pass
+    return None
+
+
 def read_frame_files(path: Path) -> dict[str, FrameFiles]:
     """The files of each view, by the names that `read_transforms` gives the views.
 

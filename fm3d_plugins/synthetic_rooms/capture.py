@@ -272,7 +272,7 @@ def _scene_of(views: RoomViews, seed: int) -> SceneGeometry:
         point_colors=torch.cat(colors),
         point_confidence=torch.ones(total),
         scale="metric",
-        provenance={"estimator": "synthetic", "options": {"seed": seed}},
+        provenance={"source": "synthetic room", "options": {"seed": seed}},
     )
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -105,6 +106,19 @@ def test_estimated_poses_move_by_default(capture, tmp_path):
     config.output_dir = tmp_path
     config.set_timestamp()
     assert config.pipeline.model.camera_optimizer.mode == "SO3xR3"
+
+
+def test_poses_that_an_estimator_wrote_to_a_file_move_by_default_too(capture, tmp_path):
+    content = json.loads((capture / "transforms.json").read_text())
+    scene = tmp_path / "scene"
+    shutil.copytree(capture, scene)
+    for estimator, mode in (("sfm", "SO3xR3"), (None, "off")):
+        content["fm3d"] = {"scale": "relative", "provenance": {"estimator": estimator}}
+        (scene / "transforms.json").write_text(json.dumps(content))
+        config = copy.deepcopy(all_methods["3dgs"])
+        config.pipeline.datamanager.data, config.output_dir = scene, tmp_path
+        config.set_timestamp()
+        assert config.pipeline.model.camera_optimizer.mode == mode
 
 
 def sfm_config(data):

@@ -10,7 +10,12 @@ from fm3d_plugins.geometry.cameras import opengl_from_opencv
 from fm3d_plugins.geometry.rays import camera_rays
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.ply import write_ply
-from fm3d_plugins.io.transforms import read_frame_files, read_transforms, write_transforms
+from fm3d_plugins.io.transforms import (
+    estimator_of,
+    read_frame_files,
+    read_transforms,
+    write_transforms,
+)
 
 LENS = (-0.1, 0.02, 0.005, 0.001, 0.003, -0.002)
 
@@ -261,3 +266,12 @@ def test_latent_scene_is_written_only_on_demand(tmp_path, make_scene):
         write_transforms(scene, path)
     write_transforms(scene, path, allow_latent=True)
     assert read_transforms(path, require_images=False).scale == "latent"
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"fm3d": 3}', '{"fm3d": {"provenance": []}}']
+)
+def test_other_files_name_no_estimator(tmp_path, content):
+    (tmp_path / "transforms.json").write_text(content)
+    assert estimator_of(tmp_path) is None
+    assert estimator_of(tmp_path / "absent") is None
