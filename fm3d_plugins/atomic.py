@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -11,10 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fm3d_plugins.files import kind_of, require_replaceable
+
 ABANDONED_SECONDS = 24 * 3600.0
 """Age at which a leftover of another computer, whose processes cannot be asked, is removed."""
 
 _PREFIX = ".fm3d-"
+_HIDDEN = re.compile(
+    r"\.fm3d-[0-9a-f]{12}-(new|old)-([0-9a-f]{12})-([0-9]{1,9})-[0-9a-f]{8}(\..*)?"
+)
+"""Names of `_hidden_beside`: role, computer and process."""
 
 
 @contextmanager
@@ -23,7 +30,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     The folder is made if it is absent; a link is written through. After an exception nothing is
     left behind; what a killed process leaves is removed by the next write to the same path.
+
+    Raises:
+        OSError: The path leads to a device, a pipe or a folder, or cannot be written.
     """
+    # As given: what /dev/stdout leads to is seen here only.
+    require_replaceable(path)
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     _recover(target)
@@ -32,6 +44,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
+        require_replaceable(target)
         os.replace(temporary, target)
         _flush(target.parent)
     finally:
@@ -86,10 +99,11 @@ def _exchange(temporary: Path, target: Path) -> None:
 
 def _require_replaceable(target: Path, overwrite: bool) -> None:
     """Raise FileExistsError where writing would destroy what the user did not give up."""
-    if target.exists() and not target.is_dir():
+    kind = kind_of(target)
+    if kind not in (None, "a folder"):
         raise FileExistsError(
-            f"{target} is a file; expected a folder or nothing at that path. "
-            "Choose another path or move the file away."
+            f"{target} is {kind}; expected a folder or nothing at that path. "
+            "Choose another path, or move it away."
         )
     if not overwrite and target.is_dir() and any(target.iterdir()):
         raise FileExistsError(
@@ -103,9 +117,10 @@ def _recover(target: Path) -> None:
     for leftover in target.parent.glob(f"{_PREFIX}{_digest(target.name)}-*"):
         if not _is_abandoned(leftover):
             continue
-        if leftover.name.split("-")[2] == "old" and not target.exists():
+        is_folder = leftover.is_dir() and not leftover.is_symlink()
+        if "-old-" in leftover.name and is_folder and not target.exists():
             os.rename(leftover, target)
-        elif leftover.is_dir():
+        elif is_folder:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
@@ -119,8 +134,14 @@ def _hidden_beside(target: Path, role: str, suffix: str = "") -> Path:
 
 
 def _is_abandoned(leftover: Path) -> bool:
-    """Whether the process that made it is gone, or it is very old where that cannot be asked."""
-    host, process = leftover.name.split("-")[3:5]
+    """Whether the process that made it is gone, or it is very old where that cannot be asked.
+
+    False for what this module never named so.
+    """
+    parts = _HIDDEN.fullmatch(leftover.name)
+    if parts is None:
+        return False
+    _, host, process, _ = parts.groups()
     if host == _digest(socket.gethostname()) and os.name == "posix":
         try:
             os.kill(int(process), 0)

@@ -13,6 +13,7 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.files import require_replaceable
 from fm3d_plugins.kernels.adam import KernelAdam
 
 WHOLE_RUN = 0
@@ -189,6 +190,7 @@ class Trainer(nerfstudio_trainer.Trainer):
         staged = self.base_dir / "checkpoint.partial"
         with atomic_write(staged) as temporary:
             torch.save(self._state(step), temporary)
+        require_replaceable(path)
         os.replace(staged, path)
         if self.config.save_only_latest_checkpoint:
             for other in self.checkpoint_dir.glob("step-*.ckpt"):

@@ -13,6 +13,7 @@ OUTSIDE = ("dataparsers", "method_configs")
 """Folders beside the package that are installed under it."""
 
 ORDER = [
+    "files",
     "atomic",
     "cache_folder",
     "compatibility",

@@ -26,6 +26,7 @@ from fm3d_plugins.checkpoints.records import (
     write_record,
 )
 from fm3d_plugins.errors import require
+from fm3d_plugins.files import require_replaceable
 from fm3d_plugins.progress import say, track
 
 _PARTIAL = ".partial"
@@ -187,6 +188,7 @@ def _accept(staged: Path, target: Path, offer: _Offer) -> Path:
         )
     origin = "hub" if offer.sha256 else "computed"
     write_record(target, FileRecord.of(staged, sha256, origin, offer.revision))
+    require_replaceable(target)
     os.replace(staged, target)
     shutil.rmtree(target.parent / _PARTIAL)
     return target
