@@ -19,6 +19,17 @@ def hidden(folder):
     return [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+def visible(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def written(path, *names):
+    with atomic_directory(path) as temporary:
+        for name in names:
+            (temporary / name).touch()
+    return path
+
+
 def kill_while_inside(source):
     """Run code in a process that kills itself as `kill -9` would."""
     code = textwrap.dedent(source).replace(
@@ -107,13 +118,12 @@ def test_folder_appears_only_when_complete(tmp_path):
 
 def test_filled_folder_is_kept_unless_overwriting_is_allowed(tmp_path):
     path = tmp_path / "model"
-    with atomic_directory(path) as temporary:
-        (temporary / "old").touch()
-    with pytest.raises(FileExistsError, match="already holds 1 entries"), atomic_directory(path):
+    written(path, "old")
+    with pytest.raises(FileExistsError, match="already holds"), atomic_directory(path):
         pass
     with atomic_directory(path, overwrite=True) as temporary:
         (temporary / "new").touch()
-    assert [entry.name for entry in path.iterdir()] == ["new"]
+    assert visible(path) == ["new"]
     assert not hidden(tmp_path)
 
 
@@ -138,21 +148,17 @@ def test_empty_folder_may_be_filled_and_a_file_may_not(tmp_path):
 
 
 def test_failed_folder_keeps_the_old_one(tmp_path):
-    path = tmp_path / "model"
-    path.mkdir()
-    (path / "old").touch()
+    path = written(tmp_path / "model", "old")
     with pytest.raises(RuntimeError), atomic_directory(path, overwrite=True) as temporary:
         (temporary / "half").touch()
         raise RuntimeError
-    assert [entry.name for entry in path.iterdir()] == ["old"]
+    assert visible(path) == ["old"]
     assert not hidden(tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_kill_between_the_two_moves_of_an_exchange_is_undone(tmp_path):
-    path = tmp_path / "model"
-    path.mkdir()
-    (path / "old").touch()
+    path = written(tmp_path / "model", "old")
     kill_while_inside(f"""
         import os
         from pathlib import Path
@@ -170,7 +176,7 @@ def test_kill_between_the_two_moves_of_an_exchange_is_undone(tmp_path):
     assert not path.exists()
     with pytest.raises(FileExistsError), atomic_directory(path):
         pass
-    assert [entry.name for entry in path.iterdir()] == ["old"]
+    assert visible(path) == ["old"]
     assert not hidden(tmp_path)
 
 

@@ -19,7 +19,7 @@ def command(
         load_config: config.yml of a finished run.
         output_dir: Folder to write; must not exist, or be empty.
         min_confidence: Leave out points of a lower confidence, 0 to 1. Depth maps stay whole.
-        overwrite: Replace the output folder if it exists.
+        overwrite: Replace the output folder if this command wrote it before.
 
     Raises:
         FileNotFoundError: There is no such config.yml.

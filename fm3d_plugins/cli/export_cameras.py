@@ -12,7 +12,7 @@ def command(load_config: Path, output_dir: Path, overwrite: bool = False) -> Non
     Args:
         load_config: config.yml of a finished run.
         output_dir: Folder to write; must not exist, or be empty.
-        overwrite: Replace the output folder if it exists.
+        overwrite: Replace the output folder if this command wrote it before.
 
     Raises:
         FileNotFoundError: There is no such config.yml.

@@ -47,11 +47,12 @@ def write_colmap(
     names are the photos' file names, so COLMAP's image folder is the photos' folder.
 
     Args:
-        overwrite: Replace a folder that holds something.
+        overwrite: Replace a folder that this package wrote.
         allow_latent: Write a scene whose space only a network understands.
 
     Raises:
-        FileExistsError: The folder holds something and `overwrite` is not set.
+        FileExistsError: The folder holds something and `overwrite` is not set, or holds what this
+            package did not write.
         ValueError: The scene has what the format cannot hold: skew, k4, equal names, views that
             share a camera but not its intrinsics.
     """

@@ -274,11 +274,15 @@ def test_equal_names_are_refused(tmp_path, make_scene):
 
 def test_existing_model_is_replaced_only_on_demand(tmp_path, make_scene):
     write_colmap(make_scene(), tmp_path / "0")
-    (tmp_path / "0" / "rigs.bin").touch()
     with pytest.raises(FileExistsError):
         write_colmap(make_scene(), tmp_path / "0")
+    (tmp_path / "0" / "points3D.bin").touch()
+    before = (tmp_path / "0" / "points3D.bin").stat().st_ino
     write_colmap(make_scene(), tmp_path / "0", overwrite=True)
-    assert not (tmp_path / "0" / "rigs.bin").exists()
+    assert (tmp_path / "0" / "points3D.bin").stat().st_ino != before
+    (tmp_path / "0" / "rigs.bin").touch()  # Of COLMAP, which went on with the model.
+    with pytest.raises(FileExistsError, match="added or changed since.*rigs.bin"):
+        write_colmap(make_scene(), tmp_path / "0", overwrite=True)
 
 
 def test_photos_are_checked_and_unregistered_ones_listed(tmp_path, make_scene, write_photos):
