@@ -1,9 +1,12 @@
 """`SceneGeometry`: what an estimator hands to a dataparser, a file or another estimator."""
 
 import json
+import posixpath
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import torch
@@ -126,7 +129,8 @@ class SceneGeometry:
     """
 
     names: tuple[str, ...]
-    """File name of each view's photo."""
+    """File name of each view's photo, or its path below the photos' folder, with forward slashes.
+    Outputs are named by it: it leads nowhere else and is the only one."""
     image_sizes: Int[Tensor, "view 2"]
     """Width and height of each upright photo, pixels."""
     world_from_camera: Float[Tensor, "view 4 4"]
@@ -156,8 +160,10 @@ class SceneGeometry:
         """Refuse what no later stage could use.
 
         Raises:
-            ValueError: Counts disagree, or a camera is not finite, or a focal length is not > 0.
+            ValueError: A name leads out of its folder, is empty or there twice; counts disagree,
+                or a camera is not finite, or a focal length is not > 0.
         """
+        _expect_safe_names((*self.names, *self.unregistered))
         views, points = len(self.names), len(self.points)
         cameras = ("image_sizes", "world_from_camera", "intrinsics", "distortion", "camera_index")
         for name in cameras:
@@ -267,6 +273,33 @@ def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         for key in list(tensors)
         if key.startswith(prefix)
     }
+
+
+def _expect_safe_names(names: tuple[str, ...]) -> None:
+    """Refuse names by which something could be written outside of the folder that is meant."""
+    faults = [f"{name!r} {fault}" for name in names if (fault := _fault_of_name(name))]
+    if not faults:
+        counts = Counter(posixpath.normpath(name) for name in names)
+        faults = [f"{name!r} is there {count} times" for name, count in counts.items() if count > 1]
+    if faults:
+        raise ValueError(
+            f"{len(faults)} of {len(names)} names of photos cannot be used: {listed(faults)}. "
+            "Expected a file name or a path below one folder for each photo, all of them "
+            "different. Rename the photos, or correct the file that names them."
+        )
+
+
+def _fault_of_name(name: str) -> str | None:
+    if not isinstance(name, str):
+        return "is no text"
+    if "\0" in name:
+        return "holds a NUL character"
+    if posixpath.isabs(name) or PurePath(name).is_absolute() or PurePath(name).drive:
+        return "is an absolute path"
+    # Whatever the system: what is written here may be read on another.
+    if ".." in re.split(r"[/\\]", name):
+        return "leads out of its folder by `..`"
+    return "is empty" if posixpath.normpath(name) == "." else None
 
 
 def _expect_rows(name: str, tensor: Tensor, rows: int) -> None:

@@ -29,7 +29,7 @@ from fm3d_plugins.io.colmap_files import (
     read_model,
     write_model,
 )
-from fm3d_plugins.io.scene_checks import require_exportable, require_photos
+from fm3d_plugins.io.scene_checks import naming_its_path, require_exportable, require_photos
 from fm3d_plugins.photos.photo_set import READ_SUFFIXES
 from fm3d_plugins.scene import SceneGeometry, Tracks
 
@@ -62,6 +62,7 @@ def write_colmap(
         write_model(model, temporary)
 
 
+@naming_its_path
 def read_colmap(folder: Path, photos_folder: Path | None = None) -> SceneGeometry:
     """Read a binary or text model, in float64; rigs and frames are not needed.
 
