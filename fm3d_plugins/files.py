@@ -26,6 +26,21 @@ def kind_of(path: Path) -> str | None:
     return _KINDS.get(stat.S_IFMT(mode), "something else than a file")
 
 
+def require_regular(path: Path) -> Path:
+    """The path itself, if it leads to a regular file: a pipe would be waited for without end.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        OSError: The path leads to something else.
+    """
+    kind = kind_of(path)
+    if kind is None:
+        raise FileNotFoundError(f"There is no file {path}. Check the path.")
+    if kind != "a file":
+        raise OSError(f"{path} is {kind}; expected a file. Move it away, or give another path.")
+    return path
+
+
 def require_replaceable(path: Path) -> None:
     """Refuse to write to what is neither a regular file nor absent: devices, pipes, folders.
 

@@ -222,9 +222,13 @@ class SceneGeometry:
 
         Raises:
             ValueError: The file is not a scene of this format.
+            OSError: There is no such file, or it is a pipe or a device.
         """
         from safetensors import SafetensorError, safe_open
 
+        from fm3d_plugins.files import require_regular
+
+        require_regular(path)
         try:
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {}).get("scene", "{}"))

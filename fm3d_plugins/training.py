@@ -13,7 +13,7 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.atomic import atomic_write
-from fm3d_plugins.files import require_replaceable
+from fm3d_plugins.files import require_regular, require_replaceable
 from fm3d_plugins.kernels.adam import KernelAdam
 
 WHOLE_RUN = 0
@@ -216,6 +216,8 @@ class Trainer(nerfstudio_trainer.Trainer):
                 f"{folder} holds no checkpoint. Expected files named step-*.ckpt. Pass the folder "
                 "`nerfstudio_models` of an earlier run to --load-dir."
             )
+        if path is not None:
+            require_regular(path)
         super()._load_checkpoint()
         if folder is not None:
             path = folder / f"step-{self._start_step - 1:09d}.ckpt"

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.files import require_regular
 from fm3d_plugins.scene import SceneGeometry
 
 NERFSTUDIO_UNIT = 1e-3
@@ -112,7 +113,9 @@ def read_map(file: Path) -> Float[np.ndarray, "rows columns"]:
 
     Raises:
         ValueError: The file cannot be read, or holds something else.
+        OSError: There is no such file, or it is a pipe or a device.
     """
+    require_regular(Path(file))
     values = _read_npy(file) if Path(file).suffix == ".npy" else _read_image(file)
     squeezed = values.squeeze(-1) if values.ndim == 3 and values.shape[-1] == 1 else values
     is_number = squeezed.dtype.kind in "fui"

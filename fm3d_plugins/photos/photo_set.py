@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from fm3d_plugins.files import kind_of
 from fm3d_plugins.photos.pixels import (
     ORIENTATION,
     alpha_channel,
@@ -234,6 +235,9 @@ def _examine(path: Path) -> Photo | str:
     if path.suffix.lower() in UNREAD_SUFFIXES:
         return f"{path.name}: the format {path.suffix} is not read. Convert it to JPEG or PNG."
     try:
+        kind = kind_of(path)
+        if kind not in (None, "a file"):
+            return f"{path.name}: is {kind}, no file. Move it away."
         content = path.read_bytes()
     except OSError as error:
         return f"{path.name}: cannot be opened ({error.strerror or error})."
