@@ -75,7 +75,10 @@ def read_record(file: Path) -> FileRecord | None:
     """
     path = _beside(file, "")
     try:
-        return FileRecord(**json.loads(require_regular(path).read_text(encoding="utf-8")))
+        record = FileRecord(**json.loads(require_regular(path).read_text(encoding="utf-8")))
+        if not is_sha256(str(record.sha256)) or record.sha256_from not in ("hub", "computed"):
+            raise ValueError("it holds no SHA-256, or does not tell whose")
+        return record
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, RecursionError) as error:
