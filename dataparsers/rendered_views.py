@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import shutil
 import time
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -29,8 +30,9 @@ from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE
 from fm3d_plugins.checkpoints import CheckpointFile, locate
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.cache import content_hash
+from fm3d_plugins.files import require_regular
 from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
-from fm3d_plugins.io.depth_files import write_map
+from fm3d_plugins.io.depth_files import read_map, write_map
 from fm3d_plugins.lvsm.between import CamerasBetween, cameras_between, rendered_between
 from fm3d_plugins.lvsm.inference import PosedPhotos, ViewRenderer, load_network
 from fm3d_plugins.nerfstudio_cameras import calibrations, with_pinholes
@@ -179,9 +181,10 @@ class LvsmDataParser(DataParser):
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Other processes that want the same views, such as the ranks of a run, wait for them.
         with FileLock(folder.with_suffix(".lock")):
-            if folder.exists():
+            if _is_kept(folder, config.num_views):
                 say(f"{config.num_views} rendered views read from {folder}")
             else:
+                shutil.rmtree(folder, ignore_errors=True)
                 with atomic_directory(folder) as made:
                     self._render(outputs, weights, made)
         return folder
@@ -208,6 +211,45 @@ class LvsmDataParser(DataParser):
         torch.save({name: value.cpu() for name, value in vars(cameras).items()}, folder / CAMERAS)
 
 
+def _is_kept(folder: Path, count: int) -> bool:
+    """Whether views are there and can be used; those that cannot are said."""
+    from PIL import Image
+
+    if not folder.is_dir():
+        return False
+    try:
+        cameras = read_cameras(folder)
+        if len(cameras.sizes) != count:
+            raise ValueError(f"it holds {len(cameras.sizes)} views, expected {count}")
+        kinds = (view_files(folder, kind, count) for kind in ("view", "mask", "depth"))
+        for *pictures, depth, size in zip(*kinds, cameras.sizes.tolist(), strict=True):
+            for file in pictures:
+                with Image.open(require_regular(file)) as image:
+                    image.load()
+                    if list(image.size) != size:
+                        raise ValueError(f"{file.name} is {image.size}, expected {size}")
+            if read_map(depth).any():
+                raise ValueError(f"{depth.name} holds depth")
+    except Exception as error:  # Decoders raise many types on damaged files.
+        say(f"{folder} is not used and made anew: {error}", "yellow")
+        return False
+    return True
+
+
+def read_cameras(folder: Path) -> CamerasBetween:
+    """The cameras of rendered views.
+
+    Raises:
+        ValueError: They are not finite, or their counts disagree.
+    """
+    cameras = CamerasBetween(**torch.load(require_regular(folder / CAMERAS), weights_only=True))
+    counts = {len(value) for value in vars(cameras).values()}
+    finite = all(bool(value.isfinite().all()) for value in vars(cameras).values())
+    if len(counts) != 1 or not finite or not bool((cameras.sizes > 0).all()):
+        raise ValueError(f"{folder / CAMERAS} holds cameras that are not finite or not of one set")
+    return cameras
+
+
 def write_view(
     folder: Path, number: int, pixels: UInt8[np.ndarray, "height width 3"], patch_size: int
 ) -> None:
@@ -232,7 +274,7 @@ def with_views(outputs: DataparserOutputs, folder: Path, weight: float) -> Datap
     Raises:
         ValueError: The photos have files of a kind that rendered views lack.
     """
-    cameras = CamerasBetween(**torch.load(folder / CAMERAS, weights_only=True))
+    cameras = read_cameras(folder)
     count, files = len(cameras.sizes), partial(view_files, folder, count=len(cameras.sizes))
     photos, metadata = outputs.image_filenames, dict(outputs.metadata)
     for name, values in outputs.metadata.items():

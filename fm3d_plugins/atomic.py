@@ -3,27 +3,45 @@
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from fm3d_plugins.files import kind_of, require_replaceable
+from fm3d_plugins.overwriting import mark_as_written, require_no_input, require_overwritable
 
 ABANDONED_SECONDS = 24 * 3600.0
 """Age at which a leftover of another computer, whose processes cannot be asked, is removed."""
 
 _PREFIX = ".fm3d-"
+_HIDDEN = re.compile(
+    r"\.fm3d-[0-9a-f]{12}-(new|old)-([0-9a-f]{12})-([0-9]{1,9})-[0-9a-f]{8}(\..*)?"
+)
+"""Names of `_hidden_beside`: role, computer and process."""
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, inputs: Sequence[Path] = ()) -> Iterator[Path]:
     """Write one file: yields a hidden path beside it, which replaces `path` at the end.
 
     The folder is made if it is absent; a link is written through. After an exception nothing is
     left behind; what a killed process leaves is removed by the next write to the same path.
+
+    Args:
+        inputs: Files that are read meanwhile, and folders of such, which are never written to.
+
+    Raises:
+        FileExistsError: The path leads to an input.
+        OSError: The path leads to a device, a pipe or a folder, or cannot be written.
     """
+    # As given: what /dev/stdout leads to is seen here only.
+    require_replaceable(path)
+    require_no_input(path, inputs)
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     _recover(target)
@@ -32,6 +50,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
+        require_replaceable(target)
         os.replace(temporary, target)
         _flush(target.parent)
     finally:
@@ -39,30 +58,36 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
+def atomic_directory(
+    path: Path, overwrite: bool = False, inputs: Sequence[Path] = ()
+) -> Iterator[Path]:
     """Write a folder: yields a new, hidden one beside it, which becomes `path` at the end.
 
     Args:
-        overwrite: Replace a folder that holds something. It is moved aside and deleted once the
-            new one is in place; if the process is killed between these two moves, the next write
-            to the same path first moves the old one back.
+        overwrite: Replace a folder that this package wrote before. It is moved aside and deleted
+            once the new one is in place; if the process is killed between these two moves, the
+            next write to the same path first moves the old one back.
+        inputs: What the work reads: a folder that is one of these, holds one or lies in one is
+            not replaced. Asked at the begin and at the end; more may be found meanwhile.
 
     Raises:
-        FileExistsError: `path` is a file, or holds something and `overwrite` is not set.
+        FileExistsError: `path` is a file, or holds something and `overwrite` is not set, or holds
+            what this package did not write, or an input.
     """
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     _recover(target)
-    _require_replaceable(target, overwrite)
+    _require_free(target, overwrite, inputs)
     temporary = _hidden_beside(target, "new")
     temporary.mkdir()
     try:
         yield temporary
+        mark_as_written(temporary)
         for folder, _, files in os.walk(temporary):
             for name in files:
                 _flush(Path(folder, name))
             _flush(Path(folder))
-        _require_replaceable(target, overwrite)
+        _require_free(target, overwrite, inputs)
         _exchange(temporary, target)
         _flush(target.parent)
     finally:
@@ -84,18 +109,23 @@ def _exchange(temporary: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _require_replaceable(target: Path, overwrite: bool) -> None:
+def _require_free(target: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
     """Raise FileExistsError where writing would destroy what the user did not give up."""
-    if target.exists() and not target.is_dir():
+    kind = kind_of(target)
+    if kind not in (None, "a folder"):
         raise FileExistsError(
-            f"{target} is a file; expected a folder or nothing at that path. "
-            "Choose another path or move the file away."
+            f"{target} is {kind}; expected a folder or nothing at that path. "
+            "Choose another path, or move it away."
         )
-    if not overwrite and target.is_dir() and any(target.iterdir()):
+    if kind is None or not any(target.iterdir()):
+        return
+    if not overwrite:
         raise FileExistsError(
             f"{target} already holds {sum(1 for _ in target.iterdir())} entries; expected an "
-            "empty or absent folder. Choose another path, or replace it with --overwrite True."
+            "empty or absent folder. Choose another path; --overwrite True replaces a folder that "
+            "this package wrote."
         )
+    require_overwritable(target, inputs)
 
 
 def _recover(target: Path) -> None:
@@ -103,9 +133,10 @@ def _recover(target: Path) -> None:
     for leftover in target.parent.glob(f"{_PREFIX}{_digest(target.name)}-*"):
         if not _is_abandoned(leftover):
             continue
-        if leftover.name.split("-")[2] == "old" and not target.exists():
+        is_folder = leftover.is_dir() and not leftover.is_symlink()
+        if "-old-" in leftover.name and is_folder and not target.exists():
             os.rename(leftover, target)
-        elif leftover.is_dir():
+        elif is_folder:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
@@ -119,8 +150,14 @@ def _hidden_beside(target: Path, role: str, suffix: str = "") -> Path:
 
 
 def _is_abandoned(leftover: Path) -> bool:
-    """Whether the process that made it is gone, or it is very old where that cannot be asked."""
-    host, process = leftover.name.split("-")[3:5]
+    """Whether the process that made it is gone, or it is very old where that cannot be asked.
+
+    False for what this module never named so.
+    """
+    parts = _HIDDEN.fullmatch(leftover.name)
+    if parts is None:
+        return False
+    _, host, process, _ = parts.groups()
     if host == _digest(socket.gethostname()) and os.name == "posix":
         try:
             os.kill(int(process), 0)

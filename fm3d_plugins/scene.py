@@ -1,9 +1,12 @@
 """`SceneGeometry`: what an estimator hands to a dataparser, a file or another estimator."""
 
 import json
+import posixpath
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import torch
@@ -14,6 +17,30 @@ from fm3d_plugins.errors import listed
 from fm3d_plugins.geometry.pixel_map import PixelMap
 
 FORMAT = "fm3d-scene-3"
+
+SCALES = ("metric", "relative", "latent")
+
+LARGEST_SIDE, LARGEST_FOCAL = 1_000_000, 1e9
+"""Pixels; no camera has more."""
+
+_ROWS = {
+    "image_sizes": ((2,), "iu"),
+    "world_from_camera": ((4, 4), "f"),
+    "intrinsics": ((3, 3), "f"),
+    "distortion": ((6,), "f"),
+    "camera_index": ((), "iu"),
+    "points": ((3,), "f"),
+    "point_colors": ((3,), "u"),
+    "point_confidence": ((), "f"),
+    "depth": (None, "f"),
+    "point_index": ((), "iu"),
+    "view_index": ((), "iu"),
+    "pixels": ((2,), "f"),
+}
+"""Shape of each row, and kind of number as NumPy names it: integer, unsigned (8 bits), float."""
+
+_ROUNDING = 1e-2
+"""Of poses in single precision, with room."""
 
 _DAMAGES = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
 """What a file may raise that was written by another program, or by none."""
@@ -54,6 +81,19 @@ class ViewDepth:
         Raises:
             ValueError: Shapes disagree, or values lie outside what the fields allow.
         """
+        placed = (len(self.depth), 2) if self.depth.ndim else ()
+        if (
+            self.depth.ndim != 3
+            or self.map_from_photo.scale.shape != placed
+            or self.map_from_photo.offset.shape != placed
+            or (self.colors is not None and self.colors.shape != (*self.depth.shape, 3))
+            or (self.colors is not None and self.colors.dtype != torch.uint8)
+        ):
+            raise ValueError(
+                f"Depth is {list(self.depth.shape)}, and photos are placed by "
+                f"{list(self.map_from_photo.scale.shape)} numbers. Expected [V, H, W], [V, 2] and "
+                "colours [V, H, W, 3] in 8 bits. Build them from the same views."
+            )
         if self.confidence.shape != self.depth.shape or len(self.map_from_photo) != len(self.depth):
             raise ValueError(
                 f"Depth is {list(self.depth.shape)}, confidence {list(self.confidence.shape)}, and "
@@ -126,7 +166,8 @@ class SceneGeometry:
     """
 
     names: tuple[str, ...]
-    """File name of each view's photo."""
+    """File name of each view's photo, or its path below the photos' folder, with forward slashes.
+    Outputs are named by it: it leads nowhere else and is the only one."""
     image_sizes: Int[Tensor, "view 2"]
     """Width and height of each upright photo, pixels."""
     world_from_camera: Float[Tensor, "view 4 4"]
@@ -156,17 +197,25 @@ class SceneGeometry:
         """Refuse what no later stage could use.
 
         Raises:
-            ValueError: Counts disagree, or a camera is not finite, or a focal length is not > 0.
+            ValueError: A name leads out of its folder, is empty or there twice; counts, shapes or
+                types disagree; a photo has no pixel; a camera or point is not finite, or a focal
+                length is not > 0; tracks name points or views that are not there.
         """
+        _expect_safe_names((*self.names, *self.unregistered))
         views, points = len(self.names), len(self.points)
         cameras = ("image_sizes", "world_from_camera", "intrinsics", "distortion", "camera_index")
         for name in cameras:
             _expect_rows(name, getattr(self, name), views)
-        for name in ("point_colors", "point_confidence"):
+        for name in ("points", "point_colors", "point_confidence"):
             _expect_rows(name, getattr(self, name), points)
         if self.depth is not None:
             _expect_rows("depth", self.depth.depth, views)
+        if self.tracks is not None:
+            _expect_usable_tracks(self.tracks, views, points)
         _expect_usable_cameras(self)
+        _expect_usable_points(self)
+        if self.scale not in SCALES:
+            raise ValueError(f"SceneGeometry.scale is {self.scale!r}; expected one of {SCALES}.")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -216,9 +265,13 @@ class SceneGeometry:
 
         Raises:
             ValueError: The file is not a scene of this format.
+            OSError: There is no such file, or it is a pipe or a device.
         """
         from safetensors import SafetensorError, safe_open
 
+        from fm3d_plugins.files import require_regular
+
+        require_regular(path)
         try:
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {}).get("scene", "{}"))
@@ -239,7 +292,12 @@ class SceneGeometry:
     def _of(cls, header: Mapping[str, Any], tensors: dict[str, Tensor]) -> "SceneGeometry":
         tracked, placed = _taken(tensors, "tracks."), _taken(tensors, "depth.map_from_photo.")
         depth = _taken(tensors, "depth.")
-        return cls(
+        for name in ("names", "unregistered"):
+            if not isinstance(header[name], list):
+                raise ValueError(f"{name} is no list")
+        if not isinstance(header["provenance"], dict):
+            raise ValueError("provenance is no object")
+        scene = cls(
             names=tuple(header["names"]),
             unregistered=tuple(header["unregistered"]),
             scale=header["scale"],
@@ -248,6 +306,8 @@ class SceneGeometry:
             depth=ViewDepth(**depth, map_from_photo=PixelMap(**placed)) if depth else None,
             **tensors,
         )
+        _expect_estimate(scene)
+        return scene
 
 
 def _collect(part: Any, prefix: str, tensors: dict[str, Tensor]) -> None:
@@ -260,6 +320,20 @@ def _collect(part: Any, prefix: str, tensors: dict[str, Tensor]) -> None:
             _collect(value, f"{prefix}{entry.name}.", tensors)
 
 
+def _expect_estimate(scene: SceneGeometry) -> None:
+    """What every estimate is besides, and a file need not be: rigid, and of known confidence."""
+    rotation = scene.world_from_camera[:, :3, :3].double()
+    off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64)).abs()
+    bottom = scene.world_from_camera[:, 3].double() - torch.tensor([0.0, 0, 0, 1])
+    if bool((off > _ROUNDING).any() | (bottom.abs() > _ROUNDING).any()):
+        raise ValueError("poses are not rigid")
+    if bool((rotation.det() < 0).any()):
+        raise ValueError("poses are mirrored")
+    confidence = scene.point_confidence
+    if bool(((confidence < 0) | (confidence > 1)).any()):
+        raise ValueError("confidences lie outside 0 to 1")
+
+
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Take out the tensors of one part of a scene, by their names within it."""
     return {
@@ -269,12 +343,74 @@ def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
+def _expect_safe_names(names: tuple[str, ...]) -> None:
+    """Refuse names by which something could be written outside of the folder that is meant."""
+    faults = [f"{name!r} {fault}" for name in names if (fault := _fault_of_name(name))]
+    if not faults:
+        counts = Counter(posixpath.normpath(name) for name in names)
+        faults = [f"{name!r} is there {count} times" for name, count in counts.items() if count > 1]
+    if faults:
+        raise ValueError(
+            f"{len(faults)} of {len(names)} names of photos cannot be used: {listed(faults)}. "
+            "Expected a file name or a path below one folder for each photo, all of them "
+            "different. Rename the photos, or correct the file that names them."
+        )
+
+
+def _fault_of_name(name: str) -> str | None:
+    if not isinstance(name, str):
+        return "is no text"
+    if "\0" in name:
+        return "holds a NUL character"
+    if posixpath.isabs(name) or PurePath(name).is_absolute() or PurePath(name).drive:
+        return "is an absolute path"
+    # Whatever the system: what is written here may be read on another.
+    if ".." in re.split(r"[/\\]", name):
+        return "leads out of its folder by `..`"
+    return "is empty" if posixpath.normpath(name) == "." else None
+
+
 def _expect_rows(name: str, tensor: Tensor, rows: int) -> None:
+    shape, kinds = _ROWS[name]
+    kind = "f" if tensor.is_floating_point() else "u" if tensor.dtype == torch.uint8 else "i"
+    is_shaped = tensor.ndim > 0 and shape in (None, tuple(tensor.shape[1:]))
+    if not is_shaped or kind not in kinds or tensor.dtype == torch.bool or tensor.is_complex():
+        raise ValueError(
+            f"SceneGeometry.{name} is {tensor.dtype} of shape {list(tensor.shape)}; expected rows "
+            f"of {'any shape' if shape is None else list(shape)}, of kind {kinds}. Build it anew."
+        )
     if len(tensor) != rows:
         raise ValueError(
             f"SceneGeometry.{name} has {len(tensor)} rows, expected {rows} (one per "
             f"{'point' if name.startswith('point') else 'view'}). Build it from matching lists."
         )
+
+
+def _expect_usable_tracks(tracks: Tracks, views: int, points: int) -> None:
+    for name in ("point_index", "view_index", "pixels"):
+        _expect_rows(name, getattr(tracks, name), len(tracks.pixels))
+    for name, index, count in (
+        ("points", tracks.point_index, points),
+        ("views", tracks.view_index, views),
+    ):
+        wrong = (index < 0) | (index >= count)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"{int(wrong.sum())} of {len(index)} observations are of {name} that are not there "
+                f"(such as {int(index[wrong][0])} of {count}). Build the tracks with the scene."
+            )
+    if not bool(tracks.pixels.isfinite().all()):
+        raise ValueError("Observations lie at pixels that are not finite. Drop them.")
+
+
+def _expect_usable_points(scene: SceneGeometry) -> None:
+    for name in ("points", "point_confidence"):
+        usable = getattr(scene, name).isfinite()
+        if not bool(usable.all()):
+            raise ValueError(
+                f"SceneGeometry.{name} has {int((~usable).sum())} of {usable.numel()} numbers that "
+                "are not finite. Drop these points."
+            )
 
 
 def _expect_usable_cameras(scene: SceneGeometry) -> None:
@@ -287,6 +423,11 @@ def _expect_usable_cameras(scene: SceneGeometry) -> None:
     for usable, what in (
         (finite, "a camera that is not finite"),
         (focal.gt(0).all(-1), "focal <= 0"),
+        (focal.lt(LARGEST_FOCAL).all(-1), f"focal >= {LARGEST_FOCAL:g}"),
+        (
+            ((scene.image_sizes > 0) & (scene.image_sizes <= LARGEST_SIDE)).all(-1),
+            f"a size that is not of 1 to {LARGEST_SIDE} pixels",
+        ),
     ):
         if not bool(torch.all(usable)):
             wrong = [
@@ -294,6 +435,6 @@ def _expect_usable_cameras(scene: SceneGeometry) -> None:
             ]
             raise ValueError(
                 f"{len(wrong)} of {len(scene)} views have {what}: {listed(wrong)}. "
-                "Expected finite poses and positive focal lengths. Drop these views or "
+                "Expected finite poses, positive focal lengths and sizes. Drop these views or "
                 "estimate them again."
             )

@@ -14,6 +14,7 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.files import require_regular, require_replaceable
 from fm3d_plugins.io.transforms import estimator_of
 from fm3d_plugins.kernels.adam import KernelAdam
 
@@ -199,6 +200,7 @@ class Trainer(nerfstudio_trainer.Trainer):
         staged = self.base_dir / "checkpoint.partial"
         with atomic_write(staged) as temporary:
             torch.save(self._state(step), temporary)
+        require_replaceable(path)
         os.replace(staged, path)
         if self.config.save_only_latest_checkpoint:
             for other in self.checkpoint_dir.glob("step-*.ckpt"):
@@ -224,6 +226,8 @@ class Trainer(nerfstudio_trainer.Trainer):
                 f"{folder} holds no checkpoint. Expected files named step-*.ckpt. Pass the folder "
                 "`nerfstudio_models` of an earlier run to --load-dir."
             )
+        if path is not None:
+            require_regular(path)
         super()._load_checkpoint()
         if folder is not None:
             path = folder / f"step-{self._start_step - 1:09d}.ckpt"

@@ -1,7 +1,10 @@
 """Atomic files and folders: complete or absent, also after exceptions and kills."""
 
+import hashlib
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -14,6 +17,17 @@ from fm3d_plugins.atomic import atomic_directory, atomic_write
 
 def hidden(folder):
     return [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def visible(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def written(path, *names):
+    with atomic_directory(path) as temporary:
+        for name in names:
+            (temporary / name).touch()
+    return path
 
 
 def kill_while_inside(source):
@@ -104,13 +118,12 @@ def test_folder_appears_only_when_complete(tmp_path):
 
 def test_filled_folder_is_kept_unless_overwriting_is_allowed(tmp_path):
     path = tmp_path / "model"
-    with atomic_directory(path) as temporary:
-        (temporary / "old").touch()
-    with pytest.raises(FileExistsError, match="already holds 1 entries"), atomic_directory(path):
+    written(path, "old")
+    with pytest.raises(FileExistsError, match="already holds"), atomic_directory(path):
         pass
     with atomic_directory(path, overwrite=True) as temporary:
         (temporary / "new").touch()
-    assert [entry.name for entry in path.iterdir()] == ["new"]
+    assert visible(path) == ["new"]
     assert not hidden(tmp_path)
 
 
@@ -135,21 +148,17 @@ def test_empty_folder_may_be_filled_and_a_file_may_not(tmp_path):
 
 
 def test_failed_folder_keeps_the_old_one(tmp_path):
-    path = tmp_path / "model"
-    path.mkdir()
-    (path / "old").touch()
+    path = written(tmp_path / "model", "old")
     with pytest.raises(RuntimeError), atomic_directory(path, overwrite=True) as temporary:
         (temporary / "half").touch()
         raise RuntimeError
-    assert [entry.name for entry in path.iterdir()] == ["old"]
+    assert visible(path) == ["old"]
     assert not hidden(tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_kill_between_the_two_moves_of_an_exchange_is_undone(tmp_path):
-    path = tmp_path / "model"
-    path.mkdir()
-    (path / "old").touch()
+    path = written(tmp_path / "model", "old")
     kill_while_inside(f"""
         import os
         from pathlib import Path
@@ -167,5 +176,84 @@ def test_kill_between_the_two_moves_of_an_exchange_is_undone(tmp_path):
     assert not path.exists()
     with pytest.raises(FileExistsError), atomic_directory(path):
         pass
-    assert [entry.name for entry in path.iterdir()] == ["old"]
+    assert visible(path) == ["old"]
     assert not hidden(tmp_path)
+
+
+def fifo(path):
+    os.mkfifo(path)
+    return path
+
+
+def linked_fifo(path):
+    path.symlink_to(fifo(path.with_name("pipe")))
+    return path
+
+
+def socket_at(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+    return path
+
+
+def folder(path):
+    path.mkdir()
+    return path
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX files")
+@pytest.mark.parametrize("make", [fifo, linked_fifo, socket_at, folder])
+@pytest.mark.parametrize("write", [atomic_write, atomic_directory])
+def test_what_is_no_file_is_never_replaced(tmp_path, make, write):
+    """Stand-ins for devices, which rename replaces alike when it is run as root."""
+    if write is atomic_directory and make is folder:
+        pytest.skip("a folder may be filled")
+    path = make(tmp_path / "output")
+    before = path.lstat()
+    with pytest.raises(OSError, match="(output|pipe) is a (named pipe|socket|folder)"), write(path):
+        pytest.fail("nothing is to be made for it")
+    assert path.lstat() == before
+    assert not hidden(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX files")
+def test_what_took_the_place_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "output"
+    with pytest.raises(OSError, match="named pipe"), atomic_write(path) as temporary:
+        temporary.touch()
+        os.mkfifo(path)
+    assert path.is_fifo()
+    assert not hidden(tmp_path)
+
+
+def test_device_is_told_without_being_touched(tmp_path, monkeypatch):
+    """The mode of a character device, said of a file."""
+    path = tmp_path / "null"
+    path.write_text("stays")
+    status = list(path.stat())
+    status[0] = stat.S_IFCHR | 0o666
+    monkeypatch.setattr(Path, "stat", lambda self, **_: os.stat_result(status))
+    with pytest.raises(OSError, match="null is a device, which is not replaced"):
+        with atomic_write(path):
+            pytest.fail("nothing is to be made for it")
+    monkeypatch.undo()
+    assert path.read_text() == "stays"
+
+
+def test_links_in_a_circle_end_with_an_error_of_files(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(OSError, match="a"), atomic_write(tmp_path / "a"):
+        pass
+
+
+def test_hidden_names_of_others_stand_in_no_writes_way(tmp_path):
+    """Truth: blake2b of the name in 6 bytes begins the names of leftovers."""
+    path = tmp_path / "x.json"
+    digest = hashlib.blake2b(b"x.json", digest_size=6).hexdigest()
+    names = [f".fm3d-{digest}-", f".fm3d-{digest}-old", f".fm3d-{digest}-new-x-y-z"]
+    for name in names:
+        (tmp_path / name).touch()
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
+    assert sorted(entry.name for entry in hidden(tmp_path)) == sorted(names)

@@ -13,10 +13,12 @@ OUTSIDE = ("dataparsers", "method_configs")
 """Folders beside the package that are installed under it."""
 
 ORDER = [
+    "errors",
+    "files",
+    "overwriting",
     "atomic",
     "cache_folder",
     "compatibility",
-    "errors",
     "memory",
     "progress",
     "geometry",

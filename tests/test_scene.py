@@ -6,6 +6,7 @@ import json
 import jaxtyping
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fm3d_plugins.geometry.pixel_map import PixelMap
@@ -84,6 +85,53 @@ def test_points_that_some_views_see_keep_their_tracks():
     assert len(original.seen_from([]).points) == 0
     untold = scene(tracks=None)
     assert untold.seen_from([0]) is untold
+
+
+BAD_NAMES = [
+    ("../a.jpg", "leads out"),
+    ("sub/../../a.jpg", "leads out"),
+    ("..", "leads out"),
+    ("sub\\..\\..\\a.jpg", "leads out"),
+    ("/etc/a.jpg", "absolute"),
+    ("//server/a.jpg", "absolute"),
+    ("", "empty"),
+    (".", "empty"),
+    ("./", "empty"),
+    ("a\0.jpg", "NUL"),
+    ("c.jpg", "is there 2 times"),
+    ("./c.jpg", "is there 2 times"),
+    ("sub//../c.jpg", "leads out"),
+    (".//c.jpg", "is there 2 times"),
+    (7, "no text"),
+    (None, "no text"),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), BAD_NAMES)
+@pytest.mark.parametrize("field", ["names", "unregistered"])
+def test_names_that_lead_elsewhere_are_refused(name, message, field, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    values = ("b.jpg", name, "c.jpg") if field == "names" else (name,)
+    with pytest.raises(ValueError, match=message):
+        scene(**{field: values})
+
+
+@pytest.mark.parametrize("name", ["..a.jpg", "a..jpg", "sub/..a/b.jpg", "...", "a:b.jpg", "C.jpg"])
+def test_names_that_only_look_odd_are_taken(name):
+    assert scene(names=("a.jpg", name, "c.jpg")).names[1] == name
+
+
+@pytest.mark.parametrize(("name", "message"), [row for row in BAD_NAMES if row[0] != "c.jpg"])
+def test_names_of_a_file_are_refused_alike(name, message, tmp_path):
+    path = tmp_path / "scene.safetensors"
+    scene().save(path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["scene"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    header["names"][1] = name
+    save_file(tensors, path, {"scene": json.dumps(header)})
+    with pytest.raises(ValueError, match="scene.safetensors cannot be read as a scene"):
+        SceneGeometry.load(path)
 
 
 def test_foreign_and_damaged_files_are_refused(tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fm3d_plugins.backends.metrics import Lpips
 from fm3d_plugins.checkpoints.loading import load
+from fm3d_plugins.files import require_regular
 from fm3d_plugins.nn.perceptual import CHANNELS, PREFIX, Distance, Vgg19Distance
 
 PerceptualKind = Literal["vgg19", "lpips"]
@@ -77,7 +78,7 @@ def read_vgg19(path: Path) -> Mapping[str, Tensor]:
         ValueError: The file is damaged, or holds something else.
         OSError: It cannot be read.
     """
-    with path.open("rb") as stream:
+    with require_regular(path).open("rb") as stream:
         is_matlab = stream.read(6) == b"MATLAB"
     if not is_matlab:
         return load(path)

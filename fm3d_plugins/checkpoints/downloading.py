@@ -6,13 +6,16 @@ process. They are gathered in a folder `.partial` beside the file's place, under
 to have; the file moves to its place once its SHA-256 is the hub's, after the record of that hash.
 """
 
+import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from filelock import FileLock
 
@@ -26,15 +29,19 @@ from fm3d_plugins.checkpoints.records import (
     write_record,
 )
 from fm3d_plugins.errors import require
+from fm3d_plugins.files import require_replaceable
 from fm3d_plugins.progress import say, track
 
 _PARTIAL = ".partial"
-_PARTIAL_CONTENT = 206
+_WHOLE_CONTENT, _PARTIAL_CONTENT = 200, 206
 _CHUNK = 1 << 20
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SILENCE = 30.0
 """Seconds without a byte after which a connection counts as broken."""
 _ATTEMPTS = 4
-"""Broken connections in a row, none of which brought anything, after which it is given up."""
+"""Answers in a row, none of which brought anything, after which it is given up."""
+_PAGES = ("text/", "application/json", "application/xhtml")
+"""Types of content that are pages and messages, as of a portal that asks for a log-in."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,14 @@ class _Offer:
     """None for a file that the hub keeps in git itself, whose hash is another one."""
     size: int
     """Bytes."""
+    etag: str
+    """The hub's name of these bytes."""
+
+    @property
+    def partial_name(self) -> str:
+        """Of the partial file: of these bytes alone, and no path whatever the hub says."""
+        identity = f"{self.etag}\0{self.revision}\0{self.size}".encode()
+        return f"{hashlib.blake2b(identity, digest_size=16).hexdigest()}-{self.file}"
 
 
 def absent(published: PublishedCheckpoint, reason: str) -> str:
@@ -115,13 +130,15 @@ def _ask(hub: ModuleType, published: PublishedCheckpoint) -> _Offer:
             missing = error
             continue
         etag = metadata.etag or ""
-        if not metadata.size:
+        if not metadata.size or metadata.size < 0:
             raise OSError(f"the hub does not tell the size of {file}")
+        commit = metadata.commit_hash or ""
         return _Offer(
             file=file,
-            revision=metadata.commit_hash or "main",
+            revision=commit if _COMMIT.fullmatch(commit) else "main",
             sha256=etag if is_sha256(etag) else None,
             size=metadata.size,
+            etag=etag,
         )
     assert missing is not None
     raise missing
@@ -131,7 +148,8 @@ def _fetch(hub: ModuleType, published: PublishedCheckpoint, offer: _Offer) -> Pa
     """Bring the file to the folder of partial ones; what came before is not fetched again.
 
     Raises:
-        OSError: The hub refuses, or the connection breaks and brings nothing in several attempts.
+        OSError: The hub refuses, answers with something else than the file, or brings nothing in
+            several attempts.
     """
     folder = weights_folder(published)
     say(
@@ -139,26 +157,39 @@ def _fetch(hub: ModuleType, published: PublishedCheckpoint, offer: _Offer) -> Pa
         f"{_endpoint() or HUB}. This needs the network once. To do it by hand: put "
         f"{published.url(offer.file)} at {folder / offer.file}"
     )
-    partial = folder / _PARTIAL / f"{offer.sha256 or offer.revision}-{offer.file}"
+    partial = folder / _PARTIAL / offer.partial_name
     partial.parent.mkdir(exist_ok=True)
+    require_replaceable(partial)
     partial.touch()
+    if partial.stat().st_size > offer.size:
+        os.truncate(partial, 0)
     url = hub.hf_hub_url(
         published.repository, offer.file, revision=offer.revision, endpoint=_endpoint()
     )
     attempts = 0
     while (arrived := partial.stat().st_size) < offer.size:
+        failure: OSError | None = None
         try:
             _append(url, hub.utils.build_hf_headers(), partial, offer)
         except OSError as error:
-            attempts = 0 if partial.stat().st_size > arrived else attempts + 1
-            if attempts >= _ATTEMPTS or getattr(error, "response", None) is not None:
-                raise
-            time.sleep(attempts)
+            failure = error
+        if failure is not None and getattr(failure, "response", None) is not None:
+            raise failure
+        attempts = 0 if partial.stat().st_size > arrived else attempts + 1
+        if attempts >= _ATTEMPTS:
+            raise failure or OSError(
+                f"the server ended {attempts} answers without an error and without a byte"
+            )
+        time.sleep(attempts)
     return partial
 
 
 def _append(url: str, headers: Mapping[str, str], partial: Path, offer: _Offer) -> None:
-    """Fetch what a partial file still lacks, until the end or until the connection breaks."""
+    """Fetch what a partial file still lacks, until the end or until the connection breaks.
+
+    Raises:
+        OSError: The connection breaks, or the answer is no part of the file.
+    """
     requests = require("requests", purpose="Fetching weights", install="requests")
     arrived = partial.stat().st_size
     # The library drops the token when the hub sends it on to another host.
@@ -166,11 +197,38 @@ def _append(url: str, headers: Mapping[str, str], partial: Path, offer: _Offer) 
     with requests.get(url, headers=wanted, stream=True, timeout=_SILENCE) as response:
         response.raise_for_status()
         goes_on = response.status_code == _PARTIAL_CONTENT
-        num_chunks = -(-(offer.size - (arrived if goes_on else 0)) // _CHUNK)
+        _require_part(response, goes_on, arrived, offer)
+        left = offer.size - (arrived if goes_on else 0)
         with partial.open("ab" if goes_on else "wb") as stream:
             chunks = response.iter_content(_CHUNK)
-            for chunk in track(chunks, f"{offer.file} (MiB)", num_chunks):
-                stream.write(chunk)
+            for chunk in track(chunks, f"{offer.file} (MiB)", -(-left // _CHUNK)):
+                stream.write(chunk[:left])
+                left -= len(chunk)
+                if left <= 0:  # Whatever else the server has to say.
+                    break
+
+
+def _require_part(response: Any, goes_on: bool, arrived: int, offer: _Offer) -> None:
+    """Refuse an answer that is not the file, or not its part from where it stopped.
+
+    Raises:
+        OSError: With the answer as `response`: to ask again would bring the same.
+    """
+    kind = response.headers.get("Content-Type", "").lower()
+    begin = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    fault = None
+    if response.status_code not in (_WHOLE_CONTENT, _PARTIAL_CONTENT):
+        fault = f"HTTP {response.status_code}, which brings no file"
+    elif kind.startswith(_PAGES):
+        fault = f"a page ({kind}), perhaps one to log in to the network"
+    elif goes_on and begin and (int(begin[1]), begin[2]) not in (
+        (arrived, str(offer.size)), (arrived, "*"),
+    ):  # fmt: skip
+        fault = f"another part ({begin[0]}) than was asked for (from byte {arrived})"
+    if fault:
+        error = OSError(f"the server answered with {fault}")
+        error.response = response  # type: ignore[attr-defined]
+        raise error
 
 
 def _accept(staged: Path, target: Path, offer: _Offer) -> Path:
@@ -185,8 +243,15 @@ def _accept(staged: Path, target: Path, offer: _Offer) -> Path:
             "removed: fetch it again, and if that ends alike, look at the proxy or mirror "
             "in between (HF_ENDPOINT)."
         )
+    if offer.sha256 is None:
+        say(
+            f"{offer.file} was not checked: the hub tells no SHA-256 of it, only its size, "
+            f"{offer.size} bytes. It has {sha256}: compare that with what its owner says.",
+            "yellow",
+        )
     origin = "hub" if offer.sha256 else "computed"
     write_record(target, FileRecord.of(staged, sha256, origin, offer.revision))
+    require_replaceable(target)
     os.replace(staged, target)
     shutil.rmtree(target.parent / _PARTIAL)
     return target

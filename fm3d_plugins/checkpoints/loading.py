@@ -18,6 +18,7 @@ from fm3d_plugins.checkpoints.catalogue import PublishedCheckpoint
 from fm3d_plugins.checkpoints.locating import FoundFile
 from fm3d_plugins.checkpoints.records import damage, file_sha256, sha256_of_hub
 from fm3d_plugins.errors import listed
+from fm3d_plugins.files import require_regular
 from fm3d_plugins.nn.weights import LOSS_PREFIX
 from fm3d_plugins.progress import say
 
@@ -131,7 +132,7 @@ def _require_published_size(
 
 def _start(path: Path) -> bytes:
     """The first bytes of a file that is neither empty nor a text in a checkpoint's place."""
-    with path.open("rb") as stream:
+    with require_regular(path).open("rb") as stream:
         start = stream.read(512)
     if not start:
         raise ValueError(f"{path} is empty (0 bytes). {_EXPECTED} {_FETCH}")

@@ -42,7 +42,7 @@ def command(
     if output is not None:
         from fm3d_plugins.atomic import atomic_write
 
-        with atomic_write(output) as temporary:
+        with atomic_write(output, inputs=(reference, estimate)) as temporary:
             temporary.write_text(json.dumps(figures, indent=1) + "\n")
 
 

@@ -71,10 +71,14 @@ def command(
     from fm3d_plugins.atomic import atomic_write
     from fm3d_plugins.camera_optimization.evaluation import PROTOCOL, score_held_out
     from fm3d_plugins.camera_optimization.held_out_poses import TestPoseProtocol
-    from fm3d_plugins.cli.runs import load_run
+    from fm3d_plugins.cli.runs import files_of, load_run
+    from fm3d_plugins.overwriting import require_no_input
 
     protocols = [TestPoseProtocol.parse(text) for text in test_poses]
     config, pipeline = load_run(load_config)
+    inputs = [load_config, *files_of(pipeline)]
+    if output_path is not None:
+        require_no_input(output_path, inputs)
     rows: list[dict[str, Any]] = [score_held_out(pipeline, protocol) for protocol in protocols]
     shown = {name: title for name, title in SHOWN.items() if any(name in row for row in rows)}
     table = Table(title=f"{config.method_name}, {len(pipeline.datamanager.eval_dataset)} photos")
@@ -86,5 +90,5 @@ def command(
     Console().print(table)
     if output_path is not None:
         results = {"load_config": str(load_config), "results": rows}
-        with atomic_write(output_path) as temporary:
+        with atomic_write(output_path, inputs) as temporary:
             temporary.write_text(json.dumps(results, indent=1) + "\n")

@@ -19,21 +19,23 @@ def command(
         load_config: config.yml of a finished run.
         output_dir: Folder to write; must not exist, or be empty.
         min_confidence: Leave out points of a lower confidence, 0 to 1. Depth maps stay whole.
-        overwrite: Replace the output folder if it exists.
+        overwrite: Replace the output folder if this command wrote it before.
 
     Raises:
         FileNotFoundError: There is no such config.yml.
-        FileExistsError: The output folder holds something.
+        FileExistsError: The output folder holds something, or what would be lost.
         ValueError: It is no feed-forward run, or holds no such points.
     """
     from fm3d_plugins.atomic import atomic_directory
-    from fm3d_plugins.cli.runs import load_run
+    from fm3d_plugins.cli.runs import files_of, load_run, run_inputs
     from fm3d_plugins.one_pass.geometry.export import write_run
     from fm3d_plugins.one_pass.geometry.pipeline import GeometryPipeline
     from fm3d_plugins.progress import say
 
-    with atomic_directory(output_dir, overwrite) as folder:
+    inputs = run_inputs(load_config)
+    with atomic_directory(output_dir, overwrite, inputs) as folder:
         config, pipeline = load_run(load_config)
+        inputs += files_of(pipeline)
         if not isinstance(pipeline, GeometryPipeline):
             raise ValueError(
                 f"{load_config} is a run of {config.method_name}, which has no points of its own. "

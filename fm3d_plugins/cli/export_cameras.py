@@ -12,20 +12,22 @@ def command(load_config: Path, output_dir: Path, overwrite: bool = False) -> Non
     Args:
         load_config: config.yml of a finished run.
         output_dir: Folder to write; must not exist, or be empty.
-        overwrite: Replace the output folder if it exists.
+        overwrite: Replace the output folder if this command wrote it before.
 
     Raises:
         FileNotFoundError: There is no such config.yml.
-        FileExistsError: The output folder holds something.
+        FileExistsError: The output folder holds something, or what would be lost.
         ValueError: The run has no cameras that these files can hold.
     """
     from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.camera_optimization.export import run_cameras, write_cameras
-    from fm3d_plugins.cli.runs import load_run
+    from fm3d_plugins.cli.runs import files_of, load_run, run_inputs
     from fm3d_plugins.progress import say
 
-    with atomic_directory(output_dir, overwrite) as folder:
+    inputs = run_inputs(load_config)
+    with atomic_directory(output_dir, overwrite, inputs) as folder:
         config, pipeline = load_run(load_config)
+        inputs += files_of(pipeline)
         optimizer = pipeline.model.camera_optimizer
         source = {"source": f"{config.method_name} run", "camera_optimizer": optimizer.config.mode}
         cameras = run_cameras(pipeline, source)

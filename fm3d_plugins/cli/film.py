@@ -41,7 +41,7 @@ def command(
         ValueError: A number is too small, the camera path is no such file, or the run is of a
             method of another package.
     """
-    from fm3d_plugins.cli.runs import load_run
+    from fm3d_plugins.cli.runs import files_of, load_run
     from fm3d_plugins.io.video import write_video
     from fm3d_plugins.progress import say, track
 
@@ -53,6 +53,7 @@ def command(
     if camera_path is not None:
         cameras, fps = read_camera_path(camera_path, fps)
     _, pipeline = load_run(load_config)
+    inputs = [load_config, *files_of(pipeline), *([camera_path] if camera_path else [])]
     if camera_path is None:
         training = pipeline.datamanager.train_dataset.cameras.to("cpu")
         cameras = _cameras(training, path, num_keys, order, radius, frames, loop)
@@ -66,7 +67,7 @@ def command(
             if number == 1 and left > LONG_SECONDS:
                 say(f"{len(cameras)} frames, expected to take {left / 60:.1f} minutes.")
 
-    write_video(pictures(), output, fps)
+    write_video(pictures(), output, fps, inputs)
     say(f"{len(cameras)} frames, {len(cameras) / fps:.1f} s: {output}")
 
 

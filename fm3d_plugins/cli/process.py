@@ -58,35 +58,39 @@ def process(
         estimator: Options of the estimator.
         data: Folder of photos.
         output_dir: Folder to write; must not exist, or be empty.
-        overwrite: Replace the output folder if it exists.
+        overwrite: Replace the output folder if this command wrote it before. Folders with files of
+            your own, and the photos' folder, stay.
         skip_unreadable: Leave out photos that cannot be read, instead of stopping.
         cache_dir: Where estimates are kept; default FM3D_CACHE_DIR or the user's cache folder.
 
     Raises:
-        FileExistsError: `output_dir` is not empty and `overwrite` is False; said before the work.
-        ValueError: Photos cannot be read or would be overwritten, or the estimator finds nothing
-            usable.
+        FileExistsError: `output_dir` is not empty and `overwrite` is False, or holds what would be
+            lost; said before the work.
+        ValueError: Photos cannot be read, or the estimator finds nothing usable.
     """
     from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.estimators.cache import estimated, points_cached
     from fm3d_plugins.progress import say
 
-    photos_at, written_at = data.expanduser().resolve(), output_dir.expanduser().resolve()
-    if photos_at == written_at or written_at in photos_at.parents:
-        raise ValueError(
-            f"The photos {data} are, or lie in, the folder to write, {output_dir}, whose content "
-            "would be replaced. Expected another folder. Choose one for --output-dir."
-        )
-    with atomic_directory(output_dir, overwrite=overwrite) as folder:
+    inputs = [data.expanduser(), *_named_files(estimator)]
+    with atomic_directory(output_dir, overwrite, inputs) as folder:
         photos, scene = estimated(
             data, estimator, skip_unreadable=skip_unreadable, cache_dir=cache_dir
         )
+        # Those that links lead to.
+        inputs += [photo.path for photo in photos]
         scene = points_cached(estimator, photos, scene, range(len(scene)), cache_dir)
         write_scene(scene, photos, folder)
     points = f"{len(scene.points)} points"
     say(f"{len(scene)} of {len(photos)} photos and {points} are in {output_dir}")
     say(f"Next: ns-train 3dgs --data {output_dir}")
     return scene
+
+
+def _named_files(estimator: Estimator) -> list[Path]:
+    """Files and folders that an estimator's options name."""
+    values = [Path(value) for value in vars(estimator).values() if isinstance(value, str | Path)]
+    return [path for path in values if path.parts and path.exists()]
 
 
 def write_scene(scene: SceneGeometry, photos: PhotoSet, folder: Path) -> None:

@@ -88,7 +88,8 @@ def command(
             "published": [row._asdict() for row in rules.published],
             "scenes": [asdict(score) for score in evaluation.scores],
         }
-        with atomic_write(output_path) as temporary:
+        inputs = [path for path in (data, index, file.path) if path is not None]
+        with atomic_write(output_path, inputs) as temporary:
             temporary.write_text(json.dumps(results, indent=1) + "\n")
 
 

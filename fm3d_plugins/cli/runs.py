@@ -1,32 +1,163 @@
 """Trained runs, as commands load them."""
 
+import os
+import pickle
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from nerfstudio.engine.trainer import TrainerConfig
+from torch import Tensor
+
+from fm3d_plugins.cli.run_configs import read_run_config
+from fm3d_plugins.errors import listed
+from fm3d_plugins.files import kind_of
+
+_CHECKPOINT = re.compile(r"step-(\d{1,15})\.ckpt")
 
 
 def load_run(load_config: Path) -> tuple[TrainerConfig, Any]:
     """A finished run and its pipeline, ready to render held-out photos.
 
+    As nerfstudio's `eval_setup`, but nothing that stands in config.yml or in a checkpoint is run.
+
     Raises:
-        FileNotFoundError: There is no such config.yml.
-        ValueError: The method has no cameras that this package optimises.
+        FileNotFoundError: There is no such config.yml, or no checkpoint.
+        ValueError: A file is not what ns-train wrote, or the method has no cameras that this
+            package optimises.
     """
-    from nerfstudio.utils.eval_utils import eval_setup
+    from nerfstudio.configs.method_configs import all_methods
 
     from fm3d_plugins.camera_optimization.camera_optimizer import CameraOptimizer
 
-    if not load_config.is_file():
-        raise FileNotFoundError(
-            f"There is no {load_config}. Expected the config.yml that ns-train wrote. "
-            "ns-train names its place at the end of a run."
+    config = read_run_config(load_config)
+    if config.method_name not in all_methods:
+        raise ValueError(
+            f"{load_config} is a run of the method {config.method_name!r}, which is not installed. "
+            "Expected one of this package's methods, such as 3dgs. Install what brings it."
         )
-    config, pipeline, _, _ = eval_setup(load_config, test_mode="test")
-    pipeline.eval()
-    if not isinstance(getattr(pipeline.model, "camera_optimizer", None), CameraOptimizer):
+    step, path = _checkpoint(load_config, config)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        pipeline: Any = config.pipeline.setup(device=device, test_mode="test")
+        is_ours = isinstance(getattr(pipeline.model, "camera_optimizer", None), CameraOptimizer)
+        if is_ours:
+            _load_checkpoint(pipeline, step, path)
+    except (AttributeError, TypeError, KeyError, AssertionError, RuntimeError) as error:
+        if os.environ.get("FM3D_TRACEBACK"):
+            raise
+        raise ValueError(
+            f"{load_config} describes no run that can be loaded ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no more said'}). Expected the config "
+            "and the checkpoints of one run, written by this version. FM3D_TRACEBACK=1 shows where "
+            "it failed."
+        ) from error
+    if not is_ours:
         raise ValueError(
             f"{load_config} is a run of {config.method_name}. Expected one of this package's "
             "per-scene methods, such as 3dgs. Score other methods with ns-eval."
         )
+    pipeline.eval()
     return config, pipeline
+
+
+def run_inputs(load_config: Path) -> list[Path]:
+    """Folders and files that a run was made of, as its config tells: not to be written over.
+
+    Raises:
+        ValueError, OSError: As `read_run_config`.
+    """
+    config: Any = read_run_config(load_config)
+    manager = getattr(config.pipeline, "datamanager", None)
+    data = getattr(manager, "data", None) or getattr(
+        getattr(manager, "dataparser", None), "data", None
+    )
+    folders = [_checkpoint_folder(load_config, config), *([Path(data)] if data else [])]
+    run = load_config.parent
+    return [load_config, *folders, *([run] if folders[0].parent.resolve() == run.resolve() else [])]
+
+
+def files_of(pipeline: Any) -> list[Path]:
+    """Photos, masks and other files that the cameras of a loaded run belong to."""
+    found = []
+    for dataset in (pipeline.datamanager.train_dataset, pipeline.datamanager.eval_dataset):
+        outputs = getattr(dataset, "_dataparser_outputs", None)
+        if outputs is not None:
+            lists = [v for v in outputs.metadata.values() if isinstance(v, list | tuple)]
+            for files in (outputs.image_filenames, outputs.mask_filenames or (), *lists):
+                found += [Path(file) for file in files if isinstance(file, str | Path)]
+    return found
+
+
+def _checkpoint_folder(load_config: Path, config: TrainerConfig) -> Path:
+    """Beside the config, also where the run was moved; else where it was written."""
+    beside = load_config.parent / str(config.relative_model_dir)
+    return beside if beside.is_dir() else config.get_checkpoint_dir()
+
+
+def _checkpoint(load_config: Path, config: TrainerConfig) -> tuple[int, Path]:
+    """Step and file of the checkpoint that the config names, or of the last one."""
+    folder = _checkpoint_folder(load_config, config)
+    found = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        name = _CHECKPOINT.fullmatch(path.name)
+        if name and kind_of(path) == "a file":
+            found[int(name[1])] = path
+    if not found:
+        raise FileNotFoundError(
+            f"{folder} holds no checkpoint of the run {load_config}. Expected files named "
+            "step-*.ckpt, as ns-train writes them. Bring the whole folder of the run here."
+        )
+    asked = config.load_step
+    step = asked if asked is not None and asked in found else max(found)
+    return step, found[step]
+
+
+def _load_checkpoint(pipeline: Any, step: int, path: Path) -> None:
+    """Fill a pipeline with exactly what a checkpoint holds.
+
+    Raises:
+        ValueError: It is damaged, of another model, or holds what is not finite.
+    """
+    expected = (
+        "Expected a checkpoint that ns-train wrote for this config. Train again, or delete it to "
+        "take an earlier one."
+    )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too early"
+        raise ValueError(f"{path} cannot be read ({reason}). {expected}") from error
+    state = content.get("pipeline") if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise ValueError(f"{path} holds no tensors of a pipeline. {expected}")
+    faults = [
+        f"{name} ({int((~value.isfinite()).sum())} of {value.numel()})"
+        for name, value in state.items()
+        if value.is_floating_point() and not bool(value.isfinite().all())
+    ]
+    if faults:
+        raise ValueError(f"{path} holds numbers that are not finite: {listed(faults)}. {expected}")
+    in_parallel = all(name.startswith("_model.module.") for name in state if name[:7] == "_model.")
+    if in_parallel:  # As torch's data parallel names them.
+        state = {name.replace("_model.module.", "_model.", 1): each for name, each in state.items()}
+    own = {f"_model.{name}" for name in pipeline.model.state_dict()}
+    lacking = sorted(own - set(state))
+    foreign = sorted(name for name in state if name[:7] == "_model." and name not in own)
+    if lacking or foreign:
+        raise ValueError(
+            f"{path} lacks {listed(lacking) or 'nothing'} and holds {listed(foreign) or 'nothing'} "
+            f"that the model has not. {expected}"
+        )
+    pipeline.load_pipeline(state, step)
+    after = pipeline.model.state_dict()
+    for name in own:
+        if after[name.removeprefix("_model.")].shape != state[name].shape:
+            raise ValueError(
+                f"{path}: {name} has the shape {list(state[name].shape)}, the model "
+                f"{list(after[name.removeprefix('_model.')].shape)}. {expected}"
+            )

@@ -20,7 +20,7 @@ def command(
         width: Pixels.
         height: Pixels.
         seed: Each number is another room.
-        overwrite: Replace the output folder if it holds something.
+        overwrite: Replace the output folder if this command wrote it before.
 
     Raises:
         FileExistsError: The output folder holds something.

@@ -20,14 +20,20 @@ def command(load_config: Path, output: Path = Path("result.png"), views: int = 3
 
     Raises:
         FileNotFoundError: There is no such config.yml.
-        ValueError: It is a run of a method of another package.
+        FileExistsError: The picture would replace a file of the run.
+        ValueError: It is a run of a method of another package, or no views are asked for.
     """
     from fm3d_plugins.atomic import atomic_write
     from fm3d_plugins.backends.metrics import psnr
     from fm3d_plugins.camera_optimization.evaluation import held_out_views, protocol_name
-    from fm3d_plugins.cli.runs import load_run
+    from fm3d_plugins.cli.runs import files_of, load_run
+    from fm3d_plugins.overwriting import require_no_input
 
+    if views < 1:
+        raise ValueError(f"--views is {views}; expected at least 1. Give a larger number.")
     _, pipeline = load_run(load_config)
+    inputs = [load_config, *files_of(pipeline)]
+    require_no_input(output, inputs)
     rows, ratios = [], []
     held_out = held_out_views(pipeline, pipeline.test_poses)
     shown = {round(i * (len(held_out) - 1) / max(1, views - 1)) for i in range(views)}
@@ -37,7 +43,7 @@ def command(load_config: Path, output: Path = Path("result.png"), views: int = 3
         ratios.append(float(psnr(outputs["rgb"], photo)))
         if i in shown:
             rows.append(_panels(photo, outputs["rgb"], outputs["depth"], outputs["accumulation"]))
-    with atomic_write(output) as temporary:
+    with atomic_write(output, inputs) as temporary:
         _picture(rows).save(temporary, format="PNG")
     print(
         f"PSNR of {len(ratios)} held-out photos: {sum(ratios) / len(ratios):.2f} dB, test poses: "

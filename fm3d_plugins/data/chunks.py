@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fm3d_plugins.data.scenes import CapturedScene, checked_scene
+from fm3d_plugins.files import require_regular
 
 CAMERA_NUMBERS = 18
 """fx, fy, cx, cy in units of the photo's sides, two of no use, 3 x 4 from world to camera."""
@@ -27,7 +28,7 @@ def read_chunk(path: Path) -> list[CapturedScene]:
         OSError: It cannot be read.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(require_regular(path), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds Python objects beside tensors, or is damaged, and was not opened. "

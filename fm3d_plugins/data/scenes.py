@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.errors import listed
+from fm3d_plugins.files import require_regular
 from fm3d_plugins.geometry.cameras import intrinsics_matrix
 from fm3d_plugins.geometry.poses import nearest_rotation
 from fm3d_plugins.io.scene_checks import MAX_ROTATION_ERROR
@@ -117,7 +118,7 @@ def read_scene_list(path: Path) -> list[Path]:
         ValueError: It lists nothing, or is no text.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = require_regular(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         lines = []
     names = [line.strip() for line in lines if line.strip()]
@@ -179,7 +180,7 @@ def read_json(path: Path, expected: str) -> dict[str, Any]:
         OSError: It cannot be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(require_regular(path).read_text(encoding="utf-8-sig"))
         fault = "" if isinstance(content, dict) else f"holds a {type(content).__name__}"
     except (ValueError, RecursionError) as error:
         content, fault = {}, f"is no JSON in UTF-8 ({error})"

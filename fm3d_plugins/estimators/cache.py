@@ -7,13 +7,14 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from filelock import FileLock
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
-from fm3d_plugins.progress import track
+from fm3d_plugins.progress import say, track
 from fm3d_plugins.scene import FORMAT, SceneGeometry
 
 
@@ -61,14 +62,20 @@ def cameras_cached(
     """`Estimator.find_cameras`: read when it was made before, otherwise made and kept.
 
     Processes that want the same estimate at once wait for the first (so do the ranks of a
-    distributed run). A file that cannot be read is made anew.
+    distributed run). A file that cannot be read, or is not of exactly these photos, is made anew,
+    with a line.
 
     Raises:
-        ValueError: The estimator finds nothing usable.
+        ValueError: The estimator finds nothing usable, or names other photos than it was given.
         OSError: The cache folder cannot be written.
     """
     name = f"{estimator.name}-{cache_key(estimator, photos)}"
-    return _kept(name, lambda: estimator.find_cameras(photos), cache_dir)
+    return _kept(
+        name,
+        lambda: _complete(estimator.find_cameras(photos), photos),
+        lambda scene: _expect_photos(scene, photos),
+        cache_dir,
+    )
 
 
 def points_cached(
@@ -88,12 +95,60 @@ def points_cached(
         return estimator.with_points(scene, views)
     made_from = [cache_key(estimator, photos), estimator.point_options(), list(views)]
     name = f"{estimator.name}-points-{content_hash(made_from)}"
-    # Depth is in the file of the cameras.
-    made = _kept(name, lambda: replace(estimator.with_points(scene, views), depth=None), cache_dir)
+    made = _kept(
+        name,
+        # Depth is in the file of the cameras.
+        lambda: replace(estimator.with_points(scene, views), depth=None),
+        lambda made: _expect_cameras(made, scene),
+        cache_dir,
+    )
     return replace(made, depth=scene.depth)
 
 
-def _kept(name: str, make: Callable[[], SceneGeometry], cache_dir: Path | None) -> SceneGeometry:
+def _complete(scene: SceneGeometry, photos: PhotoSet) -> SceneGeometry:
+    """The scene, which names every photo: those without a camera as unregistered."""
+    named = {*scene.names, *scene.unregistered}
+    lacking = tuple(photo.name for photo in photos if photo.name not in named)
+    complete = replace(scene, unregistered=scene.unregistered + lacking) if lacking else scene
+    _expect_photos(complete, photos)
+    return complete
+
+
+def _expect_photos(scene: SceneGeometry, photos: PhotoSet) -> None:
+    """Raise ValueError where a scene is not of exactly these photos, at their sizes."""
+    asked = {photo.name: (photo.width, photo.height) for photo in photos}
+    named = {*scene.names, *scene.unregistered}
+    if named != set(asked):
+        raise ValueError(
+            f"The scene names {len(named)} photos, of which {len(named - set(asked))} are not "
+            f"among the {len(asked)} that it was asked for, and {len(set(asked) - named)} of those "
+            f"are not in it (such as {min(named ^ set(asked))!r})."
+        )
+    for name, size in zip(scene.names, scene.image_sizes.tolist(), strict=True):
+        if tuple(size) != asked[name]:
+            raise ValueError(
+                f"The scene has {name} at {size[0]} x {size[1]} pixels; the photo has "
+                f"{asked[name][0]} x {asked[name][1]}."
+            )
+
+
+def _expect_cameras(made: SceneGeometry, scene: SceneGeometry) -> None:
+    """Raise ValueError where points were made for other cameras: those were made anew since."""
+    same = (made.names, made.unregistered) == (scene.names, scene.unregistered) and all(
+        torch.equal(getattr(made, name), getattr(scene, name))
+        for name in ("image_sizes", "world_from_camera", "intrinsics", "distortion")
+    )
+    if not same:
+        raise ValueError("The points belong to other cameras than those of the scene.")
+
+
+def _kept(
+    name: str,
+    make: Callable[[], SceneGeometry],
+    check: Callable[[SceneGeometry], None],
+    cache_dir: Path | None,
+) -> SceneGeometry:
+    """A scene of the cache if it can be read and `check` raises no ValueError, else a new one."""
     folder = cache_folder(cache_dir) / "scenes"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,8 +162,9 @@ def _kept(name: str, make: Callable[[], SceneGeometry], cache_dir: Path | None) 
         if path.exists():
             try:
                 scene = SceneGeometry.load(path)
+                check(scene)
             except ValueError as error:
-                CONSOLE.print(str(error), style="yellow", markup=False)
+                say(f"{path} is not used and made anew: {error}", "yellow")
             else:
                 CONSOLE.print(f"{len(scene)} cameras read from {path}", markup=False)
                 return scene

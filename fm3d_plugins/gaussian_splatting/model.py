@@ -235,7 +235,17 @@ class GaussianSplattingModel(SplatfactoModel):
         self._last_view = None
 
     def load_state_dict(self, dict: dict[str, Any], **kwargs) -> Any:  # noqa: A002
-        """Load gaussians of any number, into the parameters that the optimizers hold."""
+        """Load gaussians of any number, into the parameters that the optimizers hold.
+
+        Raises:
+            ValueError: The checkpoint has not the same number of each parameter.
+        """
+        rows = {name: len(dict[f"gauss_params.{name}"]) for name in self.gauss_params}
+        if len(set(rows.values())) > 1:
+            raise ValueError(
+                f"The checkpoint holds {rows} rows. Expected as many of each: one per gaussian. "
+                "It is damaged: take an earlier one, or train again."
+            )
         for name, values in self.gauss_params.items():
             values.data = values.new_zeros(dict[f"gauss_params.{name}"].shape)
         return super(SplatfactoModel, self).load_state_dict(dict, **kwargs)

@@ -29,7 +29,7 @@ from fm3d_plugins.io.colmap_files import (
     read_model,
     write_model,
 )
-from fm3d_plugins.io.scene_checks import require_exportable, require_photos
+from fm3d_plugins.io.scene_checks import naming_its_path, require_exportable, require_photos
 from fm3d_plugins.photos.photo_set import READ_SUFFIXES
 from fm3d_plugins.scene import SceneGeometry, Tracks
 
@@ -47,11 +47,12 @@ def write_colmap(
     names are the photos' file names, so COLMAP's image folder is the photos' folder.
 
     Args:
-        overwrite: Replace a folder that holds something.
+        overwrite: Replace a folder that this package wrote.
         allow_latent: Write a scene whose space only a network understands.
 
     Raises:
-        FileExistsError: The folder holds something and `overwrite` is not set.
+        FileExistsError: The folder holds something and `overwrite` is not set, or holds what this
+            package did not write.
         ValueError: The scene has what the format cannot hold: skew, k4, equal names, views that
             share a camera but not its intrinsics.
     """
@@ -61,6 +62,7 @@ def write_colmap(
         write_model(model, temporary)
 
 
+@naming_its_path
 def read_colmap(folder: Path, photos_folder: Path | None = None) -> SceneGeometry:
     """Read a binary or text model, in float64; rigs and frames are not needed.
 

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.files import kind_of, require_regular
+from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
 
 NERFSTUDIO_UNIT = 1e-3
@@ -69,7 +71,7 @@ class DepthFiles:
 
 
 def write_depth_maps(scene: SceneGeometry, folder: Path, *, unit: float = 1.0) -> DepthMapFiles:
-    """Write depth/<photo>.npy and depth_confidence/<photo>.npy; files that exist are kept.
+    """Write depth/<photo>.npy and depth_confidence/<photo>.npy; files that can be used are kept.
 
     Maps keep the estimator's resolution, but cover exactly their photo: readers stretch a map over
     it. Depth is in half precision where the scene's is and the unit is 1, else in single.
@@ -90,14 +92,32 @@ def write_depth_maps(scene: SceneGeometry, folder: Path, *, unit: float = 1.0) -
     for view, name in enumerate(scene.names):
         depths[name] = folder / "depth" / f"{name}.npy"
         confidences[name] = folder / "depth_confidence" / f"{name}.npy"
-        if depths[name].exists() and confidences[name].exists():
-            continue
         width, height = scene.image_sizes[view].tolist()
         shape = scene.depth.frame_shape(view, (width, height))
+        if _is_kept(depths[name], shape, torch.inf) and _is_kept(confidences[name], shape, 1.0):
+            continue
         depth, confidence = scene.depth.in_photo_frame(view, (width, height), shape)
         write_map(depths[name], depth if unit == 1.0 else depth.float() / unit)
         write_map(confidences[name], confidence)
     return DepthMapFiles(depths, confidences)
+
+
+def _is_kept(path: Path, shape: tuple[int, int], highest: float) -> bool:
+    """Whether a map is there and can be used; one that cannot is said."""
+    if kind_of(path) is None:
+        return False
+    try:
+        values = read_map(path)
+        fault = None
+        if values.shape != tuple(shape):
+            fault = f"it is {list(values.shape)}, expected {list(shape)}"
+        elif not ((values >= 0) & (values <= highest) & np.isfinite(values)).all():
+            fault = "it holds numbers that no map has"
+    except ValueError as error:
+        fault = str(error)
+    if fault:
+        say(f"{path} is not used and made anew: {fault}", "yellow")
+    return fault is None
 
 
 def write_map(path: Path, values: Float[Tensor, "rows columns"]) -> None:
@@ -112,7 +132,9 @@ def read_map(file: Path) -> Float[np.ndarray, "rows columns"]:
 
     Raises:
         ValueError: The file cannot be read, or holds something else.
+        OSError: There is no such file, or it is a pipe or a device.
     """
+    require_regular(Path(file))
     values = _read_npy(file) if Path(file).suffix == ".npy" else _read_image(file)
     squeezed = values.squeeze(-1) if values.ndim == 3 and values.shape[-1] == 1 else values
     is_number = squeezed.dtype.kind in "fui"
@@ -127,7 +149,7 @@ def read_map(file: Path) -> Float[np.ndarray, "rows columns"]:
 def _read_npy(file: Path) -> np.ndarray:
     try:
         return np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # NumPy's reader raises many types on damaged files.
         raise ValueError(
             f"{file} cannot be read: {error}. Expected an array of numbers as numpy.save writes "
             "it. Write it anew."
@@ -140,7 +162,7 @@ def _read_image(file: Path) -> Any:
     try:
         with Image.open(file) as image:
             return np.array(image)
-    except OSError as error:
+    except Exception as error:  # Pillow's decoders raise many types on damaged files.
         raise ValueError(
             f"{file} cannot be read: {error}. Expected a 16- or 32-bit image of one channel, or a "
             ".npy file. Write it anew."

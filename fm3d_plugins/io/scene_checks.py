@@ -1,7 +1,9 @@
 """What every scene file asks of a scene before writing, and of the photos after reading."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 import torch
 from jaxtyping import Bool
@@ -16,6 +18,26 @@ MAX_ROTATION_ERROR = 1e-2
 """Largest entry of R - nearest rotation that still counts as rounding in a file."""
 
 
+Options = ParamSpec("Options")
+
+
+def naming_its_path(
+    read: Callable[Concatenate[Path, Options], SceneGeometry],
+) -> Callable[Concatenate[Path, Options], SceneGeometry]:
+    """Let a reader's ValueError name what was read also where `SceneGeometry` raises it."""
+
+    @wraps(read)
+    def named(path: Path, *args: Options.args, **kwargs: Options.kwargs) -> SceneGeometry:
+        try:
+            return read(path, *args, **kwargs)
+        except ValueError as error:
+            if str(path) in str(error):
+                raise
+            raise ValueError(f"{path}: {error}") from error
+
+    return named
+
+
 def require_exportable(scene: SceneGeometry, path: Path, allow_latent: bool) -> None:
     """Raise ValueError where a file for other programs cannot hold this scene's cameras."""
     if scene.scale == "latent" and not allow_latent:
@@ -23,12 +45,6 @@ def require_exportable(scene: SceneGeometry, path: Path, allow_latent: bool) -> 
             f"The scene for {path} lies in a latent space, which only the network that made it "
             "understands; expected 'metric' or 'relative' geometry. Other programs would take it "
             "for real geometry: allow latent scenes explicitly if that is what you want."
-        )
-    repeated = sorted({name for name in scene.names if scene.names.count(name) > 1})
-    if repeated:
-        raise ValueError(
-            f"The scene for {path} has several views of the same name ({', '.join(repeated)}); "
-            "expected one name per view. Rename the photos."
         )
     rotations = scene.world_from_camera[:, :3, :3].double()
     errors = (rotations - nearest_rotation(rotations)).abs().flatten(1).amax(1)

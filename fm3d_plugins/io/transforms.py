@@ -22,7 +22,7 @@ from fm3d_plugins.geometry.cameras import (
     opengl_from_opencv,
 )
 from fm3d_plugins.io.ply import PointCloud, read_ply
-from fm3d_plugins.io.scene_checks import require_exportable, require_photos
+from fm3d_plugins.io.scene_checks import naming_its_path, require_exportable, require_photos
 from fm3d_plugins.io.transforms_fields import (
     DISTORTION,
     PINHOLE,
@@ -90,6 +90,7 @@ def write_transforms(
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+@naming_its_path
 def read_transforms(path: Path, *, require_images: bool = True) -> SceneGeometry:
     """Read a transforms.json, in float64, with the points of its `ply_file_path` if it has one.
 

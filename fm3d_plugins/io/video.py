@@ -1,6 +1,6 @@
 """Pictures as a film in a file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ QUALITY = {"crf": "18"}
 """Of libx264: no loss that is seen."""
 
 
-def write_video(pictures: Iterable[Float[Tensor, "h w 3"]], path: Path, fps: int) -> None:
+def write_video(
+    pictures: Iterable[Float[Tensor, "h w 3"]], path: Path, fps: int, inputs: Sequence[Path] = ()
+) -> None:
     """Encode pictures as they come, as H.264 where PyAV brings it; the last odd row or column goes.
 
     Args:
         pictures: RGB in [0, 1], all of one size.
         fps: Frames per second.
+        inputs: Files that are never written to.
 
     Raises:
         ValueError: No encoder is there.
@@ -37,7 +40,7 @@ def write_video(pictures: Iterable[Float[Tensor, "h w 3"]], path: Path, fps: int
             "PyPI (pip install --force-reinstall av)."
         )
     with (
-        atomic_write(path) as temporary,
+        atomic_write(path, inputs) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container,
     ):
         stream: Any = container.add_stream(codec, rate=Fraction(fps))

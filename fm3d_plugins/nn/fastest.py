@@ -12,6 +12,7 @@ import torch
 
 from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.cache_folder import cache_folder
+from fm3d_plugins.files import require_regular
 
 Ways = Mapping[str, Callable[[], object]]
 """By name; the first is torch's own, which stays where no other is clearly faster."""
@@ -86,7 +87,7 @@ def _remembered() -> dict[str, dict]:
     """Answers by machine, of any type; none where the file is absent or not one of ours."""
     # RecursionError: deeply nested; RuntimeError, of which it is one: links in a circle.
     with contextlib.suppress(OSError, ValueError, RuntimeError):
-        answers = json.loads(_file().read_text())
+        answers = json.loads(require_regular(_file()).read_text())
         if isinstance(answers, dict) and all(isinstance(each, dict) for each in answers.values()):
             return answers
     return {}

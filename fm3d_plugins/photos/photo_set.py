@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from fm3d_plugins.files import kind_of, require_regular
 from fm3d_plugins.photos.pixels import (
     ORIENTATION,
     alpha_channel,
@@ -134,7 +135,7 @@ class PhotoSet:
             if photo.name not in wanted:
                 continue
             files[photo.name] = photo.path if photo.is_plain else folder / photo.name
-            if not photo.is_plain and not files[photo.name].exists():
+            if not photo.is_plain and not _is_copy(files[photo.name], photo, ("RGB",)):
                 _write_plain_copy(photo, files[photo.name])
         return files
 
@@ -149,7 +150,7 @@ class PhotoSet:
             return {}
         files = {photo.name: folder / f"{photo.name}.png" for photo in chosen}
         for photo in chosen:
-            if not files[photo.name].exists():
+            if not _is_copy(files[photo.name], photo, ("L",)):
                 _write_mask(photo, files[photo.name])
         return files
 
@@ -234,6 +235,9 @@ def _examine(path: Path) -> Photo | str:
     if path.suffix.lower() in UNREAD_SUFFIXES:
         return f"{path.name}: the format {path.suffix} is not read. Convert it to JPEG or PNG."
     try:
+        kind = kind_of(path)
+        if kind not in (None, "a file"):
+            return f"{path.name}: is {kind}, no file. Move it away."
         content = path.read_bytes()
     except OSError as error:
         return f"{path.name}: cannot be opened ({error.strerror or error})."
@@ -284,6 +288,30 @@ def _decode(path: Path, content: bytes) -> Photo | str:
         camera_key=camera_key,
         digest=hashlib.blake2b(content, digest_size=16).hexdigest(),
     )
+
+
+def _is_copy(path: Path, photo: Photo, modes: Sequence[str]) -> bool:
+    """Whether a picture made of a photo is there and can be used; one that cannot is said."""
+    from PIL import Image
+
+    from fm3d_plugins.progress import say
+
+    if kind_of(path) is None:
+        return False
+    try:
+        with Image.open(require_regular(path)) as image:
+            image.load()
+            is_whole = image.size == (photo.width, photo.height) and image.mode in modes
+        fault = None if is_whole else f"it is {image.size} in {image.mode}"
+    except OSError as error:
+        if kind_of(path) != "a file":
+            raise
+        fault = str(error)
+    except Exception as error:  # Pillow's decoders raise many types on damaged files.
+        fault = _reason(error)
+    if fault:
+        say(f"{path} is not used and made anew: {fault}", "yellow")
+    return fault is None
 
 
 def _write_plain_copy(photo: Photo, path: Path) -> None:

@@ -201,7 +201,8 @@ def write_sample(
         The cameras and points that were written.
 
     Raises:
-        FileExistsError: `output_dir` holds something and `overwrite` is False.
+        FileExistsError: `output_dir` holds something and `overwrite` is False, or holds what
+            this package did not write.
         ValueError: Fewer than 2 photos, or photos too small to see anything in.
     """
     from fm3d_plugins.atomic import atomic_directory

@@ -68,6 +68,9 @@ class Hub(ThreadingHTTPServer):
         self.breaks_after = None
         self.ignores_ranges = False
         self.redirects = False
+        self.tells_hash = True
+        self.revision = REVISION
+        self.answers = None
         self.tokens = {}
 
     @property
@@ -108,8 +111,12 @@ class Answer(BaseHTTPRequestHandler):
         begin = int(range_.removeprefix("bytes=").split("-")[0]) if range_ else 0
         sha256 = hub.announced_sha256 or hashlib.sha256(content).hexdigest()
         is_sent_on = hub.redirects and not is_stored
+        if hub.answers and with_body:
+            self._answer_otherwise(*hub.answers)
+            return
+        sha256 = sha256 if hub.tells_hash else "b" * 40
         self.send_response(302 if is_sent_on else 206 if range_ else 200)
-        self.send_header("X-Repo-Commit", REVISION)
+        self.send_header("X-Repo-Commit", hub.revision)
         self.send_header("ETag", f'"{sha256}"')
         self.send_header("X-Linked-Etag", f'"{sha256}"')
         self.send_header("X-Linked-Size", str(len(content)))
@@ -125,6 +132,18 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
         if with_body and not is_sent_on:
             self._send(content[begin:])
+
+    def _answer_otherwise(self, status, content_type, content, more):
+        """As no hub does: another status, type or content than what it announced."""
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        for name, value in more.items():
+            self.send_header(name, value)
+        if "Transfer-Encoding" not in more:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+        self.close_connection = True
 
     def _send(self, content):
         hub = self.server

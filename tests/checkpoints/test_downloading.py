@@ -170,3 +170,77 @@ def test_hub_that_cannot_begin_in_the_middle_is_taken_from_the_start(hub, tiny, 
         locate("fm3d-test/tiny")
     hub.breaks_after = None
     assert locate("fm3d-test/tiny").path.read_bytes() == content
+
+
+OCTETS = "application/octet-stream"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((200, "text/html; charset=utf-8", b"<html>Log in</html>", {}), "a page .text/html"),
+        ((200, "text/html", b"", {}), "a page"),
+        ((200, "application/json", b'{"error": 1}', {}), "a page"),
+        ((206, "text/plain", b"Log in", {}), "a page"),
+        ((204, OCTETS, b"", {}), "HTTP 204"),
+        ((203, OCTETS, b"x", {}), "HTTP 203"),
+        ((200, OCTETS, b"", {}), "without an error and without a byte"),
+        ((206, OCTETS, b"", {}), "without an error and without a byte"),
+        ((206, OCTETS, b"xx", {"Content-Range": "bytes 7-8/400"}), "another part .bytes 7-8/400"),
+    ],
+)
+def test_server_that_ends_without_an_error_is_given_up(hub, tiny, impatient, cache, answer, said):
+    hub.answers = answer
+    with pytest.raises(FileNotFoundError, match=said):
+        locate("fm3d-test/tiny")
+    assert len(hub.ranges()) <= 4
+    assert find("fm3d-test/tiny") is None
+    hub.answers = None
+    content = hub.files["fm3d-test/tiny/model.safetensors"]
+    assert locate("fm3d-test/tiny").path.read_bytes() == content
+
+
+@pytest.mark.parametrize("status", [200, 206])
+def test_no_more_is_taken_than_was_announced(hub, tiny, impatient, cache, status):
+    content = hub.files["fm3d-test/tiny/model.safetensors"]
+    endless = content + b"x" * 10_000_000
+    hub.answers = (status, OCTETS, endless, {})
+    assert locate("fm3d-test/tiny").path.read_bytes() == content
+
+
+def test_partial_file_that_is_longer_than_announced_is_begun_anew(hub, tiny, impatient, cache):
+    hub.breaks_after = 0
+    with pytest.raises(FileNotFoundError):
+        locate("fm3d-test/tiny")
+    (part,) = cache.rglob("*-model.safetensors")
+    part.write_bytes(b"x" * 100_000)
+    hub.breaks_after = None
+    content = hub.files["fm3d-test/tiny/model.safetensors"]
+    assert locate("fm3d-test/tiny").path.read_bytes() == content
+
+
+def test_weights_without_a_hash_are_said_to_be_unchecked(hub, tiny, capsys):
+    locate("fm3d-test/tiny")
+    assert "not checked" not in capsys.readouterr().out
+    path = find("fm3d-test/tiny").path
+    path.unlink()
+    hub.tells_hash = False
+    file = locate("fm3d-test/tiny")
+    said = capsys.readouterr().out
+    assert "model.safetensors was not checked" in said and file.sha256 in said
+    assert not verify(find("fm3d-test/tiny")).is_hash_of_hub
+
+
+@pytest.mark.parametrize("revision", ["../../../evil", "/tmp/evil", "..", "a" * 400, "x\ty"])
+def test_server_does_not_choose_where_anything_is_written(
+    hub, tiny, impatient, cache, revision, tmp_path
+):
+    hub.revision, hub.tells_hash, hub.breaks_after = revision, False, 0
+    with pytest.raises(FileNotFoundError):
+        locate("fm3d-test/tiny")
+    (part,) = (path for path in tmp_path.rglob("*model.safetensors") if path.is_file())
+    assert part.parent == cache / "weights/fm3d-test--tiny/.partial"
+    hub.breaks_after = None
+    path = locate("fm3d-test/tiny").path
+    assert path.parent == cache / "weights/fm3d-test--tiny"
+    assert read_record(path).revision == "main"

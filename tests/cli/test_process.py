@@ -110,13 +110,42 @@ def test_photos_are_not_overwritten_by_what_is_made_of_them(tmp_path):
     photos = tmp_path / "scene" / "photos"
     photos.mkdir(parents=True)
     (photos / "notes.txt").touch()
-    for output in (photos, photos.parent):
-        with pytest.raises(SystemExit, match="would be replaced"):
-            run(
-                "process", "sfm", "--data", photos, "--output-dir", output,
-                "--overwrite", "True",
-            )  # fmt: skip
+    (photos / "old" / "deep").mkdir(parents=True)
+    (photos / "old" / "deep" / "IMG.jpg").write_text("original")
+    (tmp_path / "link").symlink_to(photos)
+    for data, output, relation in (
+        (photos, photos, "is an input"),
+        (photos, photos.parent, "holds an input"),
+        (photos, photos / "old", "lies in an input"),
+        (tmp_path / "link", photos, "is an input"),
+        (photos, tmp_path / "link", "is an input"),
+    ):
+        with pytest.raises(SystemExit, match=f"{relation}.* would be replaced"):
+            run("process", "sfm", "--data", data, "--output-dir", output, "--overwrite", "True")
     assert (photos / "notes.txt").exists()
+    assert (photos / "old" / "deep" / "IMG.jpg").read_text() == "original"
+
+
+def test_scene_that_an_option_names_is_not_overwritten(tmp_path):
+    photos, known = tmp_path / "photos", tmp_path / "known"
+    for folder in (photos, known):
+        folder.mkdir()
+        (folder / "transforms.json").write_text("original")
+    with pytest.raises(SystemExit, match="known is an input.* transforms.json"):
+        run(
+            "process", "vggt", "--data", photos, "--output-dir", known, "--overwrite", "True",
+            "--known-cameras", known,
+        )  # fmt: skip
+    assert (known / "transforms.json").read_text() == "original"
+
+
+def test_figures_do_not_replace_the_cameras_they_are_of(processed, tmp_path):
+    reference = shutil.copytree(processed, tmp_path / "reference")
+    output = reference / "transforms.json"
+    content = output.read_bytes()
+    with pytest.raises(SystemExit, match="would be replaced"):
+        run("eval-poses", reference, processed, "--output", output)
+    assert output.read_bytes() == content
 
 
 def test_folders_that_cannot_be_processed_end_with_one_message(tmp_path):

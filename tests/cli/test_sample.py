@@ -18,15 +18,20 @@ def test_sample_writes_a_capture_and_names_the_next_command(tmp_path, monkeypatc
     assert "Next: ns-train 3dgs --data sample sfm" in capsys.readouterr().out
 
 
-def test_a_folder_in_use_ends_in_one_message_and_overwrite_replaces_it(tmp_path):
+@pytest.mark.parametrize("more", [[], ["--overwrite", "True"]])
+def test_a_folder_of_the_users_ends_in_one_message(tmp_path, more):
     (tmp_path / "sample").mkdir()
     (tmp_path / "sample" / "mine.txt").write_text("keep")
-    with pytest.raises(SystemExit) as caught:
-        sample(tmp_path / "sample")
-    assert str(caught.value).startswith("Error: ")
+    with pytest.raises(SystemExit, match="Error: .*sample (already holds 1|was not written by)"):
+        sample(tmp_path / "sample", *more)
     assert (tmp_path / "sample" / "mine.txt").read_text() == "keep"
-    sample(tmp_path / "sample", "--overwrite", "True")
-    assert not (tmp_path / "sample" / "mine.txt").exists()
+
+
+def test_overwrite_replaces_an_earlier_sample(tmp_path):
+    sample(tmp_path / "sample")
+    before = (tmp_path / "sample" / "images" / "frame_0001.jpg").read_bytes()
+    sample(tmp_path / "sample", "--overwrite", "True", "--seed", "1")
+    assert (tmp_path / "sample" / "images" / "frame_0001.jpg").read_bytes() != before
 
 
 def test_help_tells_every_option_with_its_unit(capsys):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE
 from fm3d_plugins.camera_optimization.export import run_cameras
-from fm3d_plugins.dataparsers.rendered_views import LvsmDataParserConfig, undistorted
+from fm3d_plugins.dataparsers.rendered_views import CAMERAS, LvsmDataParserConfig, undistorted
 from fm3d_plugins.lvsm import inference
 from fm3d_plugins.lvsm.contexts import nearest
 from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
@@ -168,6 +168,45 @@ def test_a_second_run_renders_nothing(config, monkeypatch):
     again = config(weight=1.0).setup().get_dataparser_outputs("train")
     assert again.image_filenames == first.image_filenames
     assert torch.equal(again.cameras.camera_to_worlds, first.cameras.camera_to_worlds)
+
+
+def damaged_views(folder):
+    """What becomes of kept views, one after the other."""
+
+    def cameras(edit):
+        content = torch.load(folder / CAMERAS, weights_only=True)
+        edit(content)
+        torch.save(content, folder / CAMERAS)
+
+    yield lambda: (folder / CAMERAS).write_bytes(b"")
+    yield (folder / CAMERAS).unlink
+    yield lambda: torch.save([1], folder / CAMERAS)
+    yield lambda: torch.save({"x": torch.zeros(1)}, folder / CAMERAS)
+    yield lambda: torch.save(no_rendering, folder / CAMERAS)
+    yield lambda: cameras(lambda c: c["world_from_camera"].fill_(torch.nan))
+    yield lambda: cameras(lambda c: c.update(sizes=c["sizes"][1:]))
+    yield lambda: cameras(lambda c: c.update({k: v[1:] for k, v in c.items()}))
+    yield lambda: cameras(lambda c: c["sizes"].neg_())
+    yield (folder / "view_0000.png").unlink
+    yield lambda: (folder / "view_0001.png").write_bytes(b"no picture")
+    yield lambda: (folder / "mask_0001.png").write_bytes(b"")
+    yield lambda: Image.new("RGB", (3, 3)).save(folder / "view_0000.png")
+    yield lambda: np.save(folder / "depth_0000.npy", np.full((2, 2), np.nan))
+    yield (folder / "depth_0001.npy").unlink
+
+
+def test_views_that_cannot_be_used_are_rendered_anew(config, capsys):
+    first = config(num_views=2).setup().get_dataparser_outputs("train")
+    folder = first.image_filenames[-1].parent
+    whole = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    for damage in damaged_views(folder):
+        damage()
+        capsys.readouterr()
+        again = config(num_views=2).setup().get_dataparser_outputs("train")
+        said = capsys.readouterr().out
+        assert f"{folder} is not used and made anew" in said
+        assert {path.name: path.read_bytes() for path in folder.glob("*.png")} == whole
+        assert torch.equal(again.cameras.camera_to_worlds, first.cameras.camera_to_worlds)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.io.colmap import mean_reprojection_errors, read_colmap, write_colmap
+from fm3d_plugins.io.colmap_files import read_model, write_model
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.scene import SceneGeometry
 
@@ -266,19 +267,27 @@ def test_latent_scene_is_written_only_on_demand(tmp_path, make_scene):
     assert len(read_colmap(tmp_path / "0")) == 4
 
 
-def test_equal_names_are_refused(tmp_path, make_scene):
-    scene = make_scene()
-    with pytest.raises(ValueError, match=r"same name \(b\.jpg\)"):
-        write_colmap(replace(scene, names=("a.jpg", "b.jpg", "b.jpg", "c.jpg")), tmp_path / "0")
+@pytest.mark.parametrize("name", ["../a.jpg", "/tmp/a.jpg", "sub/../../a.jpg", "", "d.png"])
+def test_names_that_lead_elsewhere_are_refused(tmp_path, make_scene, name):
+    write_colmap(make_scene(), tmp_path / "0")
+    model = read_model(tmp_path / "0")
+    model.images[2] = replace(model.images[2], name=name)
+    write_model(model, tmp_path / "0")
+    with pytest.raises(ValueError, match=f"{tmp_path}.* names of photos cannot be used"):
+        read_colmap(tmp_path / "0")
 
 
 def test_existing_model_is_replaced_only_on_demand(tmp_path, make_scene):
     write_colmap(make_scene(), tmp_path / "0")
-    (tmp_path / "0" / "rigs.bin").touch()
     with pytest.raises(FileExistsError):
         write_colmap(make_scene(), tmp_path / "0")
+    (tmp_path / "0" / "points3D.bin").touch()
+    before = (tmp_path / "0" / "points3D.bin").stat().st_ino
     write_colmap(make_scene(), tmp_path / "0", overwrite=True)
-    assert not (tmp_path / "0" / "rigs.bin").exists()
+    assert (tmp_path / "0" / "points3D.bin").stat().st_ino != before
+    (tmp_path / "0" / "rigs.bin").touch()  # Of COLMAP, which went on with the model.
+    with pytest.raises(FileExistsError, match="added or changed since.*rigs.bin"):
+        write_colmap(make_scene(), tmp_path / "0", overwrite=True)
 
 
 def test_photos_are_checked_and_unregistered_ones_listed(tmp_path, make_scene, write_photos):

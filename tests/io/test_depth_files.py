@@ -70,6 +70,41 @@ def test_files_that_exist_are_kept(tmp_path):
     assert files.depths["a.png"].is_file()
 
 
+def damaged_maps(path):
+    """What becomes of a file of the cache, one after the other."""
+    whole = path.read_bytes()
+    yield whole[: len(whole) // 2]
+    yield whole[:20]
+    yield b""
+    yield b"\x93NUMPY\x01\x00\x10\x00{'descr': 5......."
+    yield b"PK\x03\x04 no archive"
+    for values in (
+        np.full((HEIGHT // 2, WIDTH // 2), np.nan, np.float32),
+        np.full((HEIGHT // 2, WIDTH // 2), -1.0, np.float32),
+        np.ones((3, 3), np.float32),
+        np.ones(5, np.float32),
+        np.array(1.0),
+    ):
+        np.save(path, values)
+        yield path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["depths", "confidences"])
+def test_files_that_cannot_be_used_are_written_anew(tmp_path, kind, capsys):
+    path = getattr(write_depth_maps(scene(), tmp_path), kind)["a.png"]
+    whole = path.read_bytes()
+    for content in damaged_maps(path):
+        path.write_bytes(content)
+        capsys.readouterr()
+        write_depth_maps(scene(), tmp_path)
+        assert path.read_bytes() == whole
+        assert f"{path} is not used and made anew" in capsys.readouterr().out
+    np.save(path, np.full((HEIGHT // 2, WIDTH // 2), 2.0, np.float32))
+    write_depth_maps(scene(), tmp_path)
+    # A depth of 2 is one; a confidence of 2 is none.
+    assert (path.read_bytes() == whole) == (kind == "confidences")
+
+
 def test_digest_tells_other_depths_and_other_photos_apart():
     original = scene()
     assert depth_digest(original) == depth_digest(scene())

@@ -196,6 +196,16 @@ def test_faulty_field_is_named_with_the_file(written, fault):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "place", ["../../elsewhere/b.jpg", "/elsewhere/b.jpg", "images/../../b.jpg"]
+)
+def test_photos_that_lie_apart_from_the_others_are_refused(written, place):
+    """Their names would lead out of any folder that is written."""
+    path = edited(written()[1], lambda meta: meta["frames"][1].update(file_path=place))
+    with pytest.raises(ValueError, match=f"{path}.* names of photos cannot be used"):
+        read_transforms(path, require_images=False)
+
+
 def test_text_that_is_no_json_is_refused(tmp_path):
     path = tmp_path / "transforms.json"
     for content in (b"{'frames': []}", b"\xff\xfe\x00", b"[1, 2]"):

@@ -75,6 +75,35 @@ def test_converted_copies_equal_what_read_gives(tmp_path):
             np.testing.assert_array_equal(np.asarray(copy), photo.read())
 
 
+@pytest.mark.parametrize("content", [b"", b"no picture", "half", "smaller", "grey"])
+def test_copies_that_cannot_be_used_are_made_anew(tmp_path, content, capsys):
+    Image.fromarray(GRADIENT).quantize(64).save(tmp_path / "palette.png")
+    (tmp_path / "masks").mkdir()
+    Image.new("L", GRADIENT.shape[1::-1], 255).save(tmp_path / "masks" / "palette.png")
+    photos, names = find_photos(tmp_path), ["palette.png"]
+    copies = [
+        photos.plain_files(tmp_path / "copies", names)["palette.png"],
+        photos.mask_files(tmp_path / "copied_masks", names)["palette.png"],
+    ]
+    for path in copies:
+        whole = path.read_bytes()
+        if content == "half":
+            path.write_bytes(whole[: len(whole) // 2])
+        elif content == "smaller":
+            Image.new("RGB", (8, 8)).save(path)
+        elif content == "grey":
+            Image.new("LA", GRADIENT.shape[1::-1]).save(path)
+        else:
+            path.write_bytes(content)
+        photos.plain_files(tmp_path / "copies", names)
+        photos.mask_files(tmp_path / "copied_masks", names)
+        assert path.read_bytes() == whole
+        assert f"{path} is not used and made anew" in capsys.readouterr().out
+        before = path.stat().st_mtime_ns
+        photos.plain_files(tmp_path / "copies", names)
+        assert path.stat().st_mtime_ns == before
+
+
 def test_sixteen_bit_grey_keeps_its_brightness(tmp_path):
     """Truth: 16-bit value v is v / 257 in eight bits; taking the high byte is off by at most 1."""
     grey16 = (np.arange(64 * 64, dtype=np.uint16) * 16).reshape(64, 64)

@@ -11,6 +11,7 @@ from PIL import Image
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.io.transforms import read_transforms
+from fm3d_plugins.overwriting import MARKER
 from fm3d_plugins.photos.photo_set import find_photos
 from fm3d_plugins.synthetic_rooms.capture import (
     DRAFT,
@@ -45,7 +46,7 @@ def test_folder_holds_photos_depth_points_cameras_and_a_note(sample):
     names = {str(path.relative_to(sample)) for path in sample.rglob("*.*")}
     frames = range(1, NUM_PHOTOS + 1)
     assert names == (
-        {"transforms.json", "points.ply", "README.txt"}
+        {"transforms.json", "points.ply", "README.txt", MARKER}
         | {f"images/frame_{frame:04d}.jpg" for frame in frames}
         | {f"depth/frame_{frame:04d}.png" for frame in frames}
     )
@@ -150,10 +151,9 @@ def test_a_folder_that_holds_something_is_refused_and_kept(tmp_path):
 
 
 def test_overwriting_leaves_nothing_of_the_old_folder(tmp_path):
-    (tmp_path / "sample").mkdir()
-    (tmp_path / "sample" / "mine.txt").write_text("gone")
+    write_tiny(tmp_path / "sample", num_photos=3)
     write_tiny(tmp_path / "sample", num_photos=2, overwrite=True)
-    assert not (tmp_path / "sample" / "mine.txt").exists()
+    assert len(list((tmp_path / "sample" / "images").iterdir())) == 2
     assert json.loads((tmp_path / "sample" / "transforms.json").read_text())["w"] == WIDTH
 
 

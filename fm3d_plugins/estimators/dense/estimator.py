@@ -21,6 +21,7 @@ from fm3d_plugins.estimators.dense.cameras import (
 from fm3d_plugins.estimators.dense.points import PointOptions, points_from_views
 from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
 from fm3d_plugins.estimators.stages import Stages
+from fm3d_plugins.files import kind_of
 from fm3d_plugins.geometry.cameras import equal_cameras
 from fm3d_plugins.geometry.known_cameras import KnownCameras
 from fm3d_plugins.io.posed_scenes import read_posed_scene
@@ -193,7 +194,7 @@ def digest_of_scene(path: Path) -> str:
     total = hashlib.blake2b(digest_size=16)
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     for file in files:
-        if file.suffix in (".json", ".bin", ".txt"):
+        if file.suffix in (".json", ".bin", ".txt") and kind_of(file) == "a file":
             total.update(file.read_bytes())
     return total.hexdigest()
 

@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +18,9 @@ from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
 from fm3d_plugins.cli import main as cli
+from fm3d_plugins.cli import run_configs
 from fm3d_plugins.dataparsers.estimated import EstimatedDataParserConfig
+from fm3d_plugins.estimators.base import ENTRY_POINT_GROUP
 from fm3d_plugins.estimators.dense.estimator import DenseEstimator
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.io.ply import read_ply
@@ -60,6 +63,13 @@ class Truth(DenseEstimator):
             tracks=Tracks(none, none, torch.zeros(0, 2)),
             depth=ViewDepth(depth, confidence, as_they_are, colors),
         )
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """The estimator as of an installed package: commands read configs of no others."""
+    point = EntryPoint("truth", f"{Truth.__module__}:Truth", ENTRY_POINT_GROUP)
+    monkeypatch.setattr(run_configs, "entry_points", EntryPoints([point]).select)
 
 
 def true_depth(root, name):
