@@ -38,6 +38,7 @@ from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.nerfstudio_cameras import pinhole
 from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS, VIEW_WEIGHTS
+from fm3d_plugins.scene_points import byte_colors
 from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
@@ -146,7 +147,9 @@ class GaussianSplattingModel(SplatfactoModel):
                 "Use the datamanager of the method 3dgs, which makes random points when it must."
             )
         points, colors = self.seed_points
-        self.gauss_params = gaussians_at(points, colors.float() / 255, self.config.sh_degree)
+        self.gauss_params = gaussians_at(
+            points, byte_colors(colors, len(points)), self.config.sh_degree
+        )
         self.density_control = self._make_density_control()
         self.camera_optimizer: CameraOptimizer = self.config.camera_optimizer.setup(
             num_cameras=self.num_train_data,
