@@ -13,7 +13,7 @@ from nerfstudio.engine.callbacks import (
     TrainingCallbackLocation,
 )
 from nerfstudio.models.base_model import ModelConfig
-from nerfstudio.models.splatfacto import SplatfactoModel
+from nerfstudio.models.splatfacto import SH2RGB, SplatfactoModel
 from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn import Parameter
@@ -285,6 +285,16 @@ class GaussianSplattingModel(SplatfactoModel):
             "background": background if self.training else background.expand_as(view.rgb),
         }
         return outputs | ({"scales": scales, "opacities": opacities} if self.training else {})
+
+    @property
+    def shs_0(self) -> Float[Tensor, "gaussian 3"]:
+        """Nerfstudio's own takes colours of degree 0 for logits."""
+        return self.features_dc
+
+    @property
+    def colors(self) -> Float[Tensor, "gaussian 3"]:
+        """Without what depends on the direction, in [0, 1]; nerfstudio's own as above."""
+        return SH2RGB(self.features_dc).clamp(0.0, 1.0)
 
     def _active_gaussians(self) -> dict[str, Tensor] | None:
         """All gaussians, or those in the viewer's crop box; None when that is empty."""
