@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
 from fm3d_plugins.io.depth_files import DepthFiles
+from fm3d_plugins.scene_points import settle_points
 
 GIVEN_CAMERAS = "given_cameras"
 """Key of a dataset's metadata under which the dataparser's cameras are handed over, at the size of
@@ -75,6 +76,7 @@ class PhotoDatasets:
         with checked_parsing(config.dataparser, data):
             self._expect_photos(config.dataparser)
             super().__init__(config, **kwargs)  # pyright: ignore[reportCallIssue] (a mixin)
+            settle_points(self.train_dataparser_outputs.metadata)
             self._expect_real_cameras()
         if self.is_on_cpu and getattr(config, "cache_images", None) == "cpu":
             # Above 500 photos nerfstudio says so; it pins memory and needs a CUDA driver.

@@ -31,6 +31,7 @@ ORDER = [
     "backends",
     "synthetic_rooms",
     "nerfstudio_cameras",
+    "scene_points",
     "input_checks",
     "photo_datamanager",
     "training",

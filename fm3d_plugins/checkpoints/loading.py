@@ -6,6 +6,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,10 +57,11 @@ def load(file: FoundFile | Path) -> Mapping[str, Tensor]:
         OSError: It cannot be read.
     """
     path = file.path if isinstance(file, FoundFile) else file
-    start = _start(path)
-    if _is_torch(start):
-        return _tensors_only(path, _open_torch(path))
-    return _load_safetensors(path)
+    with _naming(path):
+        start = _start(path)
+        if _is_torch(start):
+            return _tensors_only(path, _open_torch(path))
+        return _load_safetensors(path)
 
 
 def _is_torch(start: bytes) -> bool:
@@ -77,15 +79,35 @@ def training_arguments(file: FoundFile | Path) -> dict[str, Any]:
         ValueError, OSError: As `load`.
     """
     path = file.path if isinstance(file, FoundFile) else file
-    if not _is_torch(_start(path)):
-        return {}
-    content = _open_torch(path)
-    arguments = content.get("args") if isinstance(content, Mapping) else None
-    if isinstance(arguments, argparse.Namespace):
-        arguments = vars(arguments)
-    if not isinstance(arguments, Mapping):
-        return {}
-    return {str(name): value for name, value in arguments.items() if _is_plain(value)}
+    with _naming(path):
+        if not _is_torch(_start(path)):
+            return {}
+        content = _open_torch(path)
+        arguments = content.get("args") if isinstance(content, Mapping) else None
+        if isinstance(arguments, argparse.Namespace):
+            arguments = vars(arguments)
+        if not isinstance(arguments, Mapping):
+            return {}
+        return {str(name): value for name, value in arguments.items() if _is_plain(value)}
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let only errors leave that name the file: what was made to hurt may raise any in a parser."""
+    try:
+        yield
+    except Exception as error:
+        names_it = isinstance(error, OSError) and error.filename is not None
+        if names_it or (isinstance(error, ValueError) and str(path) in str(error)):
+            raise
+        raise ValueError(
+            f"{path} cannot be opened as a checkpoint: {type(error).__name__}: "
+            f"{_first_line(error)}. {_EXPECTED} {_FETCH}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "no reason is given")
 
 
 def _is_plain(value: object) -> bool:
@@ -161,6 +183,7 @@ class _MappedTensors(Mapping[str, Tensor]):
     def __init__(self, path: Path) -> None:
         from safetensors import safe_open
 
+        self._path = path
         self._open = partial(safe_open, path, framework="pt", device="cpu")
         self._file = self._open()
         self._names = dict.fromkeys(self._file.keys())
@@ -169,9 +192,10 @@ class _MappedTensors(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
-        if self._handed_out > _BYTES_PER_MAP:
-            self._file, self._handed_out = self._open(), 0
-        tensor = self._file.get_tensor(name)
+        with _naming(self._path):
+            if self._handed_out > _BYTES_PER_MAP:
+                self._file, self._handed_out = self._open(), 0
+            tensor = self._file.get_tensor(name)
         self._handed_out += tensor.numel() * tensor.element_size()
         return tensor
 
@@ -209,14 +233,14 @@ def _require_whole_safetensors(path: Path) -> None:
             try:
                 header = json.loads(following + stream.read(length - 1))
                 ends = [
-                    entry["data_offsets"][1]
+                    int(entry["data_offsets"][1])
                     for name, entry in header.items()
                     if name != "__metadata__"
                 ]
-            except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            except Exception as error:
                 raise ValueError(
                     f"{path} begins like a safetensors file, but its header cannot be read "
-                    f"({error}). {_EXPECTED} {_FETCH}"
+                    f"({_first_line(error)}). {_EXPECTED} {_FETCH}"
                 ) from error
             needed += max(ends, default=0)
     if size < needed:
@@ -245,17 +269,22 @@ def _open_torch(path: Path) -> object:
             f"{_first_refusal(error)}. {_EXPECTED} Objects could run any program when "
             "opened: get the weights as safetensors, or from someone you trust and convert them."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path} cannot be opened as a torch file: {str(error).splitlines()[0]}. "
-            f"{_EXPECTED} {_FETCH}"
-        ) from error
 
 
 def _first_refusal(error: Exception) -> str:
     """The sentence of torch's long message that names what was found."""
     named = re.search(r"(Unsupported (global|class|operand)|Trying to load)[^\n]*", str(error))
-    return named.group().rstrip(" .") if named else str(error).strip().splitlines()[0]
+    return named.group().rstrip(" .") if named else _first_line(error)
+
+
+def _is_whole(value: object) -> bool:
+    """Whether something is a tensor with a number in every place: not sparse, quantised or empty
+    of memory."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not (value.is_meta or value.is_quantized or value.is_nested)
+    )
 
 
 def _tensors_only(path: Path, content: object) -> dict[str, Tensor]:
@@ -273,7 +302,7 @@ def _tensors_only(path: Path, content: object) -> dict[str, Tensor]:
     others = [
         f"{name!r} ({type(value).__name__})"
         for name, value in content.items()
-        if not isinstance(name, str) or not isinstance(value, Tensor)
+        if not isinstance(name, str) or not _is_whole(value)
     ]
     if others or not content:
         found = f"{len(others)} entries that are not tensors: {listed(others)}"

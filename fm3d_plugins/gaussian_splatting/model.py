@@ -13,7 +13,7 @@ from nerfstudio.engine.callbacks import (
     TrainingCallbackLocation,
 )
 from nerfstudio.models.base_model import ModelConfig
-from nerfstudio.models.splatfacto import SplatfactoModel
+from nerfstudio.models.splatfacto import SH2RGB, SplatfactoModel
 from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn import Parameter
@@ -38,6 +38,7 @@ from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.nerfstudio_cameras import pinhole
 from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS, VIEW_WEIGHTS
+from fm3d_plugins.scene_points import byte_colors
 from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
@@ -146,7 +147,9 @@ class GaussianSplattingModel(SplatfactoModel):
                 "Use the datamanager of the method 3dgs, which makes random points when it must."
             )
         points, colors = self.seed_points
-        self.gauss_params = gaussians_at(points, colors.float() / 255, self.config.sh_degree)
+        self.gauss_params = gaussians_at(
+            points, byte_colors(colors, len(points)), self.config.sh_degree
+        )
         self.density_control = self._make_density_control()
         self.camera_optimizer: CameraOptimizer = self.config.camera_optimizer.setup(
             num_cameras=self.num_train_data,
@@ -292,6 +295,16 @@ class GaussianSplattingModel(SplatfactoModel):
             "background": background if self.training else background.expand_as(view.rgb),
         }
         return outputs | ({"scales": scales, "opacities": opacities} if self.training else {})
+
+    @property
+    def shs_0(self) -> Float[Tensor, "gaussian 3"]:
+        """Nerfstudio's own takes colours of degree 0 for logits."""
+        return self.features_dc
+
+    @property
+    def colors(self) -> Float[Tensor, "gaussian 3"]:
+        """Without what depends on the direction, in [0, 1]; nerfstudio's own as above."""
+        return SH2RGB(self.features_dc).clamp(0.0, 1.0)
 
     def _active_gaussians(self) -> dict[str, Tensor] | None:
         """All gaussians, or those in the viewer's crop box; None when that is empty."""

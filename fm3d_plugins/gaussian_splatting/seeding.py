@@ -1,7 +1,7 @@
 """Gaussians to start from."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from nerfstudio.models.splatfacto import RGB2SH
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
@@ -9,15 +9,25 @@ from torch.nn import Parameter, ParameterDict
 from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.neighbours import mean_neighbour_distance
 from fm3d_plugins.geometry.rays import camera_rays
+from fm3d_plugins.kernels.shapes import check_shapes
 
 NEAREST, FARTHEST = 0.5, 2.5
 """Depth of random points, in units of the cameras' distance to the point they look at."""
 
 
 def gaussians_at(
-    points: Float[Tensor, "point 3"], colors: Float[Tensor, "point 3"], sh_degree: int
+    points: Float[Tensor, "point 3"], colors: UInt8[Tensor, "point 3"], sh_degree: int
 ) -> ParameterDict:
-    """One faint ball per point, as wide as its neighbours are away; random orientation."""
+    """One faint ball per point, as wide as its neighbours are away; random orientation.
+
+    Raises:
+        ValueError: Fewer than two points, or not one colour for each.
+    """
+    check_shapes(
+        "3dgs",
+        {"points": (points, "point 3"), "colours": (colors, "point 3")},
+        one_type=False,
+    )
     if len(points) < 2:
         raise ValueError(
             f"3dgs got {len(points)} points to start from. Expected at least 2. Take more photos, "
@@ -31,7 +41,7 @@ def gaussians_at(
             "means": Parameter(points.clone()),
             "scales": Parameter(size.log().repeat(1, 3)),
             "quats": Parameter(torch.nn.functional.normalize(torch.randn(len(points), 4), dim=-1)),
-            "features_dc": Parameter(RGB2SH(colors)),
+            "features_dc": Parameter(RGB2SH(colors.float() / 255)),
             "features_rest": Parameter(torch.zeros(len(points), rest, 3)),
             "opacities": Parameter(torch.logit(torch.full((len(points), 1), 0.1))),
         }

@@ -7,9 +7,10 @@ written and not read.
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -111,17 +112,10 @@ def read_model(folder: Path) -> ColmapModel:
         paths = [folder / f"{name}{suffix}" for name in ("cameras", "images", "points3D")]
         if not all(path.is_file() for path in paths):
             continue
-        parsed = []
-        for path, parse in zip(paths, (cameras, images, points), strict=True):
-            try:
-                parsed.append(parse(path.read_bytes()))
-            except UnsupportedCameraError as error:
-                raise ValueError(f"{path}: {error}") from error
-            except (struct.error, ValueError, IndexError, OverflowError) as error:
-                raise ValueError(
-                    f"{path} is cut off or damaged ({error}). Expected a file of a COLMAP model "
-                    "that ends where its contents say. Copy or export it anew."
-                ) from error
+        parsed = [
+            _parsed(path, parse)
+            for path, parse in zip(paths, (cameras, images, points), strict=True)
+        ]
         table = parsed[2]
         return ColmapModel(
             parsed[0], parsed[1], table["id"], table["xyz"], table["rgb"], table["error"]
@@ -130,6 +124,36 @@ def read_model(folder: Path) -> ColmapModel:
         f"{folder} holds no COLMAP model. Expected cameras, images and points3D, all as .bin or "
         "all as .txt. Point to the folder that holds them, often sparse/0."
     )
+
+
+def read_points(folder: Path) -> np.ndarray:
+    """Points of a model: a table with `id`, `xyz`, `rgb` (bytes) and `error`, in the file's order.
+
+    Raises:
+        FileNotFoundError: The folder holds no points3D, binary or text.
+        ValueError: The file is cut off or damaged.
+    """
+    for suffix, parse in ((".bin", _read_binary_points), (".txt", _read_text_points)):
+        path = folder / f"points3D{suffix}"
+        if path.is_file():
+            return _parsed(path, parse)
+    raise FileNotFoundError(
+        f"{folder} holds no points3D.bin or points3D.txt. Expected the points of a COLMAP model. "
+        "Point to the folder that holds them, often sparse/0."
+    )
+
+
+def _parsed(path: Path, parse: Callable[[bytes], Any]) -> Any:
+    """What a parser makes of a file; what it cannot take is named with the file."""
+    try:
+        return parse(path.read_bytes())
+    except UnsupportedCameraError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
+        raise ValueError(
+            f"{path} is cut off or damaged ({error}). Expected a file of a COLMAP model "
+            "that ends where its contents say. Copy or export it anew."
+        ) from error
 
 
 class UnsupportedCameraError(ValueError):

@@ -66,11 +66,13 @@ def write_ply(
 def read_ply(path: Path) -> PointCloud:
     """Read the vertices of an ASCII or binary PLY file; faces and unknown properties are skipped.
 
-    Coordinates keep the file's precision. Colours may be 8-bit, 16-bit, or floats in [0, 1].
+    Coordinates keep the file's precision. Colours may be 8-bit, 16-bit, or floats in [0, 1]
+    or [0, 255].
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no PLY file, is cut off, or has no vertex positions.
+        ValueError: The file is no PLY file, is cut off, has no vertex positions, or colours out of
+            range.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -93,7 +95,7 @@ def read_ply(path: Path) -> PointCloud:
     color_names = next((group for group in _COLOR_NAMES if set(group) <= set(names)), None)
     return PointCloud(
         points=_stack(table, ("x", "y", "z")),
-        colors=_colors(table, color_names) if color_names else None,
+        colors=_colors(path, table, color_names) if color_names else None,
         confidence=_stack(table, ("confidence",))[:, 0] if "confidence" in names else None,
     )
 
@@ -179,12 +181,24 @@ def _stack(table: np.ndarray, names: tuple[str, ...]) -> Float[Tensor, "point co
     return torch.from_numpy(np.stack([table[name].astype(real) for name in names], axis=-1))
 
 
-def _colors(table: np.ndarray, names: tuple[str, ...]) -> UInt8[Tensor, "point 3"]:
-    """8-bit colours of whatever the file stores."""
+def _colors(path: Path, table: np.ndarray, names: tuple[str, ...]) -> UInt8[Tensor, "point 3"]:
+    """8-bit colours of whatever the file stores: by type, and where that leaves a choice by size.
+
+    Floats are fractions unless one is above 1; whole numbers of more than 8 bits have 8 bits
+    unless one is above 255.
+    """
     columns = np.stack([table[name] for name in names], axis=-1)
-    if columns.dtype.kind == "f":
-        columns = np.round(columns.clip(0, 1) * 255)
-    elif columns.dtype.itemsize == 2:
-        columns = columns.astype(np.float64) * (255 / 65535)
-        columns = np.round(columns)
-    return torch.from_numpy(columns.astype(np.uint8))
+    if columns.dtype.itemsize == 1:
+        return torch.from_numpy(columns.astype(np.uint8))
+    values = columns.astype(np.float64)
+    highest = values.max(initial=0.0)
+    if not (values.min(initial=0.0) >= 0 and highest <= 65535):  # Not a number fails, too.
+        raise ValueError(
+            f"{path} has colours from {values.min()} to {highest}. Expected fractions in [0, 1] or "
+            "8-bit or 16-bit numbers. Export the file anew."
+        )
+    if columns.dtype.kind == "f" and highest <= 1:
+        values = values * 255
+    elif highest > 255:
+        values = values * (255 / 65535)
+    return torch.from_numpy(np.round(values).astype(np.uint8))

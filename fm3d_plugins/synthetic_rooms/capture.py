@@ -15,6 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from fm3d_plugins.geometry.pointmaps import points_at
+from fm3d_plugins.kernels.shapes import check_shapes
 from fm3d_plugins.photos.photo_set import SMALLEST_SIDE
 from fm3d_plugins.scene import SceneGeometry
 from fm3d_plugins.synthetic_rooms.scene import Room
@@ -338,6 +339,11 @@ def _require_usable(
     room: Room, world_from_camera: Float[Tensor, "view 4 4"], intrinsics: Float[Tensor, "3 3"]
 ) -> None:
     """Raise ValueError where a ray could leave the room or the camera is no pinhole."""
+    check_shapes(
+        "Rendering a room",
+        {"poses": (world_from_camera, "view 4 4"), "intrinsics": (intrinsics, "3 3")},
+        one_type=False,
+    )
     half_x, half_y, height = room.size[0] / 2, room.size[1] / 2, room.size[2]
     eyes = world_from_camera[:, :3, 3]
     low, high = eyes.new_tensor([-half_x, -half_y, 0.0]), eyes.new_tensor([half_x, half_y, height])

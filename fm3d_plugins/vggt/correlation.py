@@ -45,7 +45,8 @@ def local_correlations(
     """Products of each point's feature with the maps on a square grid around its position.
 
     Products are divided by sqrt(channels). Levels follow each other; within a level the offset in
-    x is the slow index. Outside a map features are zero.
+    x is the slow index. Outside a map features are zero; where a map has one cell on an axis, every
+    position on that axis is that cell, as published (whose grid is divided by max(size - 1, 1)).
 
     Args:
         positions: (x, y) in cells of the finest level, centres at integers.
@@ -79,11 +80,12 @@ def _level_correlations(
     size = positions.new_tensor([width, height])
     # Farther out everything is zero; the clamp keeps the integers below in range.
     positions = positions.clamp(-(radius + 2.0) * torch.ones_like(size), size + radius + 1)
+    positions = torch.where(size > 1, positions, 0.0)
     corner = positions.floor()
     right, below = (positions - corner).unsqueeze(-1).unsqueeze(-1).unbind(2)
     offsets = torch.arange(-radius, radius + 2, device=level.device)
-    columns = corner[..., 0, None].long() + offsets
-    rows = corner[..., 1, None].long() + offsets
+    columns = corner[..., 0, None].long() + (offsets if width > 1 else 0 * offsets)
+    rows = corner[..., 1, None].long() + (offsets if height > 1 else 0 * offsets)
     inside_x = (columns >= 0) & (columns < width)
     inside_y = (rows >= 0) & (rows < height)
     columns, rows = columns.clamp(0, width - 1), rows.clamp(0, height - 1)

@@ -1,15 +1,18 @@
 """`3dgs` through nerfstudio's own objects: trained, saved, loaded, evaluated, resumed, exported."""
 
 import copy
+import math
 
 import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.models.splatfacto import SplatfactoModel
+from nerfstudio.scripts.exporter import ExportGaussianSplat
 from nerfstudio.utils.eval_utils import eval_setup
 
 from fm3d_plugins.gaussian_splatting import datamanager
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
+from fm3d_plugins.io.ply import read_ply
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 STEPS = 200
@@ -127,6 +130,33 @@ def test_seed_points_of_the_scene_are_used(capture, tmp_path, train_run):
     trainer = train_run(config)
     seeds = trainer.pipeline.datamanager.train_dataparser_outputs.metadata["points3D_xyz"]
     assert len(trainer.pipeline.model.means) == len(seeds) > 40_000
+
+
+@pytest.mark.parametrize("degree", [0, 3])
+@pytest.mark.parametrize("mode", ["sh_coeffs", "rgb"])
+def test_exported_colours_are_those_that_are_rendered(capture, tmp_path, train_run, degree, mode):
+    """Truth: max(C0 f + 1/2, 0) with C0 = 1 / sqrt(4 pi), as every viewer of such files has it."""
+    config = run_config(capture, tmp_path, steps=3, sh_degree=degree, density_control="off")
+    trainer = train_run(config)
+    export = ExportGaussianSplat(
+        load_config=trainer.base_dir / "config.yml", output_dir=tmp_path, ply_color_mode=mode
+    )
+    export.main()
+    header, _, data = (tmp_path / "splat.ply").read_bytes().partition(b"end_header\n")
+    model = trainer.pipeline.model
+    rendered = (model.features_dc.detach() / math.sqrt(4 * math.pi) + 0.5).clamp_min(0)
+    shown = model.opacities.detach().squeeze(-1) > -5.5373  # The export leaves out the others.
+    if mode == "rgb":
+        found, atol = read_ply(tmp_path / "splat.ply").colors / 255, 1 / 255  # Cut off to bytes.
+        rendered = rendered.clamp(0, 1)
+    else:
+        names = [line.split()[-1] for line in header.decode().split("\n") if "property" in line]
+        table = torch.frombuffer(bytearray(data), dtype=torch.float32).reshape(-1, len(names))
+        first = names.index("f_dc_0")
+        found = (table[:, first : first + 3] / math.sqrt(4 * math.pi) + 0.5).clamp_min(0)
+        atol = 1e-5
+    assert float(rendered.min()) < 0.2 and float(rendered.max()) > 0.6
+    torch.testing.assert_close(found, rendered[shown].cpu(), atol=atol, rtol=0)
 
 
 def test_more_than_one_device_is_refused(capture, tmp_path):

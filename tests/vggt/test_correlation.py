@@ -19,7 +19,7 @@ def correlations_by_definition(pyramid, features, positions, radius):
         for dx in range(-radius, radius + 1):
             for dy in range(-radius, radius + 1):
                 where = positions / 2**level + torch.tensor([dx, dy])
-                last = torch.tensor([width - 1, height - 1], dtype=where.dtype)
+                last = torch.tensor([max(width - 1, 1), max(height - 1, 1)], dtype=where.dtype)
                 grid = (2 * where / last - 1).reshape(images * points, 1, 1, 2)
                 value = functional.grid_sample(volume, grid, align_corners=True)
                 columns.append(value.reshape(images, points))
@@ -45,6 +45,21 @@ def test_correlations_equal_their_definition_inside_and_outside(gathered, case, 
     ours = local_correlations(pyramid, features, positions, 2)
     torch.testing.assert_close(ours, expected, atol=1e-9, rtol=0)
     assert expected[:, :3].abs().min(dim=-1).values.max() >= 0 and expected.abs().max() > 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 13), (9, 1), (1, 1), (2, 3), (3, 2), (1, 2)])
+def test_one_cell_on_an_axis_fills_that_axis(height, width, case):
+    """Image sides of 140 to 252 pixels have such a level; all 9 offsets read its one cell."""
+    _, features, positions = case
+    maps = torch.randn(2, height, width, 4, dtype=torch.float64)
+    levels = 2 if min(height, width) > 1 else 1
+    pyramid = feature_pyramid(maps, levels)
+    expected = correlations_by_definition(pyramid, features, positions, 4)
+    ours = local_correlations(pyramid, features, positions, 4)
+    torch.testing.assert_close(ours, expected, atol=1e-9, rtol=0)
+    if height == width == 1:
+        cell = torch.einsum("ic,ipc->ip", maps[:, 0, 0], features) / 4**0.5
+        torch.testing.assert_close(ours, cell[..., None].expand_as(ours))
 
 
 def test_gradients_of_correlations_are_right(case):

@@ -111,6 +111,16 @@ def photo_focals(
     return both.log().mean(-1).exp()
 
 
+def scaled_focals(focal_length: float, sizes: Sequence[tuple[int, int]]) -> Float[Tensor, " view"]:
+    """A focal length in pixels of the largest photo, in pixels of each, by their longer sides.
+
+    Args:
+        sizes: Width and height of the photos that it is said of.
+    """
+    longest = torch.tensor([max(size) for size in sizes], dtype=torch.float64)
+    return focal_length * longest / longest.max()
+
+
 def settle_cameras(
     world_from_camera: Float[Tensor, "view 4 4"],
     focals: Float[Tensor, " view"],
@@ -135,7 +145,7 @@ def settle_cameras(
     longest = torch.tensor([max(size) for size in sizes], dtype=torch.float64)
     notes = ()
     if focal_length is not None:
-        settled = focal_length * longest / longest.max()
+        settled = scaled_focals(focal_length, sizes)
         notes = (f"The given focal length of {focal_length:g} pixels is used.",)
     else:
         members = torch.tensor(groups)

@@ -45,7 +45,8 @@ class DenseEstimator(PointOptions, Estimator):
     camera: Literal["auto", "shared", "per-photo"] = "auto"
     """Which photos share one focal length: those that agree in size and EXIF; all; none."""
     focal_length: float | None = None
-    """Known focal length in pixels of the largest photo; None: as the network sees it."""
+    """Known focal length in pixels of the largest of the given photos, by whose longer side that
+    of each follows; None: as the network sees it."""
     known_cameras: Path | None = None
     """Posed scene (transforms.json or COLMAP folder) with cameras of some or all photos, which
     are kept as they are; all else is aligned to them."""

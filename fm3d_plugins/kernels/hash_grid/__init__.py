@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fm3d_plugins.kernels.hash_grid.layout import FEATURES_PER_LEVEL, HashGridLayout
 from fm3d_plugins.kernels.hash_grid.torch_reference import encode_torch
+from fm3d_plugins.kernels.shapes import check_shapes
 
 __all__ = ["FEATURES_PER_LEVEL", "HashGridLayout", "encode"]
 
@@ -31,14 +32,16 @@ def encode(
             imported, otherwise torch.
 
     Raises:
-        ValueError: The table does not have the layout's rows, or the backend cannot take the
-            tensors.
+        ValueError: Positions are not [N, 3], the table does not have the layout's rows, or the
+            backend cannot take the tensors.
         ImportError: backend is "tinycudann", which is not installed.
     """
-    if len(table) != layout.num_entries:
-        raise ValueError(
-            f"The hash table has {len(table)} rows. Expected {layout.num_entries} for {layout}."
-        )
+    check_shapes(
+        "The hash grid",
+        {"positions": (positions, "point 3"), "the table": (table, "entry 4")},
+        {"entry": layout.num_entries},
+        one_type=False,
+    )
     chosen = _backend_for(positions, table) if backend == "auto" else backend
     if chosen == "torch":
         return encode_torch(positions, table, layout)

@@ -33,6 +33,13 @@ def wrapped(index, size):
 
 
 @inlined_kernel
+def within(index, resolution):
+    """An index that a position in the unit cube has; others, and what is not a number, count as
+    the nearest: nothing outside the table is touched."""
+    return min(max(index, 0), resolution - 1)
+
+
+@inlined_kernel
 def corners(level, x, y, z):
     """Table elements of the 8 grid points around a position (x fastest), and the fractions."""
     scale, resolution, first, size = level
@@ -49,7 +56,8 @@ def corners(level, x, y, z):
             (ix ^ c) & mask, ((ix + 1) ^ c) & mask, (ix ^ d) & mask, ((ix + 1) ^ d) & mask,
         )  # fmt: skip
     else:
-        a = ix + resolution * (iy + resolution * iz)
+        a = within(iz, resolution) * resolution + within(iy, resolution)
+        a = a * resolution + within(ix, resolution)
         b, c = a + resolution, a + resolution * resolution
         d = c + resolution
         entries = (

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fm3d_plugins.kernels.shapes import check_shapes
+
 WINDOW_SIZE = 11
 WINDOW_SIGMA = 1.5
 # (0.01 range)^2 and (0.03 range)^2 of Wang et al. 2004, section III.B, for colours in [0, 1]
@@ -71,6 +73,8 @@ def check_images(
     rendered: Float[Tensor, "height_a width_a 3"], target: Float[Tensor, "height_b width_b 3"]
 ) -> None:
     """Refuse images that cannot be compared."""
+    images = {"the rendered image": (rendered, "y x 3"), "the target": (target, "v u 3")}
+    check_shapes("The comparison of images", images, one_type=False)
     if rendered.shape != target.shape:
         raise ValueError(
             f"The rendered image is {tuple(rendered.shape)} and the target {tuple(target.shape)}. "

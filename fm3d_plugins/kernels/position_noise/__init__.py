@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.kernels.position_noise.torch_reference import add_noise_torch
+from fm3d_plugins.kernels.shapes import check_shapes
 from fm3d_plugins.kernels.threads import run_kernel
 
 
@@ -27,7 +28,20 @@ def add_position_noise(
         log_scales: Logarithms of the standard deviations along the gaussian's axes.
         noise: Independent draws, all of the same size.
         smallest_opacity: Below it a gaussian is dead.
+
+    Raises:
+        ValueError: The tensors do not belong together.
     """
+    check_shapes(
+        "Position noise",
+        {
+            "means": (means, "gaussian 3"),
+            "rotations": (quaternions_wxyz, "gaussian 4"),
+            "scales": (log_scales, "gaussian 3"),
+            "opacities": (opacity_logits, "gaussian 1"),
+            "noise": (noise, "gaussian 3"),
+        },
+    )
     tensors = (means, quaternions_wxyz, log_scales, opacity_logits, noise)
     if means.device.type != "cpu" or means.dtype != torch.float32 or not means.is_contiguous():
         add_noise_torch(*tensors, smallest_opacity)

@@ -4,6 +4,7 @@ On a CPU grid, networks and quadrature are one fused kernel. Elsewhere torch, wi
 hash grid where it is installed.
 """
 
+from dataclasses import fields
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from fm3d_plugins.kernels.radiance_field.importance_reference import (
     move_cells_torch,
 )
 from fm3d_plugins.kernels.radiance_field.torch_reference import density_torch, render_rays_torch
+from fm3d_plugins.kernels.shapes import check_shapes
 
 FieldBackend = Literal["auto", "torch", "numba"]
 
@@ -53,8 +55,19 @@ def render_rays(
             are multiples of 16, and torch otherwise.
 
     Raises:
-        ValueError: The backend cannot take these tensors.
+        ValueError: The tensors do not belong together, or the backend cannot take them.
     """
+    check_shapes(
+        "Rendering rays",
+        {
+            **_field_tensors(parameters),
+            "origins": (origins, "ray 3"),
+            "directions": (directions, "ray 3"),
+            "middles": (intervals.middles, "ray sample"),
+            "lengths": (intervals.lengths, "ray sample"),
+        },
+        _field_sizes(layout),
+    )
     if _use_numba(parameters, layout, intervals.middles.shape[1], backend):
         from fm3d_plugins.kernels.radiance_field.numba_backend import render_rays_numba
 
@@ -71,7 +84,16 @@ def density(
     positions: Float[Tensor, "point 3"],
     backend: FieldBackend = "auto",
 ) -> Float[Tensor, " point"]:
-    """Density per scene unit at positions in scene units (world frame), without gradient."""
+    """Density per scene unit at positions in scene units (world frame), without gradient.
+
+    Raises:
+        ValueError: The tensors do not belong together, or the backend cannot take them.
+    """
+    check_shapes(
+        "The density",
+        {**_field_tensors(parameters), "positions": (positions, "point 3")},
+        _field_sizes(layout),
+    )
     if _use_numba(parameters, layout, SAMPLES_STEP, backend):
         from fm3d_plugins.kernels.radiance_field.numba_backend import density_numba
 
@@ -95,7 +117,26 @@ def draw_intervals(
         origins: World frame, scene units.
         directions: Unit vectors, world frame.
         jitter: In [0, 1): shifts a ray's inner cuts.
+
+    Raises:
+        ValueError: The tensors do not belong together, the grid is no cube, or there are fewer
+            than two edges or no samples.
     """
+    check_shapes(
+        "Drawing intervals",
+        {
+            "origins": (origins, "ray 3"),
+            "directions": (directions, "ray 3"),
+            "jitter": (jitter, "ray"),
+            "densities": (densities, "cell cell cell"),
+            "strata": (strata, "edge"),
+        },
+    )
+    if len(strata) < 2 or num_samples < 1 or not len(densities):
+        raise ValueError(
+            f"Drawing intervals got {len(strata)} edges, {num_samples} samples and a grid of "
+            f"{len(densities)} cells a side. Expected at least 2, 1 and 1."
+        )
     if _is_float32_on_cpu(origins) and (len(strata) - 1) % SAMPLES_STEP == 0:
         from fm3d_plugins.kernels.radiance_field.importance_backend import draw_intervals_numba
 
@@ -118,7 +159,23 @@ def move_cells(
         sums: Zero before and after; room to work in.
         counts: The same.
         middles: Distances of the samples along their rays, scene units.
+
+    Raises:
+        ValueError: The tensors do not belong together, or the grid is no cube.
     """
+    check_shapes(
+        "Moving cells",
+        {
+            "origins": (origins, "ray 3"),
+            "directions": (directions, "ray 3"),
+            "middles": (middles, "ray sample"),
+            "densities": (densities, "ray sample"),
+            "the grid": (grid, "side side side"),
+            "sums": (sums, "cell"),
+            "counts": (counts, "cell"),
+        },
+        {"cell": grid.numel()},
+    )
     if _is_float32_on_cpu(origins) and middles.shape[1] % SAMPLES_STEP == 0:
         from fm3d_plugins.kernels.radiance_field.importance_backend import move_cells_numba
 
@@ -126,6 +183,17 @@ def move_cells(
         return
     positions = origins[:, None] + middles[..., None] * directions[:, None]
     move_cells_torch(grid, sums, counts, positions.flatten(0, 1), densities.flatten())
+
+
+def _field_tensors(parameters: FieldParameters) -> dict[str, tuple[Tensor, str]]:
+    """The field's parameters, each with its axes."""
+    axes = ("entry 4", "feature 64", "64 16", "16 64", "16 64", "64 3")
+    names = (entry.name for entry in fields(parameters))
+    return dict(zip(names, zip(parameters.tensors(), axes, strict=True), strict=True))
+
+
+def _field_sizes(layout: HashGridLayout) -> dict[str, int]:
+    return {"entry": layout.num_entries, "feature": layout.num_features}
 
 
 def _is_float32_on_cpu(tensor: Tensor) -> bool:

@@ -13,6 +13,7 @@ from fm3d_plugins.kernels.rasterizer.definitions import (
     Gaussians,
     RasterizedView,
 )
+from fm3d_plugins.kernels.shapes import check_shapes
 
 __all__ = ["RasterizedView", "rasterize"]
 
@@ -39,8 +40,8 @@ def rasterize(
     """Render one view of 3D gaussians, differentiable in every tensor.
 
     Pixel centres are at +0.5. A gaussian with non-finite parameters is invisible (with gsplat: do
-    not rely on it). The gradient with respect to `camera_from_world` covers its top three rows,
-    also through the viewing direction.
+    not rely on it); bands that are not active do not count. The gradient with respect to
+    `camera_from_world` covers its top three rows, also through the viewing direction.
 
     Args:
         means: Centres. World frame, scene units.
@@ -91,17 +92,21 @@ def _renderer(backend: str) -> Callable[[Gaussians, Camera], RasterizedView]:
 
 
 def _check(gaussians: Gaussians, camera: Camera, backend: str) -> None:
-    means, count = gaussians.means, len(gaussians.means)
-    coefficients = tuple(values.shape[1:2] for values in gaussians.values()[4:])
-    expected = [(count, 3), (count, 4), (count, 3), (count,)]
-    expected += [(count, *number, 3) for number in coefficients]
-    shapes = [tuple(values.shape) for values in gaussians.values()]
-    if shapes != expected or any(values.dtype != means.dtype for values in gaussians.values()):
-        found = ", ".join(f"{list(values.shape)} {values.dtype}" for values in gaussians.values())
-        raise ValueError(
-            f"Means, rotations, scales, opacities and colours are {found}. Expected [N, 3], "
-            "[N, 4], [N, 3], [N], [N, K, 3] and [N, L, 3] of one type: one row per gaussian."
-        )
+    means = gaussians.means
+    check_shapes(
+        "The rasteriser",
+        {
+            "means": (means, "gaussian 3"),
+            "rotations": (gaussians.quaternions_wxyz, "gaussian 4"),
+            "scales": (gaussians.scales, "gaussian 3"),
+            "opacities": (gaussians.opacities, "gaussian"),
+            "colours": (gaussians.sh_coefficients, "gaussian coefficient 3"),
+            "further colours": (gaussians.sh_rest, "gaussian further 3"),
+            "camera_from_world": (camera.camera_from_world, "4 4"),
+            "intrinsics": (camera.intrinsics, "3 3"),
+            "background": (camera.background, "3"),
+        },
+    )
     if camera.width < 1 or camera.height < 1:
         raise ValueError(
             f"The image is {camera.width} x {camera.height} pixels. Expected at least 1 x 1. "

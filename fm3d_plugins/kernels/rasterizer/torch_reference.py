@@ -199,12 +199,13 @@ def _composite(splats: Splats, camera: Camera) -> Float[Tensor, "height width 5"
 
 
 def _may_be_visible(gaussians: Gaussians, camera: Camera) -> Bool[Tensor, " num_gaussians"]:
-    """Whether all parameters are finite, the rotation is one, and the depth is in range."""
+    """Whether all that counts is finite, the rotation is one, and the depth is in range."""
     axis = camera.camera_from_world[2]
     depths = gaussians.means @ axis[:3] + axis[3]
     allowed = (depths >= camera.near) & (depths <= camera.far)
     allowed &= gaussians.quaternions_wxyz.norm(dim=-1) > SMALLEST_QUATERNION
-    for values in gaussians.values():
+    num_active = (camera.sh_degree + 1) ** 2
+    for values in (*gaussians.values()[:4], gaussians.joined_sh()[:, :num_active]):
         allowed &= values.isfinite().unsqueeze(-1).flatten(1).all(-1)
     return allowed
 

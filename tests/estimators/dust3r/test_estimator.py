@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nerfstudio.configs.method_configs import all_methods
 from PIL import Image
 
 from fm3d_plugins.cli.process import process
@@ -22,7 +23,7 @@ from fm3d_plugins.geometry.alignment import align_cameras
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
 from fm3d_plugins.geometry.poses import invert, rotation_angle_degrees, transform_points
-from fm3d_plugins.nn.planning import Plan
+from fm3d_plugins.nn.planning import Plan, choose_precision
 from fm3d_plugins.photos.canvas import plan_own_canvases
 from fm3d_plugins.photos.photo_set import find_photos
 
@@ -239,6 +240,32 @@ def test_a_new_photo_is_found_in_a_scene_that_was_made_before(capture, sphere, t
     assert float(turn) < 0.3
     assert float(found.intrinsics[0, 0, 0]) == pytest.approx(256, rel=1e-2)
     assert torch.equal(found.points, scene.points)
+
+
+def test_a_known_focal_length_follows_the_size_of_each_new_photo(capture, sphere, tmp_path):
+    """Truth: a photo of half the size has half the focal length, in whatever orientation."""
+    sizes = [(320, 240)] * 5 + [(320, 240), (160, 120), (120, 160)]
+    capture(sizes, resolution=208, poses=sphere.walk(30)[:8])
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ("005.png", "006.png", "007.png"):
+        (tmp_path / "photos" / name).rename(new / name)
+    process(estimator(resolution=208), tmp_path / "photos", tmp_path / "scene")
+    chosen = estimator(resolution=208, localize=tmp_path / "scene", focal_length=256.0)
+    found = process(chosen, new, tmp_path / "found")
+    expected = torch.stack([sphere.photo_intrinsics(*size) for size in sizes[5:]])
+    torch.testing.assert_close(found.intrinsics, expected)
+    assert expected[:, 0, 0].tolist() == [256, 128, 128]
+
+
+def test_matrices_are_float32_unless_asked(monkeypatch):
+    """As the published inference, also where the processor multiplies bfloat16 fast."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    device = torch.device("cpu")
+    assert choose_precision(Dust3r().precision, device) == "float32"
+    assert choose_precision(Dust3r(precision="auto").precision, device) == "bfloat16"
+    config = all_methods["dust3r"].pipeline.datamanager.dataparser
+    assert config.estimator.precision == "float32"
 
 
 def test_photos_of_another_place_are_named_and_not_guessed(capture, sphere, tmp_path, monkeypatch):

@@ -143,7 +143,7 @@ def test_what_a_backend_cannot_take_is_refused():
     positions, table = make(SMALL, 4)
     with pytest.raises(ValueError, match=r"takes float32"):
         encode(positions, table, SMALL, "numba")
-    with pytest.raises(ValueError, match=r"has 10 rows"):
+    with pytest.raises(ValueError, match=r"\[10, 4\].*entry = "):
         encode(positions, table[:10], SMALL)
     with pytest.raises(ValueError, match=r"Expected cuda"):
         encode(positions.float(), table.float(), SMALL, "tinycudann")

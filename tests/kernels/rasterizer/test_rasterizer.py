@@ -162,6 +162,32 @@ def test_without_gaussians_the_background_is_seen_and_gets_the_gradient(backend,
 CAMERA_KEYS = ("camera_from_world", "intrinsics", "background")
 
 
+@pytest.mark.parametrize("part", ["sh_coefficients", "sh_rest"])
+def test_bands_that_are_not_active_do_not_count(part, float32_scene):
+    """Truth: colours of degree 1 read 4 coefficients; picture and gradients are as without more."""
+    scene = float32_scene(20)
+    rendered = {"plain": scene["sh_coefficients"][:, :4]}
+    rest = scene["sh_coefficients"][:, :12].clone()
+    rest[::2] = math.nan
+    for backend in ("numba", "torch"):
+        rendered[backend] = torch.cat([rendered["plain"], rest], dim=1)
+    results = {}
+    for name, coefficients in rendered.items():
+        first = 16 if part == "sh_coefficients" else 1
+        leaf = coefficients.clone().requires_grad_()
+        view = rasterize(
+            **{**scene, "sh_coefficients": leaf[:, :first]}, sh_rest=leaf[:, first:],
+            width=40, height=30, sh_degree=1, backend="torch" if name == "torch" else "numba",
+        )  # fmt: skip
+        view.rgb.square().sum().backward()
+        assert torch.equal(leaf.grad[:, 4:], torch.zeros_like(leaf.grad[:, 4:]))
+        results[name] = view.rgb.detach(), leaf.grad[:, :4]
+    for backend in ("numba", "torch"):
+        for found, expected in zip(results[backend], results["plain"], strict=True):
+            assert expected.abs().max() > 0.1
+            torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("parameter", ["means", "quaternions_wxyz", "scales", "opacities", "sh"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -288,7 +314,7 @@ def test_rows_that_do_not_agree_are_refused(name, change, backend, float32_scene
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     scene = float32_scene(3)
     scene[name] = change(scene[name])
-    with pytest.raises(ValueError, match="one row per gaussian"):
+    with pytest.raises(ValueError, match="one size for each name"):
         rasterize(**scene, width=40, height=30, sh_degree=3, backend=backend)
 
 

@@ -1,0 +1,150 @@
+"""The points of a posed scene: read by our own readers, and whole before anyone uses them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
+from nerfstudio.data.dataparsers.blender_dataparser import Blender
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParser
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import Nerfstudio
+from nerfstudio.data.dataparsers.scannet_dataparser import ScanNet
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from fm3d_plugins.io.colmap_files import read_points
+from fm3d_plugins.io.ply import read_ply
+
+POINTS, COLORS = "points3D_xyz", "points3D_rgb"
+"""Keys of a dataparser's metadata: [N, 3] in the frame of the cameras, and [N, 3] uint8."""
+
+GREY = 127
+"""Red, green and blue of a point of which no colour is known."""
+
+
+def with_own_points(config: DataParserConfig) -> None:
+    """Let one of nerfstudio's dataparsers read its points by this package's readers, in place.
+
+    Open3D, which nerfstudio 1.1.5 asks, turns float colours in [0, 1] to black and gives no rows
+    for none; nerfstudio's COLMAP reader fails where there are no points.
+    """
+    config._target = _OWN.get(config._target, config._target)
+
+
+def settle_points(metadata: dict[str, Any]) -> None:
+    """Bring a dataparser's points into one form, in place: [N, 3], finite, with colours in bytes.
+
+    Without any point both keys are taken out. Points without colours become grey. Points that are
+    not finite are left out, of every `points3D_*` with a row for each.
+
+    Raises:
+        ValueError: Points are not [N, 3], or colours are not one of red, green and blue for each.
+    """
+    points, colors = metadata.pop(POINTS, None), metadata.pop(COLORS, None)
+    if points is None or points.numel() == 0:
+        return
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ValueError(
+            f"The scene's points are {list(points.shape)}. Expected [N, 3]: x, y and z of each. "
+            "Correct the dataparser, or leave its points out."
+        )
+    if colors is None or colors.numel() == 0:
+        CONSOLE.print(f"The scene's {len(points)} points have no colours: they start grey.")
+    metadata[POINTS], metadata[COLORS] = points.float(), byte_colors(colors, len(points))
+    is_finite = metadata[POINTS].isfinite().all(-1)
+    if not bool(is_finite.all()):
+        CONSOLE.print(f"{int((~is_finite).sum())} points are not finite and are left out.")
+        for name, values in metadata.items():
+            if name.startswith("points3D_") and isinstance(values, Tensor) and len(values):
+                metadata[name] = values[is_finite] if len(values) == len(is_finite) else values
+        if not bool(is_finite.any()):
+            del metadata[POINTS], metadata[COLORS]
+
+
+def byte_colors(colors: Shaped[Tensor, "..."] | None, count: int) -> UInt8[Tensor, "point 3"]:
+    """Colours of so many points as bytes; grey where there are none.
+
+    Args:
+        colors: [N, 3], whole numbers in [0, 255], or fractions in [0, 1] (in [0, 255] where one is
+            above 1).
+
+    Raises:
+        ValueError: Another shape, or numbers outside of that.
+    """
+    if colors is None or colors.numel() == 0:
+        return torch.full((count, 3), GREY, dtype=torch.uint8)
+    if colors.dtype == torch.uint8 and colors.shape == (count, 3):
+        return colors
+    values = colors.double()
+    lowest, highest = float(values.min()), float(values.max())
+    if colors.shape != (count, 3) or not (lowest >= 0 and highest <= 255):
+        raise ValueError(
+            f"The colours of {count} points are {list(colors.shape)} numbers in "
+            f"[{lowest:g}, {highest:g}]. Expected [{count}, 3] in [0, 255], or fractions in "
+            "[0, 1]. Correct the scene's points, or leave their colours out."
+        )
+    if colors.is_floating_point() and highest <= 1:
+        values = values * 255
+    return values.round().to(torch.uint8)
+
+
+def _placed(
+    points: Float[Tensor, "point 3"],
+    colors: UInt8[Tensor, "point 3"] | None,
+    transform: Float[Tensor, "rows 4"],
+    scale: float,
+) -> dict[str, Tensor]:
+    """Metadata of points in the frame of the cameras; nothing without points."""
+    if not len(points):
+        return {}
+    rows = transform[:3].double()
+    moved = (points.double() @ rows[:, :3].T + rows[:, 3]) * scale
+    return {POINTS: moved.float(), **({} if colors is None else {COLORS: colors})}
+
+
+class _Nerfstudio(Nerfstudio):
+    """`ply_file_path` of transforms.json."""
+
+    def _load_3D_points(self, ply_file_path: Path, transform_matrix, scale_factor):
+        cloud = read_ply(ply_file_path)
+        return _placed(cloud.points, cloud.colors, transform_matrix, scale_factor)
+
+
+class _ScanNet(ScanNet):
+    """The scan's mesh."""
+
+    def _load_3D_points(self, ply_file_path: Path, transform_matrix, scale_factor, points_color):
+        cloud = read_ply(ply_file_path)
+        colors = cloud.colors if points_color else None
+        return _placed(cloud.points, colors, transform_matrix, scale_factor)
+
+
+class _Blender(Blender):
+    """`ply_path` of the options."""
+
+    def _load_3D_points(self, ply_file_path: Path):
+        cloud = read_ply(ply_file_path)
+        return _placed(cloud.points, cloud.colors, torch.eye(4), self.config.scale_factor)
+
+
+class _Colmap(ColmapDataParser):
+    """points3D of the model."""
+
+    def _load_3D_points(self, colmap_path: Path, transform_matrix, scale_factor):
+        table = read_points(colmap_path)
+        if len(table) and self.config.max_2D_matches_per_3D_point != 0:
+            return super()._load_3D_points(colmap_path, transform_matrix, scale_factor)
+        points, colors = (
+            torch.from_numpy(table["xyz"].copy()),
+            torch.from_numpy(table["rgb"].copy()),
+        )
+        return _placed(points, colors, transform_matrix, scale_factor)
+
+
+_OWN: dict[type, type] = {
+    Nerfstudio: _Nerfstudio,
+    ScanNet: _ScanNet,
+    Blender: _Blender,
+    ColmapDataParser: _Colmap,
+}

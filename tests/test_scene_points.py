@@ -1,0 +1,193 @@
+"""Points of posed scenes: from our own readers, in one form, whatever the file holds."""
+
+import copy
+import shutil
+from dataclasses import replace
+
+import jaxtyping
+import pytest
+import torch
+from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+
+from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
+from fm3d_plugins.io.colmap import write_colmap
+from fm3d_plugins.io.ply import read_ply, write_ply
+from fm3d_plugins.io.transforms import read_transforms
+from fm3d_plugins.scene_points import byte_colors, settle_points
+from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
+
+RANDOM_POINTS = 300
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("capture") / "sample"
+    write_sample(folder, num_photos=9, width=64, height=48, quality=DRAFT, num_threads=1)
+    write_colmap(read_transforms(folder), folder / "colmap/sparse/0")
+    return folder
+
+
+@pytest.fixture
+def scene(capture, tmp_path):
+    shutil.copytree(capture, tmp_path / "scene")
+    return tmp_path / "scene"
+
+
+def ply_of(scene):
+    return next(scene.glob("*.ply"))
+
+
+def opened(folder, dataparser=None, method="3dgs"):
+    config = copy.deepcopy(all_methods[method].pipeline.datamanager)
+    config.data = folder
+    if method == "3dgs":
+        config.num_random_points = RANDOM_POINTS
+    if dataparser is not None:
+        config.dataparser = dataparser
+    manager = config.setup(device="cpu", test_mode="val")
+    metadata = manager.train_dataparser_outputs.metadata
+    return metadata.get("points3D_xyz"), metadata.get("points3D_rgb")
+
+
+def write_text_ply(path, kind, colors):
+    """As tools write them by hand: text, colours of some type or none."""
+    points = read_ply(path).points[: len(colors)].tolist()
+    header = "ply\nformat ascii 1.0\n" + f"element vertex {len(points)}\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz")
+    if kind is not None:
+        header += "".join(f"property {kind} {name}\n" for name in ("red", "green", "blue"))
+    rows = (
+        " ".join(map(str, (*point, *(color if kind else ()))))
+        for point, color in zip(points, colors, strict=True)
+    )
+    path.write_text(header + "end_header\n" + "\n".join(rows) + "\n")
+
+
+HALF_RED = [(0.5, 0.0, 1.0)] * 40
+
+
+@pytest.mark.parametrize(
+    ("kind", "colors", "expected"),
+    [
+        (None, HALF_RED, (127, 127, 127)),
+        ("float", HALF_RED, (128, 0, 255)),
+        ("double", HALF_RED, (128, 0, 255)),
+        ("float", [(128.0, 0.0, 255.0)] * 40, (128, 0, 255)),
+        ("uchar", [(128, 0, 255)] * 40, (128, 0, 255)),
+        ("ushort", [(32896, 0, 65535)] * 40, (128, 0, 255)),
+        ("int", [(128, 0, 255)] * 40, (128, 0, 255)),
+    ],
+)
+def test_colours_of_a_ply_start_the_gaussians_whatever_their_type(scene, kind, colors, expected):
+    """Truth: half of the range is 128 of 255; what has no colour is grey."""
+    write_text_ply(ply_of(scene), kind, colors)
+    points, rgb = opened(scene)
+    assert len(points) == len(rgb) == 40
+    assert rgb.dtype == torch.uint8
+    assert rgb.unique(dim=0).tolist() == [list(expected)]
+
+
+def test_a_scene_without_colours_is_trained(scene, tmp_path, train_run):
+    """The tensors of a scene without colours were read past their end."""
+    write_text_ply(ply_of(scene), None, HALF_RED)
+    config = copy.deepcopy(all_methods["3dgs"])
+    config.pipeline.datamanager.data = scene
+    config.output_dir, config.max_num_iterations, config.vis = tmp_path / "runs", 2, "tensorboard"
+    config.viewer.quit_on_train_completion = True
+    config.logging.local_writer.enable = False
+    config.set_timestamp()
+    losses = []
+    model = train_run(config, losses).pipeline.model
+    assert len(model.features_dc) == len(model.means) >= 40
+    assert torch.tensor(losses).isfinite().all()
+
+
+def test_no_points_mean_a_random_start(scene):
+    folder = scene / "colmap/sparse/0"
+    write_colmap(_without_points(read_transforms(scene)), folder, overwrite=True)
+    assert len(opened(scene, ColmapDataParserConfig())[0]) == RANDOM_POINTS
+    write_ply(ply_of(scene), torch.empty(0, 3), torch.empty(0, 3, dtype=torch.uint8))
+    assert len(opened(scene)[0]) == RANDOM_POINTS
+    assert opened(scene, method="nerf")[0] is None
+
+
+def _without_points(geometry):
+    return replace(
+        geometry,
+        points=geometry.points[:0],
+        point_colors=geometry.point_colors[:0],
+        point_confidence=geometry.point_confidence[:0],
+        tracks=None,
+    )
+
+
+def test_an_empty_text_model_means_a_random_start(scene):
+    folder = scene / "colmap/sparse/0"
+    geometry = read_transforms(scene)
+    for path in folder.glob("*.bin"):
+        path.unlink()
+    (folder / "cameras.txt").write_text("1 PINHOLE 64 48 60 60 32 24\n")
+    names = (f"{i + 1} 1 0 0 0 {i} 0 0 1 {name}\n\n" for i, name in enumerate(geometry.names))
+    (folder / "images.txt").write_text("".join(names))
+    (folder / "points3D.txt").write_text("# 3D point list\n")
+    parser = ColmapDataParserConfig(images_path=_photos_folder(scene, geometry))
+    assert len(opened(scene, parser)[0]) == RANDOM_POINTS
+
+
+def _photos_folder(scene, geometry):
+    return next(p for p in (scene / "images", scene) if (p / geometry.names[0]).is_file())
+
+
+@pytest.mark.parametrize("kind", [NerfstudioDataParserConfig, ColmapDataParserConfig])
+def test_points_lie_where_nerfstudios_own_reader_puts_them(capture, kind):
+    """Oracle: nerfstudio's dataparser as it is, for bytes, which it reads rightly."""
+    options = {} if kind is ColmapDataParserConfig else {"load_3D_points": True}
+    found = opened(capture, kind(**options))
+    parser = kind(**options, data=capture).setup()
+    metadata = parser.get_dataparser_outputs("train").metadata
+    torch.testing.assert_close(found[0], metadata["points3D_xyz"], atol=1e-5, rtol=1e-5)
+    # Open3D's bytes are cut off, not rounded.
+    difference = found[1].int() - metadata["points3D_rgb"].int()
+    assert difference.abs().max() <= 1
+
+
+def test_points_that_are_not_finite_are_left_out():
+    points = torch.arange(12.0).reshape(4, 3)
+    points[1, 2], points[3, 0] = torch.nan, torch.inf
+    metadata = {"points3D_xyz": points, "points3D_confidence": torch.arange(4.0)}
+    settle_points(metadata)
+    assert metadata["points3D_xyz"].tolist() == [[0, 1, 2], [6, 7, 8]]
+    assert metadata["points3D_confidence"].tolist() == [0, 2]
+    assert metadata["points3D_rgb"].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("points", "colors"),
+    [
+        (torch.zeros(4, 2), None),
+        (torch.zeros(12), None),
+        (torch.zeros(4, 3), torch.zeros(3, 3, dtype=torch.uint8)),
+        (torch.zeros(4, 3), torch.zeros(4, 4, dtype=torch.uint8)),
+        (torch.zeros(4, 3), torch.full((4, 3), 256)),
+        (torch.zeros(4, 3), torch.full((4, 3), -0.1)),
+        (torch.zeros(4, 3), torch.full((4, 3), torch.nan)),
+    ],
+)
+def test_points_and_colours_that_do_not_agree_are_refused(points, colors):
+    with pytest.raises(ValueError, match="Expected"):
+        settle_points({"points3D_xyz": points, "points3D_rgb": colors})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.uint8])
+def test_colours_of_any_number_type_become_bytes(dtype):
+    top = 1.0 if dtype.is_floating_point else 255
+    colors = torch.tensor([[0, top, 0], [top, 0, top]], dtype=dtype)
+    assert byte_colors(colors, 2).tolist() == [[0, 255, 0], [255, 0, 255]]
+
+
+def test_colours_of_other_points_start_no_gaussians(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=r"colours \[0, 3\]"):
+        gaussians_at(torch.rand(5, 3), torch.zeros(0, 3, dtype=torch.uint8), 0)
