@@ -29,7 +29,7 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
         )
     with one_line_errors():
         if isinstance(dataparser, NerfstudioDataParserConfig):
-            _check_transforms(data)
+            _check_transforms(data, dataparser)
             _ask_nobody(data, dataparser)
         elif isinstance(dataparser, ColmapDataParserConfig):
             _check_colmap(data, dataparser)
@@ -47,7 +47,7 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_transforms(data: Path) -> None:
+def _check_transforms(data: Path, dataparser: NerfstudioDataParserConfig) -> None:
     from fm3d_plugins.io.transforms import read_transforms
 
     path = data if data.suffix == ".json" else data / "transforms.json"
@@ -58,7 +58,8 @@ def _check_transforms(data: Path) -> None:
         )
     # nerfstudio also takes fisheye lenses, which this package's own scenes do not describe.
     if b"FISHEYE" not in path.read_bytes():
-        read_transforms(path)
+        # Where smaller copies are asked for, the photos themselves need not be there.
+        read_transforms(path, require_images=(dataparser.downscale_factor or 1) == 1)
 
 
 def _ask_nobody(data: Path, dataparser: NerfstudioDataParserConfig) -> None:

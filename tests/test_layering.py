@@ -30,6 +30,7 @@ ORDER = [
     "synthetic_rooms",
     "nerfstudio_cameras",
     "input_checks",
+    "parsed_scenes",
     "photo_datamanager",
     "training",
     "viewer",
