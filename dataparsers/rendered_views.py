@@ -41,7 +41,7 @@ from fm3d_plugins.nn.planning import (
     choose_precision,
     duration,
 )
-from fm3d_plugins.parsed_scenes import DOWNSCALE, FULL_SIZES, completed
+from fm3d_plugins.parsed_scenes import DOWNSCALE, FULL_SIZES, completed, use_own_parser
 from fm3d_plugins.photo_datamanager import LATENT_CAMERAS, RENDERED_VIEWS, VIEW_WEIGHTS
 from fm3d_plugins.progress import say, track
 
@@ -146,6 +146,7 @@ class LvsmDataParser(DataParser):
         with one_line_errors():
             config.check()
             self._inner_config = config.inner_config()
+            use_own_parser(self._inner_config)
         self.inner: DataParser = self._inner_config.setup()
         self.includes_time = self.inner.includes_time
 

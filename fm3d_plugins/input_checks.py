@@ -48,7 +48,7 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
 
 
 def _check_transforms(data: Path, dataparser: NerfstudioDataParserConfig) -> None:
-    from fm3d_plugins.io.transforms import read_transforms
+    from fm3d_plugins.io.transforms import check_transforms
 
     path = data if data.suffix == ".json" else data / "transforms.json"
     if not path.is_file():
@@ -56,10 +56,7 @@ def _check_transforms(data: Path, dataparser: NerfstudioDataParserConfig) -> Non
             f"{data} holds no transforms.json. Expected a posed scene in nerfstudio's format. "
             "For photos without poses name an estimator: --data FOLDER sfm."
         )
-    # nerfstudio also takes fisheye lenses, which this package's own scenes do not describe.
-    if b"FISHEYE" not in path.read_bytes():
-        # Where smaller copies are asked for, the photos themselves need not be there.
-        read_transforms(path, require_images=(dataparser.downscale_factor or 1) == 1)
+    check_transforms(path, require_images=_reads_originals(dataparser))
 
 
 def _ask_nobody(data: Path, dataparser: NerfstudioDataParserConfig) -> None:
@@ -78,12 +75,15 @@ def _ask_nobody(data: Path, dataparser: NerfstudioDataParserConfig) -> None:
 
 
 def _check_colmap(data: Path, dataparser: ColmapDataParserConfig) -> None:
-    from fm3d_plugins.io.colmap import read_colmap
-    from fm3d_plugins.io.colmap_files import UnsupportedCameraError
+    from fm3d_plugins.io.colmap import check_colmap
 
-    # nerfstudio also takes lenses that this package's own scenes do not describe.
-    with contextlib.suppress(UnsupportedCameraError):
-        read_colmap(data / dataparser.colmap_path, data / dataparser.images_path)
+    photos = data / dataparser.images_path
+    check_colmap(data / dataparser.colmap_path, photos if _reads_originals(dataparser) else None)
+
+
+def _reads_originals(dataparser: ColmapDataParserConfig | NerfstudioDataParserConfig) -> bool:
+    """Whether not smaller copies are asked for, beside which the photos need not be there."""
+    return (dataparser.downscale_factor or 1) == 1
 
 
 def check_dataparser_outputs(outputs: DataparserOutputs) -> None:

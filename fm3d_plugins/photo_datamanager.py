@@ -1,5 +1,6 @@
 """What every datamanager here does with photos: checked, scaled exactly, and as they were given."""
 
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
+from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -15,12 +17,20 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fm3d_plugins.errors import listed
+from fm3d_plugins.geometry.lenses import LENSES, lens_of_type
 from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
 from fm3d_plugins.io.depth_files import DepthFiles
 from fm3d_plugins.io.scene_checks import misfits
 from fm3d_plugins.nerfstudio_cameras import image_sizes
-from fm3d_plugins.parsed_scenes import DOWNSCALE, FULL_SIZES, completed
+from fm3d_plugins.parsed_scenes import (
+    DOWNSCALE,
+    FISHEYE_RADIUS,
+    FULL_SIZES,
+    completed,
+    use_own_parser,
+)
 from fm3d_plugins.photos.fitting import Fit, OrientationRule, fitted_photos
+from fm3d_plugins.undistortion import PinholeView, pinhole_view
 
 GIVEN_CAMERAS = "given_cameras"
 """Key of a dataset's metadata under which the dataparser's cameras are handed over, at the size of
@@ -77,6 +87,9 @@ class PhotoDatasets:
     takes_rendered_views: ClassVar[bool] = False
     """Whether the method learns a scene from its views, and may learn from rendered ones too."""
 
+    sees_pinholes: ClassVar[bool] = True
+    """Whether photos and cameras are handed over without lens distortion; if not, as they are."""
+
     def __init__(self, config: Any, **kwargs: Any) -> None:
         """Args:
         config: With `PhotoOptions`.
@@ -84,6 +97,7 @@ class PhotoDatasets:
         """
         data = config.data if config.data is not None else config.dataparser.data
         with checked_parsing(config.dataparser, data):
+            use_own_parser(config.dataparser)
             self._expect_photos(config.dataparser)
             super().__init__(config, **kwargs)  # pyright: ignore[reportCallIssue] (a mixin)
             self._expect_real_cameras()
@@ -155,11 +169,7 @@ class PhotoDatasets:
         return fits
 
     def _dataset(self, outputs: DataparserOutputs, fit: Fit) -> InputDataset:
-        dataset = CameraPhotos(outputs, fit, self._scale)
-        # `ns-export cameras` (nerfstudio 1.1.5) asks for a dictionary that not all parsers make.
-        dataset.cameras.metadata = dataset.cameras.metadata or {}
-        # A copy: where photos are loaded and their distortion is undone, intrinsics change.
-        dataset.metadata[GIVEN_CAMERAS] = deepcopy(dataset.cameras)
+        dataset = CameraPhotos(outputs, fit, self._scale, as_pinholes=self.sees_pinholes)
         dataset.metadata[DEPTH_FILES] = depth_files_of(outputs)
         return dataset
 
@@ -236,17 +246,39 @@ class CameraPhotos(InputDataset):
     photo's size is rounded once, photos are scaled by area, and focal lengths and principal point
     follow that size along each axis. Rendered views, which are small already, become no longer than
     the longest photo.
+
+    Where pinholes are asked for, photos, masks and cameras are those after `undistortion`, so that
+    whoever takes them from here (training, scoring, ns-render) sees the same. `GIVEN_CAMERAS` keeps
+    the lenses.
     """
 
-    def __init__(self, outputs: DataparserOutputs, fit: Fit, scale: float = 1.0) -> None:
+    def __init__(
+        self, outputs: DataparserOutputs, fit: Fit, scale: float = 1.0, *, as_pinholes: bool = False
+    ) -> None:
         """Args:
-        outputs: Of a dataparser, after `completed`.
-        fit: Of their photos.
-        scale: New size over that of the files, at most 1.
+            outputs: Of a dataparser, after `completed`.
+            fit: Of their photos.
+            scale: New size over that of the files, at most 1.
+            as_pinholes: Undo lens distortion.
+
+        Raises:
+            ValueError: Lenses cannot be used in this way; all photos are named.
         """
         super().__init__(outputs)
+        # `ns-export cameras` (nerfstudio 1.1.5) asks for a dictionary that not all parsers make.
+        self.cameras.metadata = self.cameras.metadata or {}
+        self._scale_cameras(fit, scale)
+        self.metadata[GIVEN_CAMERAS] = deepcopy(self.cameras)
+        _check_lenses(self.cameras, self.image_filenames)
+        self._views = self._pinhole_views() if as_pinholes else [None] * len(self)
+
+    def _scale_cameras(self, fit: Fit, scale: float) -> None:
         self._photos = fit.photos
         cameras = self.cameras
+        for name in ("fx", "fy", "cx", "cy", "width", "height", "camera_type", "distortion_params"):
+            values = getattr(cameras, name)
+            if values is not None:  # What all cameras share is one number in memory.
+                setattr(cameras, name, values.contiguous().clone())
         files = torch.tensor([photo.size for photo in fit.photos]).double().reshape(-1, 2)
         longest = files.amax(-1)
         scales = torch.full_like(longest, scale)
@@ -263,6 +295,32 @@ class CameraPhotos(InputDataset):
             size.copy_(sizes[:, axis : axis + 1])
             focal.mul_(ratios[:, axis : axis + 1])
             centre.mul_(ratios[:, axis : axis + 1])
+        said = cameras.metadata or {}
+        if said.get(FISHEYE_RADIUS) is not None:
+            times = scale / self.metadata.get(DOWNSCALE, 1)
+            cameras.metadata = said | {FISHEYE_RADIUS: float(said[FISHEYE_RADIUS]) * times}
+
+    def _pinhole_views(self) -> list[PinholeView | None]:
+        """What becomes of each photo, in whose place its camera is put."""
+        views, faults, cameras = [], {}, self.cameras
+        for row in range(len(self)):
+            try:
+                view = pinhole_view(self.metadata[GIVEN_CAMERAS][row].to("cpu"))
+            except ValueError as error:
+                faults[row], view = str(error), None
+            views.append(view)
+        if faults:
+            raise ValueError(_lens_message(faults, self.image_filenames))
+        for row, view in enumerate(views):
+            if view is None:
+                continue
+            cameras.fx[row], cameras.fy[row] = view.intrinsics[0, 0], view.intrinsics[1, 1]
+            cameras.cx[row], cameras.cy[row] = view.intrinsics[0, 2], view.intrinsics[1, 2]
+            cameras.width[row], cameras.height[row] = view.width, view.height
+            cameras.camera_type[row] = CameraType.PERSPECTIVE.value
+            if cameras.distortion_params is not None:
+                cameras.distortion_params[row] = 0
+        return views
 
     def get_numpy_image(self, image_idx: int) -> UInt8[np.ndarray, "height width channel"]:
         """The file's pixels as the camera sees them, RGB or RGBA, not scaled yet."""
@@ -282,12 +340,57 @@ class CameraPhotos(InputDataset):
             if self.mask_color:
                 color = torch.tensor(self.mask_color) * (1 if is_float else 255)
                 data["image"] = data["image"].where(data["mask"], color.to(data["image"].dtype))
-        camera = self.cameras[image_idx]
-        size = (int(camera.height.item()), int(camera.width.item()))
+        given = self.metadata[GIVEN_CAMERAS][image_idx]
+        size = (int(given.height.item()), int(given.width.item()))
         data["image"] = _resized(data["image"], size, "area")
         if "mask" in data:
             data["mask"] = _resized(data["mask"], size, "nearest")
+        return self._through_pinhole(data, image_idx)
+
+    def _through_pinhole(self, data: dict[str, Any], row: int) -> dict[str, Any]:
+        view = self._views[row]
+        if view is None:
+            return data
+        image = data["image"]
+        radius = (self.metadata[GIVEN_CAMERAS].metadata or {}).get(FISHEYE_RADIUS)
+        if radius is not None and view.given.camera_type.item() == CameraType.FISHEYE.value:
+            disc = fisheye_disc(*image.shape[:2], radius=radius)[..., None]
+            data["mask"] = data["mask"] & disc if "mask" in data else disc
+        seen = view.of_image(image)
+        data["image"] = (seen.round() if image.dtype == torch.uint8 else seen).to(image.dtype)
+        if "mask" in data:
+            data["mask"] = view.of_mask(data["mask"])
         return data
+
+
+def fisheye_disc(height: int, width: int, *, radius: float) -> Bool[Tensor, "height width"]:
+    """Pixels of a fisheye photo that its lens reaches: nerfstudio's crop, about the middle."""
+    y, x = torch.arange(height) - height // 2, torch.arange(width) - width // 2
+    return y[:, None].square() + x[None].square() < radius**2
+
+
+def _check_lenses(cameras: Cameras, files: Sequence[Path]) -> None:
+    """Raise ValueError where no method can use a lens; all photos are named."""
+    faults = {}
+    for row, number in enumerate(cameras.camera_type.flatten().tolist()):
+        kind = CameraType(number).name
+        lens = lens_of_type(kind)
+        if lens is None or not lens.has_rays:
+            faults[row] = (
+                f"its lens is {lens.name if lens else kind}. Expected lenses whose rays meet in a "
+                f"point ({', '.join(lens.name for lens in LENSES if lens.has_rays)}). Take these "
+                "photos out"
+            )
+    if faults:
+        raise ValueError(_lens_message(faults, files))
+
+
+def _lens_message(faults: Mapping[int, str], files: Sequence[Path]) -> str:
+    said = []
+    for reason in sorted(set(faults.values())):
+        names = [Path(files[row]).name for row, fault in faults.items() if fault == reason]
+        said.append(f"Photos cannot be used ({listed(names)}): {reason}.")
+    return " ".join(said)
 
 
 def _resized(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:

@@ -31,6 +31,7 @@ ORDER = [
     "nerfstudio_cameras",
     "input_checks",
     "parsed_scenes",
+    "undistortion",
     "photo_datamanager",
     "training",
     "viewer",

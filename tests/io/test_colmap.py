@@ -8,6 +8,7 @@ import torch
 from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.io.colmap import mean_reprojection_errors, read_colmap, write_colmap
+from fm3d_plugins.io.colmap_files import UnsupportedCameraError
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.scene import SceneGeometry
 
@@ -164,18 +165,19 @@ def test_order_of_points_in_the_file_does_not_matter(tmp_path, make_scene):
     ("camera", "named"),
     [
         ("OPENCV_FISHEYE 64 48 60 60 32 24 0 0 0 0", "OPENCV_FISHEYE"),
+        ("RADIAL_FISHEYE 64 48 60 32 24 0 0", "RADIAL_FISHEYE"),
         ("FULL_OPENCV 64 48 60 60 32 24 0 0 0 0 0 0.1 0 0", "denominator"),
         ("THIN_PRISM_FISHEYE 64 48 60 60 32 24 0 0 0 0 0 0 0 0", "THIN_PRISM_FISHEYE"),
     ],
 )
 def test_camera_models_without_equivalent_are_refused_by_name(tmp_path, camera, named):
     write_text_model(tmp_path / "0", camera)
-    with pytest.raises(ValueError, match=named) as caught:
+    with pytest.raises(UnsupportedCameraError, match=named) as caught:
         read_colmap(tmp_path / "0")
     assert "cameras.txt" in str(caught.value)
     pycolmap = pytest.importorskip("pycolmap")
     pycolmap.Reconstruction(str(tmp_path / "0")).write_binary(str(tmp_path / "0"))
-    with pytest.raises(ValueError, match=named) as caught:
+    with pytest.raises(UnsupportedCameraError, match=named) as caught:
         read_colmap(tmp_path / "0")
     assert "cameras.bin" in str(caught.value)
 
