@@ -329,38 +329,40 @@ class CameraPhotos(InputDataset):
     def get_data(
         self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32"
     ) -> dict[str, Tensor | int]:
-        """nerfstudio's batch of one photo: `image` [H, W, C], `mask` [H, W, 1] if there is one."""
-        is_float = image_type == "float32"
-        read = self.get_image_float32 if is_float else self.get_image_uint8
-        data: dict[str, Any] = {"image_idx": image_idx, "image": read(image_idx)}
+        """nerfstudio's batch of one photo: `image` [H, W, C], `mask` [H, W, 1] if there is one.
+
+        Pixels have eight bits in both types: what is saved as floats is what was scored as bytes.
+        """
+        image, mask = self.get_image_uint8(image_idx), None
         masks = self._dataparser_outputs.mask_filenames
         if masks is not None:
-            mask = self._photos[image_idx].read_mask(Path(masks[image_idx]))
-            data["mask"] = torch.from_numpy(mask)[..., None]
+            read = self._photos[image_idx].read_mask(Path(masks[image_idx]))
+            mask = torch.from_numpy(read)[..., None]
             if self.mask_color:
-                color = torch.tensor(self.mask_color) * (1 if is_float else 255)
-                data["image"] = data["image"].where(data["mask"], color.to(data["image"].dtype))
+                color = (255 * torch.tensor(self.mask_color)).round().to(torch.uint8)
+                image = torch.where(mask, image, color)
         given = self.metadata[GIVEN_CAMERAS][image_idx]
         size = (int(given.height.item()), int(given.width.item()))
-        data["image"] = _resized(data["image"], size, "area")
-        if "mask" in data:
-            data["mask"] = _resized(data["mask"], size, "nearest")
-        return self._through_pinhole(data, image_idx)
+        image = _resized(image, size, "area")
+        mask = None if mask is None else _resized(mask, size, "nearest")
+        image, mask = self._through_pinhole(image_idx, image, mask)
+        data: dict[str, Any] = {"image_idx": image_idx, "image": image}
+        if image_type == "float32":
+            data["image"] = image.float() / 255
+        return data if mask is None else data | {"mask": mask}
 
-    def _through_pinhole(self, data: dict[str, Any], row: int) -> dict[str, Any]:
+    def _through_pinhole(
+        self, row: int, image: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         view = self._views[row]
         if view is None:
-            return data
-        image = data["image"]
+            return image, mask
         radius = (self.metadata[GIVEN_CAMERAS].metadata or {}).get(FISHEYE_RADIUS)
         if radius is not None and view.given.camera_type.item() == CameraType.FISHEYE.value:
             disc = fisheye_disc(*image.shape[:2], radius=radius)[..., None]
-            data["mask"] = data["mask"] & disc if "mask" in data else disc
-        seen = view.of_image(image)
-        data["image"] = (seen.round() if image.dtype == torch.uint8 else seen).to(image.dtype)
-        if "mask" in data:
-            data["mask"] = view.of_mask(data["mask"])
-        return data
+            mask = disc if mask is None else mask & disc
+        seen = view.of_image(image).round().to(image.dtype)
+        return seen, None if mask is None else view.of_mask(mask)
 
 
 def fisheye_disc(height: int, width: int, *, radius: float) -> Bool[Tensor, "height width"]:
