@@ -76,7 +76,9 @@ def _ask_nobody(data: Path, dataparser: NerfstudioDataParserConfig) -> None:
 
 def _check_colmap(data: Path, dataparser: ColmapDataParserConfig) -> None:
     from fm3d_plugins.io.colmap import check_colmap
+    from fm3d_plugins.io.colmap_files import largest_model
 
+    dataparser.colmap_path = largest_model(data / dataparser.colmap_path).relative_to(data)
     photos = data / dataparser.images_path
     check_colmap(data / dataparser.colmap_path, photos if _reads_originals(dataparser) else None)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from fm3d_plugins.progress import say
+
 CAMERA_MODELS = {
     "SIMPLE_PINHOLE": (0, ("f", "cx", "cy")),
     "PINHOLE": (1, ("fx", "fy", "cx", "cy")),
@@ -139,6 +141,42 @@ def read_model(folder: Path) -> ColmapModel:
         f"{folder} holds no COLMAP model. Expected cameras, images and points3D, all as .bin or "
         "all as .txt. Point to the folder that holds them, often sparse/0."
     )
+
+
+def num_images(folder: Path) -> int:
+    """How many images a model says it has; 0 where there is none that can be counted."""
+    try:
+        if (folder / "images.bin").is_file():
+            with (folder / "images.bin").open("rb") as file:
+                return _COUNT.unpack(file.read(_COUNT.size))[0]
+        if (folder / "images.txt").is_file():
+            # Every image has two lines, of which the second may be empty.
+            lines = list(_lines((folder / "images.txt").read_bytes().rstrip(b"\r\n")))
+            return (len(lines) + 1) // 2
+    except (OSError, struct.error):
+        pass
+    return 0
+
+
+def largest_model(folder: Path) -> Path:
+    """The model with most images among a model's folder and those beside it (sparse/0, 1, ...).
+
+    COLMAP writes one for every part of the photos that it could not join, and the first need not
+    be the largest. Said where it is not the one that was named. A model named otherwise than `0` is
+    one's own choice, and kept.
+    """
+    if folder.name != "0" or not folder.parent.is_dir():
+        return folder
+    beside = [path for path in sorted(folder.parent.iterdir()) if path.name.isdecimal()]
+    counts = {path: num_images(path) for path in (folder, *beside)}
+    best = max(counts, key=lambda path: counts[path])
+    if counts[best] > counts[folder]:
+        say(
+            f"{best} is taken: it has {counts[best]} images, {folder} has {counts[folder]}. For "
+            f"the latter, give it another name than 0."
+        )
+        return best
+    return folder
 
 
 class UnsupportedCameraError(ValueError):

@@ -1,5 +1,6 @@
 """COLMAP models: round trip, other programs, damaged files, what cannot be represented."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.io.colmap import mean_reprojection_errors, read_colmap, write_colmap
-from fm3d_plugins.io.colmap_files import UnsupportedCameraError
+from fm3d_plugins.io.colmap_files import UnsupportedCameraError, largest_model, num_images
+from fm3d_plugins.io.posed_scenes import read_posed_scene
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.scene import SceneGeometry
 
@@ -324,3 +326,35 @@ def test_our_projection_gives_the_errors_that_colmap_stored(shared, name):
     scene = read_colmap(shared / "scenes" / name / "colmap" / "sparse" / "0")
     stored = 1 / scene.point_confidence - 1
     torch.testing.assert_close(mean_reprojection_errors(scene), stored, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["binary", "text"])
+def test_the_largest_of_several_models_is_taken_and_that_is_said(
+    tmp_path, make_scene, form, capsys
+):
+    scene = make_scene()
+    few = SceneGeometry(
+        **{
+            field: getattr(scene, field)[:2]
+            for field in ("names", "image_sizes", "world_from_camera", "intrinsics", "distortion")
+        },
+        camera_index=scene.camera_index[:2],
+        points=scene.points,
+        point_colors=scene.point_colors,
+        point_confidence=scene.point_confidence,
+    )
+    sparse = tmp_path / "sparse"
+    for name, part in (("0", few), ("1", scene), ("2", few)):
+        if form == "text":
+            write_text(part, sparse / name)
+            shutil.rmtree(sparse / "binary")
+        else:
+            write_colmap(part, sparse / name)
+    assert [num_images(sparse / name) for name in ("0", "1", "2", "9")] == [2, 4, 2, 0]
+    assert read_posed_scene(tmp_path).names == scene.names
+    said = " ".join(capsys.readouterr().out.split())
+    assert "has 4 images" in said
+    assert "has 2" in said
+    assert largest_model(sparse / "2") == sparse / "2"
+    shutil.rmtree(sparse / "1")
+    assert largest_model(sparse / "0") == sparse / "0"
