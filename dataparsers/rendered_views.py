@@ -43,6 +43,7 @@ from fm3d_plugins.nn.planning import (
     choose_precision,
     duration,
 )
+from fm3d_plugins.parsed_scenes import DOWNSCALE, FULL_SIZES, completed, use_own_parser
 from fm3d_plugins.photo_datamanager import LATENT_CAMERAS, RENDERED_VIEWS, VIEW_WEIGHTS
 from fm3d_plugins.progress import say, track
 
@@ -147,12 +148,14 @@ class LvsmDataParser(DataParser):
         with one_line_errors():
             config.check()
             self._inner_config = config.inner_config()
+            use_own_parser(self._inner_config)
         self.inner: DataParser = self._inner_config.setup()
         self.includes_time = self.inner.includes_time
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs) -> DataparserOutputs:
         with checked_parsing(self._inner_config, self.config.data):
             outputs = self.inner.get_dataparser_outputs(split, **kwargs)
+            completed(outputs, self.inner, split)
         if split != "train":
             return outputs
         with one_line_errors():
@@ -290,6 +293,9 @@ def with_views(outputs: DataparserOutputs, folder: Path, weight: float) -> Datap
     if CAMERA_CONFIDENCE in metadata:
         given = metadata[CAMERA_CONFIDENCE]
         metadata[CAMERA_CONFIDENCE] = torch.cat([given, given.new_ones(count)])
+    if FULL_SIZES in metadata:
+        times = metadata[DOWNSCALE]
+        metadata[FULL_SIZES] = torch.cat([metadata[FULL_SIZES], cameras.sizes.cpu() * times])
     metadata[RENDERED_VIEWS] = is_rendered
     metadata[VIEW_WEIGHTS] = torch.where(is_rendered, weight, 1.0)
     masks = outputs.mask_filenames

@@ -30,7 +30,7 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
         )
     with one_line_errors():
         if isinstance(dataparser, NerfstudioDataParserConfig):
-            _check_transforms(data)
+            _check_transforms(data, dataparser)
             _ask_nobody(data, dataparser)
         elif isinstance(dataparser, ColmapDataParserConfig):
             _check_colmap(data, dataparser)
@@ -49,8 +49,8 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_transforms(data: Path) -> None:
-    from fm3d_plugins.io.transforms import read_transforms
+def _check_transforms(data: Path, dataparser: NerfstudioDataParserConfig) -> None:
+    from fm3d_plugins.io.transforms import check_transforms
 
     path = data if data.suffix == ".json" else data / "transforms.json"
     if not path.is_file():
@@ -58,9 +58,7 @@ def _check_transforms(data: Path) -> None:
             f"{data} holds no transforms.json. Expected a posed scene in nerfstudio's format. "
             "For photos without poses name an estimator: --data FOLDER sfm."
         )
-    # nerfstudio also takes fisheye lenses, which this package's own scenes do not describe.
-    if b"FISHEYE" not in path.read_bytes():
-        read_transforms(path)
+    check_transforms(path, require_images=_reads_originals(dataparser))
 
 
 def _ask_nobody(data: Path, dataparser: NerfstudioDataParserConfig) -> None:
@@ -79,12 +77,17 @@ def _ask_nobody(data: Path, dataparser: NerfstudioDataParserConfig) -> None:
 
 
 def _check_colmap(data: Path, dataparser: ColmapDataParserConfig) -> None:
-    from fm3d_plugins.io.colmap import read_colmap
-    from fm3d_plugins.io.colmap_files import UnsupportedCameraError
+    from fm3d_plugins.io.colmap import check_colmap
+    from fm3d_plugins.io.colmap_files import largest_model
 
-    # nerfstudio also takes lenses that this package's own scenes do not describe.
-    with contextlib.suppress(UnsupportedCameraError):
-        read_colmap(data / dataparser.colmap_path, data / dataparser.images_path)
+    dataparser.colmap_path = largest_model(data / dataparser.colmap_path).relative_to(data)
+    photos = data / dataparser.images_path
+    check_colmap(data / dataparser.colmap_path, photos if _reads_originals(dataparser) else None)
+
+
+def _reads_originals(dataparser: ColmapDataParserConfig | NerfstudioDataParserConfig) -> bool:
+    """Whether not smaller copies are asked for, beside which the photos need not be there."""
+    return (dataparser.downscale_factor or 1) == 1
 
 
 def check_dataparser_outputs(outputs: DataparserOutputs) -> None:

@@ -13,10 +13,14 @@ from torch import Tensor
 
 from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.cameras import (
+    denormalize,
+    distort,
     intrinsics_matrix,
+    normalize,
     opencv_from_opengl,
     opengl_from_opencv,
 )
+from fm3d_plugins.geometry.lenses import fisheye_distort
 from fm3d_plugins.geometry.poses import invert, pose_from_rotation_translation
 from fm3d_plugins.scene import SceneGeometry
 
@@ -56,10 +60,39 @@ def intrinsics_matrices(cameras: Cameras) -> Float[Tensor, "*batch 3 3"]:
 
 
 def lens_distortion(cameras: Cameras) -> Float[Tensor, "*batch 6"]:
-    """k1, k2, k3, k4, p1, p2; zeros where nerfstudio has none. Of perspective cameras."""
+    """k1, k2, k3, k4, p1, p2; zeros where nerfstudio has none. Fisheye lenses have k1 to
+    k4, of another formula."""
     if cameras.distortion_params is None:
         return cameras.fx.new_zeros(*cameras.shape, 6)
     return cameras.distortion_params
+
+
+def positions_in_photo(
+    pixels: Float[Tensor, "pixel 2"], pinhole_intrinsics: Float[Tensor, "3 3"], given: Cameras
+) -> Float[Tensor, "pixel 2"]:
+    """Where pixels of a pinhole lie in the photo as its lens took it from the same place.
+
+    Args:
+        pixels: x and y in the pinhole's picture.
+        pinhole_intrinsics: In pixels.
+        given: The photo's camera, a single one.
+
+    Raises:
+        ValueError: Its lens is neither perspective nor fisheye.
+    """
+    kind = CameraType(int(given.camera_type.flatten()[0]))
+    normalized = normalize(pixels, pinhole_intrinsics.to(pixels))
+    coefficients = lens_distortion(given).flatten().to(pixels)
+    if kind == CameraType.PERSPECTIVE:
+        distorted = distort(normalized, coefficients)
+    elif kind == CameraType.FISHEYE:
+        distorted = fisheye_distort(normalized, coefficients[:4])
+    else:
+        raise ValueError(
+            f"A photo of the type {kind.name} was to be seen through a pinhole. Expected "
+            "perspective or fisheye photos. Use the method nerf."
+        )
+    return denormalize(distorted, intrinsics_matrices(given).reshape(3, 3).to(pixels))
 
 
 def calibrations(cameras: Cameras) -> Float[Tensor, "view 12"]:

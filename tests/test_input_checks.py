@@ -111,3 +111,27 @@ def test_a_question_that_nobody_can_answer_is_not_asked(scene, monkeypatch, caps
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     assert len(open_scene(scene).train_dataset) == NUM_PHOTOS - 2
     assert "names no `ply_file_path`" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_largest_colmap_model_is_trained_on(scene, capsys):
+    """Photos that COLMAP cannot join go into models of their own, of which any may be first."""
+    whole = read_transforms(scene)
+    sparse = scene / "colmap" / "sparse"
+    shutil.rmtree(sparse, ignore_errors=True)
+    write_colmap(whole, sparse / "1")
+    first = sparse / "0"
+    shutil.copytree(sparse / "1", first)
+    images = (first / "images.bin").read_bytes()
+    # Three images without observations.
+    few, offset = [], 8
+    for _ in range(3):
+        end = images.index(b"\0", offset + 64) + 1
+        few.append(images[offset:end] + bytes(8))
+        offset = end + 8 + 24 * int.from_bytes(images[end : end + 8], "little")
+    (first / "images.bin").write_bytes((3).to_bytes(8, "little") + b"".join(few))
+    manager = open_scene(scene, ColmapDataParserConfig())
+    assert len(manager.train_dataset) + len(manager.eval_dataset) == NUM_PHOTOS
+    captured = capsys.readouterr()
+    said = " ".join((captured.out + captured.err).split())
+    assert f"it has {NUM_PHOTOS} images" in said
+    assert "has 3" in said

@@ -33,6 +33,8 @@ ORDER = [
     "nerfstudio_cameras",
     "scene_points",
     "input_checks",
+    "parsed_scenes",
+    "undistortion",
     "photo_datamanager",
     "training",
     "viewer",

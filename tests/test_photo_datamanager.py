@@ -1,14 +1,22 @@
-"""Photos and cameras are scaled together."""
+"""A photo's pixels are those of its camera: turned, scaled, and of the size that it really has."""
+
+import copy
+import json
 
 import numpy as np
 import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
+from fm3d_plugins.io.colmap import write_colmap
+from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.nerfstudio_cameras import with_pinholes
-from fm3d_plugins.photo_datamanager import RENDERED_VIEWS, ScaledDataset
+from fm3d_plugins.photo_datamanager import RENDERED_VIEWS, CameraPhotos, fit_of
 
 
 def outputs(folder, width, height):
@@ -36,7 +44,7 @@ def outputs(folder, width, height):
 def test_photo_mask_and_camera_agree_in_size(tmp_path, width, height, image_type):
     """The sizes are such that nerfstudio's scaling of photo and camera differ by a pixel."""
     original = outputs(tmp_path, width, height)
-    dataset = ScaledDataset(original, 640 / width)
+    dataset = CameraPhotos(original, fit_of(original), 640 / width)
     camera, data = dataset.cameras[0], dataset.get_data(0, image_type)
     size = (round(height * 640 / width), 640)
     assert (int(camera.height), int(camera.width)) == size
@@ -70,7 +78,181 @@ def test_rendered_views_are_scaled_only_where_photos_would_be_smaller(
     original.image_filenames.append(tmp_path / "b.png")
     original.mask_filenames = None
     original.metadata = {RENDERED_VIEWS: torch.tensor([False, True])}
-    dataset = ScaledDataset(original, scale)
+    dataset = CameraPhotos(original, fit_of(original), scale)
     assert dataset.cameras.width.flatten().tolist() == [photo, rendered]
     assert dataset.get_data(1)["image"].shape == (rendered * 3 // 4, rendered, 3)
     assert float(dataset.cameras.cx[1]) == pytest.approx(rendered / 2)
+
+
+def picture(height, width, number):
+    """A photo in which every pixel differs from its neighbours."""
+    rng = np.random.default_rng(number)
+    coarse = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    coarse[: height // 3, : width // 4] = 255
+    return coarse
+
+
+def as_stored(upright, orientation):
+    """Where the rows and columns of a file lie in the upright picture, as EXIF 2.3 defines it.
+
+    6 for example: row 0 is the picture's right side, column 0 its top.
+    """
+    height, width, _ = upright.shape
+    rows, columns = (width, height) if orientation >= 5 else (height, width)
+    r, c = np.mgrid[:rows, :columns]
+    y = {1: r, 2: r, 3: -1 - r, 4: -1 - r, 5: c, 6: c, 7: -1 - c, 8: -1 - c}[orientation]
+    x = {1: c, 2: -1 - c, 3: -1 - c, 4: c, 5: r, 6: -1 - r, 7: -1 - r, 8: r}[orientation]
+    return upright[y, x]
+
+
+def save(pixels, path, orientation=1):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+def write_scene(folder, size, orientations, files=None):
+    """Photos seen by cameras of one size; their files as given, else turned by EXIF."""
+    width, height = size
+    frames = []
+    for number, orientation in enumerate(orientations):
+        upright = picture(height, width, number)
+        pixels = as_stored(upright, orientation) if files is None else files[number]
+        save(pixels, folder / "images" / f"{number}.png", orientation)
+        pose = np.eye(4)
+        pose[:2, 3] = np.cos(number), np.sin(number)
+        frames.append({"file_path": f"images/{number}.png", "transform_matrix": pose.tolist()})
+    lens = {"w": width, "h": height, "fl_x": 50.0, "fl_y": 52.0, "cx": width / 2 + 1, "cy": 20.0}
+    content = {"camera_model": "OPENCV", **lens, "frames": frames}
+    (folder / "transforms.json").write_text(json.dumps(content))
+    return folder
+
+
+def manager_of(method, folder, dataparser=None, **options):
+    config = copy.deepcopy(all_methods[method].pipeline.datamanager)
+    config.data = folder
+    config.dataparser = dataparser or NerfstudioDataParserConfig(eval_mode="interval")
+    for name, value in options.items():
+        setattr(config, name, value)
+    return config.setup(device="cpu", test_mode="val")
+
+
+def photos_of(manager):
+    """All photos of a datamanager by their number, and their cameras."""
+    for dataset in (manager.train_dataset, manager.eval_dataset):
+        for row, file in enumerate(dataset.image_filenames):
+            yield int(file.stem), dataset.get_data(row, "uint8")["image"], dataset.cameras[row]
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf"])
+@pytest.mark.parametrize("limit", [0, 32])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_cameras_of_upright_photos_get_upright_pixels(tmp_path, method, limit, orientation):
+    """At 64 x 48 and, halved, at 32 x 24, where each pixel is the mean of four."""
+    folder = write_scene(tmp_path, (64, 48), [1, orientation, orientation, 1])
+    seen = list(photos_of(manager_of(method, folder, max_image_size=limit)))
+    assert sorted(number for number, *_ in seen) == [0, 1, 2, 3]
+    for number, image, camera in seen:
+        expected = picture(48, 64, number).astype(float)
+        if limit:
+            expected = expected.reshape(24, 2, 32, 2, 3).mean((1, 3))
+        assert (int(camera.width), int(camera.height)) == expected.shape[1::-1]
+        assert np.abs(image.numpy() - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_colmap_models_of_upright_photos_get_upright_pixels(tmp_path, orientation):
+    folder = write_scene(tmp_path, (64, 48), [orientation] * 4)
+    write_colmap(read_transforms(folder), folder / "colmap" / "sparse" / "0")
+    parser = ColmapDataParserConfig(load_3D_points=False)
+    for number, image, _ in photos_of(manager_of("3dgs", folder, parser)):
+        assert np.array_equal(image, picture(48, 64, number))
+
+
+def test_cameras_of_stored_photos_get_stored_pixels(tmp_path):
+    """The photos on their side tell what is meant of the one that stands upside-down."""
+    stored = [picture(48, 64, number) for number in range(4)]
+    folder = write_scene(tmp_path, (64, 48), [6, 3, 8, 1], stored)
+    for number, image, _ in photos_of(manager_of("3dgs", folder)):
+        assert np.array_equal(image, stored[number])
+
+
+def test_a_held_out_photo_tells_what_is_meant_of_training_photos(tmp_path):
+    stored = [picture(48, 64, number) for number in range(9)]
+    folder = write_scene(tmp_path, (64, 48), [6, *[3] * 8], stored)
+    for number, image, _ in photos_of(manager_of("nerf", folder)):
+        assert np.array_equal(image, stored[number])
+
+
+def test_what_sizes_cannot_tell_is_said_and_can_be_changed(tmp_path, capsys):
+    stored = [picture(48, 48, number) for number in range(3)]
+    folder = write_scene(tmp_path, (48, 48), [6] * 3, stored)
+    for number, image, _ in photos_of(manager_of("3dgs", folder)):
+        assert np.array_equal(as_stored(image.numpy(), 6), stored[number])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 photos (0.png, 1.png, 2.png) have an EXIF orientation" in said
+    for number, image, _ in photos_of(manager_of("3dgs", folder, exif_orientation="stored")):
+        assert np.array_equal(image, stored[number])
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf"])
+def test_photos_of_neither_size_are_named(tmp_path, method):
+    files = [picture(48, 64, 0), picture(60, 48, 1), picture(48, 64, 2), picture(24, 32, 3)]
+    folder = write_scene(tmp_path, (64, 48), [1, 6, 1, 1], files)
+    with pytest.raises(SystemExit, match=r"1\.png is 48 x 60 \(60 x 48 upright\).*3\.png"):
+        manager_of(method, folder)
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf"])
+@pytest.mark.parametrize("size", [(32, 24), (33, 25), (33, 24)])
+@pytest.mark.parametrize("limit", [0, 16])
+def test_cameras_follow_the_real_size_of_smaller_copies(tmp_path, method, size, limit):
+    """65 x 49 halved is 32.5 x 24.5, which programs round either way."""
+    folder = write_scene(tmp_path, (65, 49), [1] * 4)
+    copies = [picture(*size[::-1], number) for number in range(4)]
+    for number, pixels in enumerate(copies):
+        save(pixels, folder / "images_2" / f"{number}.png")
+    parser = NerfstudioDataParserConfig(downscale_factor=2, eval_mode="interval")
+    for number, image, camera in photos_of(
+        manager_of(method, folder, parser, max_image_size=limit)
+    ):
+        scale = 16 / size[0] if limit else 1
+        width, height = (round(side * scale) for side in size)
+        assert image.shape == (height, width, 3)
+        assert (int(camera.width), int(camera.height)) == (width, height)
+        assert float(camera.fx) == pytest.approx(50 * width / 65)
+        assert float(camera.cx) == pytest.approx(33.5 * width / 65)
+        assert float(camera.fy) == pytest.approx(52 * height / 49)
+        assert float(camera.cy) == pytest.approx(20 * height / 49)
+        if not limit:
+            assert np.array_equal(image, copies[number])
+
+
+def test_copies_of_photos_on_their_side_are_turned_too(tmp_path):
+    folder = write_scene(tmp_path, (65, 49), [6] * 4)
+    for number in range(4):
+        save(as_stored(picture(25, 33, number), 6), folder / "images_2" / f"{number}.png", 6)
+    parser = NerfstudioDataParserConfig(downscale_factor=2, eval_mode="interval")
+    for number, image, _ in photos_of(manager_of("3dgs", folder, parser)):
+        assert np.array_equal(image, picture(25, 33, number))
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_masks_lie_on_their_photos(tmp_path, is_turned):
+    """A mask on its side, as the photo is stored, is turned with it."""
+    folder = write_scene(tmp_path, (64, 48), [6] * 4)
+    content = json.loads((folder / "transforms.json").read_text())
+    masks = [picture(48, 64, 100 + number)[..., :1].repeat(3, -1) & 128 for number in range(4)]
+    for number, frame in enumerate(content["frames"]):
+        mask = as_stored(masks[number], 6) if is_turned else masks[number]
+        Image.fromarray(np.ascontiguousarray(mask)).save(folder / f"mask_{number}.png")
+        frame["mask_path"] = f"mask_{number}.png"
+    (folder / "transforms.json").write_text(json.dumps(content))
+    manager = manager_of("3dgs", folder)
+    for row, file in enumerate(manager.train_dataset.image_filenames):
+        mask = manager.train_dataset.get_data(row)["mask"][..., 0]
+        assert np.array_equal(mask, masks[int(file.stem)][..., 0] > 0)
+    Image.new("L", (50, 50), 255).save(folder / "mask_2.png")
+    with pytest.raises(SystemExit, match=r"mask_2\.png is 50 x 50 but its photo 2\.png 64 x 48"):
+        manager_of("3dgs", folder)

@@ -21,13 +21,12 @@ from fm3d_plugins.depth_supervision.alignment import (
 from fm3d_plugins.depth_supervision.anchors import align_to_points
 from fm3d_plugins.depth_supervision.depth_maps import DepthMaps
 from fm3d_plugins.errors import one_line_errors
-from fm3d_plugins.geometry.cameras import denormalize, distort, normalize
 from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.io.depth_files import DepthFiles
 from fm3d_plugins.nerfstudio_cameras import (
     image_sizes,
     intrinsics_matrices,
-    lens_distortion,
+    positions_in_photo,
     world_from_cameras,
 )
 from fm3d_plugins.photo_datamanager import DEPTH_FILES, GIVEN_CAMERAS
@@ -294,7 +293,8 @@ class DepthSupervision(torch.nn.Module):
         kept = self._targets.get(photo)
         if kept is None or len(kept[0]) != shape.numel():
             centers = pixel_centers(*shape, device=camera.fx.device).flatten(0, 1) * downscale
-            positions = positions_in_photo(centers, camera, self._cameras[photo])
+            intrinsics = intrinsics_matrices(camera).reshape(3, 3)
+            positions = positions_in_photo(centers, intrinsics, self._cameras[photo])
             rows = torch.full((len(positions),), photo, device=positions.device)
             kept = self.maps.at(rows, positions)
             self._targets[photo] = kept
@@ -320,31 +320,6 @@ def _loss(
     error, is_usable = relative_errors(rendered, alignment.apply(target, photo).to(rendered))
     weight = (weight * alignment.trust[photo].to(weight)).where(is_usable, 0.0)
     return (weight * error.where(weight > 0, 0.0)).sum() / count.clamp_min(1)
-
-
-def positions_in_photo(
-    pixels: Float[Tensor, "pixel 2"], camera: Cameras, given: Cameras
-) -> Float[Tensor, "pixel 2"]:
-    """Where pixels of an undistorted camera lie in the photo as it was taken.
-
-    Args:
-        pixels: x and y in the undistorted camera.
-        camera: After the photo's distortion was undone.
-        given: Before that.
-
-    Raises:
-        ValueError: The given lens is not of nerfstudio's perspective type.
-    """
-    if int(given.camera_type.flatten()[0]) != CameraType.PERSPECTIVE.value:
-        raise ValueError(
-            "Depth supervision of whole photos got a lens that is not of nerfstudio's perspective "
-            "type. Expected perspective photos, with or without distortion. Leave out "
-            "--pipeline.model.depth.weight, or use the method nerf."
-        )
-    intrinsics = intrinsics_matrices(camera).reshape(3, 3)
-    normalized = normalize(pixels, intrinsics)
-    distorted = distort(normalized, lens_distortion(given).reshape(6).to(normalized))
-    return denormalize(distorted, intrinsics_matrices(given).reshape(3, 3).to(normalized))
 
 
 def axis_cosines(

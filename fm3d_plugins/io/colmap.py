@@ -4,7 +4,7 @@ COLMAP's poses are `camera_from_world` with OpenCV axes and its pixel (0, 0) is 
 first pixel, both as here; only the layout differs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fm3d_plugins.atomic import atomic_directory
 from fm3d_plugins.geometry.cameras import denormalize, distort
+from fm3d_plugins.geometry.lenses import LENSES
 from fm3d_plugins.geometry.poses import (
     invert,
     pose_from_rotation_translation,
@@ -22,11 +23,14 @@ from fm3d_plugins.geometry.poses import (
     transform_points,
 )
 from fm3d_plugins.io.colmap_files import (
+    CAMERA_MODELS,
     ColmapCamera,
     ColmapImage,
     ColmapModel,
+    UnsupportedCameraError,
     calibration,
     read_model,
+    unsupported,
     write_model,
 )
 from fm3d_plugins.io.scene_checks import naming_its_path, require_exportable, require_photos
@@ -77,23 +81,16 @@ def read_colmap(folder: Path, photos_folder: Path | None = None) -> SceneGeometr
         FileNotFoundError: The model or photos are absent.
         ValueError: The model is damaged, empty, inconsistent, or has another kind of camera.
     """
-    model = read_model(folder)
-    _require_consistent(model, folder)
+    model, unregistered = _checked(folder, photos_folder)
     images = [model.images[key] for key in sorted(model.images)]
-    names = tuple(image.name for image in images)
     cameras = [model.cameras[image.camera_id] for image in images]
-    sizes = [(camera.width, camera.height) for camera in cameras]
-    unregistered: tuple[str, ...] = ()
-    if photos_folder is not None:
-        paths = {name: photos_folder / name for name in names}
-        require_photos(paths, sizes, folder / "images")
-        unregistered = tuple(sorted(_photo_names(photos_folder) - set(names)))
+    _require_models(model, folder, CAMERA_MODELS)
     calibrations = [calibration(camera.model, camera.parameters) for camera in cameras]
     numbering = {camera_id: index for index, camera_id in enumerate(sorted(model.cameras))}
     errors = torch.from_numpy(model.errors.copy())
     return SceneGeometry(
-        names=names,
-        image_sizes=torch.tensor(sizes),
+        names=tuple(image.name for image in images),
+        image_sizes=torch.tensor([(camera.width, camera.height) for camera in cameras]),
         world_from_camera=_world_from_camera(images),
         intrinsics=torch.from_numpy(np.stack([matrix for matrix, _ in calibrations])),
         distortion=torch.from_numpy(np.stack([lens for _, lens in calibrations])),
@@ -105,6 +102,50 @@ def read_colmap(folder: Path, photos_folder: Path | None = None) -> SceneGeometr
         unregistered=unregistered,
         provenance={"source": "COLMAP model"},
     )
+
+
+def check_colmap(folder: Path, photos_folder: Path | None = None) -> None:
+    """Refuse what `read_colmap` would refuse, but take the lenses that nerfstudio's parser takes.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_colmap`.
+    """
+    model, _ = _checked(folder, photos_folder)
+    _require_models(model, folder, [name for lens in LENSES for name in lens.colmap_models])
+    kinds = {lens.name for lens in LENSES for c in model.cameras.values()
+             if c.model in lens.colmap_models}  # fmt: skip
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{folder} mixes cameras with {' and '.join(sorted(kinds))} lenses, which nerfstudio's "
+            "COLMAP parser does not. Expected one kind. Convert the model to transforms.json, with "
+            "`camera_model` in every frame."
+        )
+
+
+def _checked(folder: Path, photos_folder: Path | None) -> tuple[ColmapModel, tuple[str, ...]]:
+    """The model, in agreement with its photos, and photos that it does not name."""
+    model = read_model(folder)
+    _require_consistent(model, folder)
+    if photos_folder is None:
+        return model, ()
+    images = [model.images[key] for key in sorted(model.images)]
+    cameras = [model.cameras[image.camera_id] for image in images]
+    sizes = [(camera.width, camera.height) for camera in cameras]
+    require_photos({i.name: photos_folder / i.name for i in images}, sizes, folder / "images")
+    named = {image.name for image in images}
+    return model, tuple(sorted(_photo_names(photos_folder) - named))
+
+
+def _require_models(model: ColmapModel, folder: Path, expected: Collection[str]) -> None:
+    """Raise UnsupportedCameraError where an image's camera has another model."""
+    used = {image.camera_id for image in model.images.values()}
+    for camera_id in sorted(used):
+        found = model.cameras[camera_id].model
+        if found not in expected:
+            is_binary = (folder / "cameras.bin").is_file()
+            path = folder / ("cameras.bin" if is_binary else "cameras.txt")
+            error = unsupported(camera_id, found, expected)
+            raise UnsupportedCameraError(f"{path}: {error}")
 
 
 def _require_consistent(model: ColmapModel, folder: Path) -> None:

@@ -7,13 +7,15 @@ written and not read.
 
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
+
+from fm3d_plugins.progress import say
 
 CAMERA_MODELS = {
     "SIMPLE_PINHOLE": (0, ("f", "cx", "cy")),
@@ -23,17 +25,26 @@ CAMERA_MODELS = {
     "OPENCV": (4, ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2")),
     "FULL_OPENCV": (6, ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "q1", "q2", "q3")),
 }
-"""Identifier and parameters of the models that are read; q1 to q3 are those of the denominator."""
+"""Identifier and parameters of the models that scenes hold; q1 to q3 are of the denominator."""
+
+FISHEYE_MODELS = {
+    "OPENCV_FISHEYE": (5, ("fx", "fy", "cx", "cy", "k1", "k2", "k3", "k4")),
+    "SIMPLE_RADIAL_FISHEYE": (8, ("f", "cx", "cy", "k1")),
+    "RADIAL_FISHEYE": (9, ("f", "cx", "cy", "k1", "k2")),
+}
+"""Those that nerfstudio reads besides."""
+
+READ_MODELS = CAMERA_MODELS | FISHEYE_MODELS
 
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 """Lens distortion in nerfstudio's order."""
 
 OTHER_MODELS = {
-    5: "OPENCV_FISHEYE", 7: "FOV", 8: "SIMPLE_RADIAL_FISHEYE", 9: "RADIAL_FISHEYE",
-    10: "THIN_PRISM_FISHEYE", 11: "RAD_TAN_THIN_PRISM_FISHEYE", 12: "SIMPLE_DIVISION",
-    13: "DIVISION", 14: "SIMPLE_FISHEYE", 15: "FISHEYE", 16: "EUCM", 17: "EQUIRECTANGULAR",
+    7: "FOV", 10: "THIN_PRISM_FISHEYE", 11: "RAD_TAN_THIN_PRISM_FISHEYE",
+    12: "SIMPLE_DIVISION", 13: "DIVISION", 14: "SIMPLE_FISHEYE", 15: "FISHEYE", 16: "EUCM",
+    17: "EQUIRECTANGULAR",
 }  # fmt: skip
-"""COLMAP's models that no polynomial of ours describes, named in the message."""
+"""COLMAP's models that are not read at all, named in the message."""
 
 _OBSERVATION = np.dtype([("pixel", "<f8", 2), ("point_id", "<i8")])
 _POINT = np.dtype(
@@ -148,7 +159,7 @@ def _parsed(path: Path, parse: Callable[[bytes], Any]) -> Any:
     try:
         return parse(path.read_bytes())
     except UnsupportedCameraError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UnsupportedCameraError(f"{path}: {error}") from error
     except (struct.error, ValueError, IndexError, OverflowError) as error:
         raise ValueError(
             f"{path} is cut off or damaged ({error}). Expected a file of a COLMAP model "
@@ -156,15 +167,53 @@ def _parsed(path: Path, parse: Callable[[bytes], Any]) -> Any:
         ) from error
 
 
-class UnsupportedCameraError(ValueError):
-    """A camera model without an equivalent here."""
+def num_images(folder: Path) -> int:
+    """How many images a model says it has; 0 where there is none that can be counted."""
+    try:
+        if (folder / "images.bin").is_file():
+            with (folder / "images.bin").open("rb") as file:
+                return _COUNT.unpack(file.read(_COUNT.size))[0]
+        if (folder / "images.txt").is_file():
+            # Every image has two lines, of which the second may be empty.
+            lines = list(_lines((folder / "images.txt").read_bytes().rstrip(b"\r\n")))
+            return (len(lines) + 1) // 2
+    except (OSError, struct.error):
+        pass
+    return 0
 
-    def __init__(self, camera_id: int, model: str) -> None:
-        super().__init__(
-            f"camera {camera_id} has the model {model}. Expected one of "
-            f"{', '.join(CAMERA_MODELS)}. Undistort the photos first with "
-            "`colmap image_undistorter`, or estimate with another camera model."
+
+def largest_model(folder: Path) -> Path:
+    """The model with most images among a model's folder and those beside it (sparse/0, 1, ...).
+
+    COLMAP writes one for every part of the photos that it could not join, and the first need not
+    be the largest. Said where it is not the one that was named. A model named otherwise than `0` is
+    one's own choice, and kept.
+    """
+    if folder.name != "0" or not folder.parent.is_dir():
+        return folder
+    beside = [path for path in sorted(folder.parent.iterdir()) if path.name.isdecimal()]
+    counts = {path: num_images(path) for path in (folder, *beside)}
+    best = max(counts, key=lambda path: counts[path])
+    if counts[best] > counts[folder]:
+        say(
+            f"{best} is taken: it has {counts[best]} images, {folder} has {counts[folder]}. For "
+            f"the latter, give it another name than 0."
         )
+        return best
+    return folder
+
+
+class UnsupportedCameraError(ValueError):
+    """A camera model that cannot be used for what was asked."""
+
+
+def unsupported(camera_id: int, model: str, expected: Iterable[str]) -> UnsupportedCameraError:
+    """The error about a camera of a model that is not among those expected."""
+    return UnsupportedCameraError(
+        f"camera {camera_id} has the model {model}. Expected one of "
+        f"{', '.join(expected)}. Undistort the photos first with "
+        "`colmap image_undistorter`, or estimate with another camera model."
+    )
 
 
 def _tracks(model: ColmapModel) -> tuple[np.ndarray, np.ndarray]:
@@ -219,22 +268,22 @@ def _camera(
     camera_id: int, model: str, width: int, height: int, parameters: tuple[float, ...]
 ) -> ColmapCamera:
     """The camera, unless its distortion has a denominator."""
-    values = zip(CAMERA_MODELS[model][1], parameters, strict=True)
+    values = zip(READ_MODELS[model][1], parameters, strict=True)
     if any(value for name, value in values if name.startswith("q")):
-        raise UnsupportedCameraError(camera_id, f"{model} with a denominator (k4, k5, k6)")
+        raise unsupported(camera_id, f"{model} with a denominator (k4, k5, k6)", READ_MODELS)
     return ColmapCamera(model, width, height, parameters)
 
 
 def _read_binary_cameras(data: bytes) -> dict[int, ColmapCamera]:
-    names = {number: name for name, (number, _) in CAMERA_MODELS.items()}
+    names = {number: name for name, (number, _) in READ_MODELS.items()}
     offset, cameras = _COUNT.size, {}
     for _ in range(_COUNT.unpack_from(data)[0]):
         camera_id, model_id, width, height = _CAMERA.unpack_from(data, offset)
         if model_id not in names:
             unknown = OTHER_MODELS.get(model_id, f"number {model_id}")
-            raise UnsupportedCameraError(camera_id, unknown)
+            raise unsupported(camera_id, unknown, READ_MODELS)
         name = names[model_id]
-        layout = struct.Struct(f"<{len(CAMERA_MODELS[name][1])}d")
+        layout = struct.Struct(f"<{len(READ_MODELS[name][1])}d")
         parameters = layout.unpack_from(data, offset + _CAMERA.size)
         cameras[camera_id] = _camera(camera_id, name, width, height, parameters)
         offset += _CAMERA.size + layout.size
@@ -279,9 +328,9 @@ def _read_text_cameras(data: bytes) -> dict[int, ColmapCamera]:
     cameras = {}
     for line in filter(str.strip, _lines(data)):
         camera_id, model, width, height, *parameters = line.split()
-        if model not in CAMERA_MODELS:
-            raise UnsupportedCameraError(int(camera_id), model)
-        if len(parameters) != len(CAMERA_MODELS[model][1]):
+        if model not in READ_MODELS:
+            raise unsupported(int(camera_id), model, READ_MODELS)
+        if len(parameters) != len(READ_MODELS[model][1]):
             raise ValueError(f"camera {camera_id} has {len(parameters)} parameters")
         numbers = tuple(map(float, parameters))
         cameras[int(camera_id)] = _camera(int(camera_id), model, int(width), int(height), numbers)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fm3d_plugins.io.colmap import read_colmap
+from fm3d_plugins.io.colmap_files import largest_model
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.scene import SceneGeometry
 
@@ -10,13 +11,13 @@ from fm3d_plugins.scene import SceneGeometry
 def read_posed_scene(path: Path) -> SceneGeometry:
     """A transforms.json, a folder that holds one, or a folder with a COLMAP model.
 
-    Photos need not be there.
+    Of several models in one folder `sparse` the largest is taken. Photos need not be there.
 
     Raises:
         ValueError: None of these is there, or it cannot be read.
     """
     json_path = path if path.suffix == ".json" else path / "transforms.json"
-    models = [path / part for part in (".", "sparse/0", "colmap/sparse/0")]
+    models = [path, *(largest_model(path / part) for part in ("sparse/0", "colmap/sparse/0"))]
     model = next(
         (m for m in models if (m / "images.bin").exists() or (m / "images.txt").exists()), None
     )

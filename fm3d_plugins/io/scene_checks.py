@@ -1,6 +1,6 @@
 """What every scene file asks of a scene before writing, and of the photos after reading."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec
@@ -12,6 +12,7 @@ from torch import Tensor
 from fm3d_plugins.errors import listed
 from fm3d_plugins.geometry.cameras import equal_cameras
 from fm3d_plugins.geometry.poses import nearest_rotation
+from fm3d_plugins.photos.fitting import fitted_photos
 from fm3d_plugins.scene import SceneGeometry
 
 MAX_ROTATION_ERROR = 1e-2
@@ -75,8 +76,7 @@ def require_photos(
 ) -> None:
     """Check that the photos exist and have the size that their cameras were made for.
 
-    Only headers are read, no pixels. A photo that its EXIF orientation turns may be meant as
-    stored or upright, for programs differ: both sizes pass.
+    Only headers are read, no pixels; see `photos.fitting`.
 
     Args:
         paths: File of each view, in the order of `sizes`.
@@ -95,30 +95,21 @@ def require_photos(
             f"{folder}: {', '.join(missing)}. Restore them, correct the folder, or drop those "
             "frames from the file."
         )
-    faults = [
-        f"{name} {fault}"
-        for (name, path), size in zip(paths.items(), sizes, strict=True)
-        if (fault := _size_fault(path, size))
-    ]
+    _, faults = fitted_photos(list(paths.values()), list(sizes))
     if faults:
-        raise ValueError(
-            f"{source} does not fit {len(faults)} of {len(paths)} photos: {'; '.join(faults)}. "
-            "Expected photos at the size of their cameras. Use the photos that the cameras were "
-            "made from, or scale the cameras."
-        )
+        raise ValueError(misfits(source, faults, list(paths)))
 
 
-def _size_fault(path: Path, size: tuple[int, int]) -> str | None:
-    """What is wrong with a photo, none if it has the size, as stored or turned by its EXIF."""
-    from PIL import Image, UnidentifiedImageError
+def misfits(source: Path | str, faults: Mapping[int, str], names: Sequence[str]) -> str:
+    """The message about photos that do not fit their cameras; all are listed.
 
-    orientation_tag, turned = 0x0112, (5, 6, 7, 8)
-    try:
-        with Image.open(path) as image:
-            stored = image.size
-            is_turned = image.getexif().get(orientation_tag, 1) in turned
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        return f"is no readable image ({error})"
-    if size == stored or (is_turned and size == stored[::-1]):
-        return None
-    return f"is {stored[0]} x {stored[1]} but its camera {size[0]} x {size[1]}"
+    Args:
+        source: What lists the photos.
+        faults: By the row of the photo.
+    """
+    said = "; ".join(f"{names[row]} {fault}" for row, fault in faults.items())
+    return (
+        f"{source} does not fit {len(faults)} of {len(names)} photos: {said}. "
+        "Expected photos at the size of their cameras. Use the photos that the cameras were "
+        "made from, or scale the cameras."
+    )

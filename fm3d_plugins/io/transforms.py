@@ -29,8 +29,10 @@ from fm3d_plugins.io.transforms_fields import (
     REMEDY,
     SIZE,
     camera_of,
+    lenses_of,
     load,
     names_of,
+    require_perspective,
     rigid_matrices,
 )
 from fm3d_plugins.scene import SceneGeometry
@@ -107,19 +109,13 @@ def read_transforms(path: Path, *, require_images: bool = True) -> SceneGeometry
     """
     path = path / "transforms.json" if path.is_dir() else path
     meta, frames = load(path)
-    names = names_of(path, frames)
-    cameras = torch.stack([camera_of(path, meta, frame) for frame in frames])
-    image_sizes = cameras[:, :2].long()
-    if require_images:
-        photos = [path.parent / frame["file_path"] for frame in frames]
-        sizes = [(int(width), int(height)) for width, height in image_sizes]
-        require_photos(dict(zip(names, photos, strict=True)), sizes, path)
-    cloud = _points(path, meta)
+    names, cameras, matrices, cloud = _checked(path, meta, frames, require_images)
+    require_perspective(path, lenses_of(path, meta, frames), frames)
     points = cloud.points.double()
     return SceneGeometry(
         names=names,
-        image_sizes=image_sizes,
-        world_from_camera=opencv_from_opengl(rigid_matrices(path, frames)),
+        image_sizes=cameras[:, :2].long(),
+        world_from_camera=opencv_from_opengl(matrices),
         intrinsics=intrinsics_matrix(*cameras[:, 2:6].unbind(-1)),
         distortion=cameras[:, 6:],
         camera_index=_camera_index(frames, cameras),
@@ -152,6 +148,32 @@ def estimator_of(path: Path) -> str | None:
     except (OSError, ValueError, RecursionError):
         pass
     return None
+
+
+def check_transforms(path: Path, *, require_images: bool = True) -> None:
+    """Refuse what `read_transforms` would refuse, but take every lens that nerfstudio knows.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_transforms`.
+    """
+    meta, frames = load(path)
+    _checked(path, meta, frames, require_images)
+
+
+def _checked(
+    path: Path, meta: dict[str, Any], frames: list[dict[str, Any]], require_images: bool
+) -> tuple[tuple[str, ...], Float[Tensor, "view 12"], Float[Tensor, "view 4 4"], PointCloud]:
+    """Names, numbers of the cameras, their poses (OpenGL axes) and points."""
+    names = names_of(path, frames)
+    lenses = lenses_of(path, meta, frames)
+    cameras = torch.stack(
+        [camera_of(path, meta, f, lens) for f, lens in zip(frames, lenses, strict=True)]
+    )
+    if require_images:
+        photos = [path.parent / frame["file_path"] for frame in frames]
+        sizes = [(int(width), int(height)) for width, height in cameras[:, :2]]
+        require_photos(dict(zip(names, photos, strict=True)), sizes, path)
+    return names, cameras, rigid_matrices(path, frames), _points(path, meta)
 
 
 def read_frame_files(path: Path) -> dict[str, FrameFiles]:

@@ -14,13 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fm3d_plugins.errors import listed
+from fm3d_plugins.geometry.lenses import LENSES, PERSPECTIVE, Lens, lens_of, models_where
 from fm3d_plugins.geometry.poses import nearest_rotation, pose_from_rotation_translation
 from fm3d_plugins.io.scene_checks import MAX_ROTATION_ERROR
-
-PERSPECTIVE_MODELS = (
-    "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE",
-)  # fmt: skip
-"""Values of `camera_model` whose distortion is k1 to k4, p1 and p2."""
 
 SIZE = ("w", "h")
 PINHOLE = ("fl_x", "fl_y", "cx", "cy")
@@ -45,14 +42,46 @@ def load(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             f"{path} has {'an empty' if frames == [] else 'no'} list `frames`; expected one entry "
             f"per photo. {REMEDY}"
         )
-    model = meta.get("camera_model", "OPENCV")
-    if model not in PERSPECTIVE_MODELS:
+    return meta, frames
+
+
+def lenses_of(path: Path, meta: Mapping[str, Any], frames: list[dict[str, Any]]) -> list[Lens]:
+    """The lens of each frame, by `camera_model` at the top or in the frame; OPENCV where neither.
+
+    Raises:
+        ValueError: The word is unknown, or a frame contradicts the top level.
+    """
+    found = []
+    for index, frame in enumerate(frames):
+        top, own = (s.get("camera_model") if isinstance(s, dict) else None for s in (meta, frame))
+        model = top if own is None else own
+        lens = lens_of("OPENCV" if model is None else model)
+        if lens is None:
+            where = "at the top level" if own is None else f"in frame {index}"
+            raise ValueError(
+                f"{path} has the camera_model {model!r} {where}; expected one of "
+                f"{models_where(LENSES)}. {REMEDY}"
+            )
+        if top is not None and lens_of(top) is not lens:
+            raise ValueError(
+                f"{path}: frame {index} has the camera_model {own!r}, but the top level {top!r}. "
+                "Expected one of them, or two of the same kind of lens. Remove the wrong one."
+            )
+        found.append(lens)
+    return found
+
+
+def require_perspective(path: Path, lenses: list[Lens], frames: list[dict[str, Any]]) -> None:
+    """Raise ValueError where a lens is not of this package's own scenes; photos are named."""
+    wrong = [row for row, lens in enumerate(lenses) if not lens.in_scenes]
+    if wrong:
+        names = listed(frames[row]["file_path"] for row in wrong)
         raise ValueError(
-            f"{path} has the camera_model {model!r}; expected one of "
-            f"{', '.join(PERSPECTIVE_MODELS)}. Undistort the photos first, for example with "
+            f"{path} has the camera_model {lenses[wrong[0]].transforms_models[0]!r} in "
+            f"{len(wrong)} of {len(frames)} frames ({names}); expected one of "
+            f"{models_where([PERSPECTIVE])}. Undistort the photos first, for example with "
             "`colmap image_undistorter`."
         )
-    return meta, frames
 
 
 def names_of(path: Path, frames: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -79,9 +108,10 @@ def names_of(path: Path, frames: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def camera_of(
-    path: Path, meta: Mapping[str, Any], frame: Mapping[str, Any]
+    path: Path, meta: Mapping[str, Any], frame: Mapping[str, Any], lens: Lens = PERSPECTIVE
 ) -> Float[Tensor, " number"]:
-    """w, h, fl_x, fl_y, cx, cy, k1, k2, k3, k4, p1, p2 of one frame.
+    """w, h, fl_x, fl_y, cx, cy, k1, k2, k3, k4, p1, p2 of one frame; the first six coefficients
+    of a lens that has more.
 
     As nerfstudio does it: a field at the top goes before one in the frame, and any distortion at
     the top goes before all distortion in the frame.
@@ -99,13 +129,15 @@ def camera_of(
     keys = (*DISTORTION, "distortion_params")
     source, where = (meta, "the top level") if any(k in meta for k in keys) else (frame, frame_name)
     if "distortion_params" in source:
-        listed = source["distortion_params"]
-        if not isinstance(listed, list) or len(listed) != len(DISTORTION):
+        numbered = source["distortion_params"]
+        if not isinstance(numbered, list) or len(numbered) != lens.num_coefficients:
+            names = f"the six numbers {', '.join(DISTORTION)}"
+            expected = names if lens.num_coefficients == len(DISTORTION) else "12 numbers"
             raise ValueError(
-                f"{path}: distortion_params is {listed!r} in {where}; expected the six numbers "
-                f"{', '.join(DISTORTION)}. {REMEDY}"
+                f"{path}: distortion_params is {numbered!r} in {where}; expected {expected}. "
+                f"{REMEDY}"
             )
-        values = {key: listed[index] for index, key in enumerate(DISTORTION)}
+        values = {key: numbered[index] for index, key in enumerate(DISTORTION)}
     else:
         values = {key: source.get(key, 0.0) for key in DISTORTION}
     numbers += [_number(path, values, where, key) for key in DISTORTION]

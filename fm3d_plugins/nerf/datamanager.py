@@ -68,6 +68,7 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
     config: NerfDataManagerConfig
 
     takes_rendered_views: ClassVar[bool] = True
+    sees_pinholes: ClassVar[bool] = False
 
     def __init__(self, config: NerfDataManagerConfig, **kwargs) -> None:
         super().__init__(config, **kwargs)

@@ -14,15 +14,12 @@ from torch import Tensor
 
 from fm3d_plugins.geometry.cameras import equal_cameras
 from fm3d_plugins.nerfstudio_cameras import calibrations
+from fm3d_plugins.parsed_scenes import FISHEYE_RADIUS
+from fm3d_plugins.photo_datamanager import fisheye_disc
 from fm3d_plugins.progress import track
 
-CENTRAL_CAMERAS = {
-    CameraType.PERSPECTIVE.value,
-    CameraType.FISHEYE.value,
-    CameraType.FISHEYE624.value,
-    CameraType.EQUIRECTANGULAR.value,
-}
-"""Those whose rays all pass through one point, and therefore turn with the camera's pose."""
+DISCS = {CameraType.FISHEYE.value, CameraType.FISHEYE624.value}
+"""Lenses whose photos may be a disc in a black rectangle."""
 
 RAYS_AT_ONCE = 1 << 18
 """Bounds the memory while rays of a large photo are made."""
@@ -52,10 +49,9 @@ class PixelTable:
             label: Names the photos in the progress bar.
 
         Raises:
-            ValueError: A camera has rays that do not meet in a point, or every pixel is masked.
+            ValueError: Every pixel is masked.
         """
         cameras = dataset.cameras
-        _check_central(cameras)
         photos = list(track(_read(dataset), f"Reading {label} photos", total=len(dataset)))
         channels = max(photo.shape[-1] for photo, _ in photos)
         colors = torch.cat([_with_channels(photo, channels) for photo, _ in photos])
@@ -109,16 +105,6 @@ class PixelTable:
         return bundle, {"image": self.colors[pixel].float() / 255, "indices": indices}
 
 
-def _check_central(cameras: Cameras) -> None:
-    types = set(cameras.camera_type.flatten().tolist())
-    if not types <= CENTRAL_CAMERAS:
-        found = ", ".join(sorted(CameraType(t).name for t in types - CENTRAL_CAMERAS))
-        raise ValueError(
-            f"The scene holds cameras of type {found}. Expected perspective, fisheye or "
-            "equirectangular ones, whose rays meet in a point. Take these photos out."
-        )
-
-
 def _read(
     dataset: InputDataset,
 ) -> Iterable[tuple[UInt8[Tensor, " pixel channel"], Bool[Tensor, " pixel"]]]:
@@ -128,19 +114,14 @@ def _read(
         keep = torch.ones(image.shape[:2], dtype=torch.bool)
         if "mask" in data:
             keep = data["mask"].squeeze(-1).bool()
-        radius = (dataset.cameras.metadata or {}).get("fisheye_crop_radius")
-        if radius is not None:
-            keep = keep & _disc(*image.shape[:2], radius=float(radius))
+        radius = (dataset.cameras.metadata or {}).get(FISHEYE_RADIUS)
+        kind = dataset.cameras.camera_type[index].item()
+        if radius is not None and kind in DISCS:
+            keep = keep & fisheye_disc(*image.shape[:2], radius=float(radius))
         return image.flatten(0, 1), keep.flatten()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(pixels, range(len(dataset)))
-
-
-def _disc(height: int, width: int, *, radius: float) -> Bool[Tensor, "height width"]:
-    """Pixels of a fisheye photo that its lens reaches: nerfstudio's crop, about the middle."""
-    y, x = torch.arange(height) - height // 2, torch.arange(width) - width // 2
-    return y[:, None].square() + x[None].square() < radius**2
 
 
 def _with_channels(

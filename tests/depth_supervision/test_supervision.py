@@ -14,9 +14,9 @@ from fm3d_plugins.depth_supervision.supervision import (
     DepthSupervision,
     DepthSupervisionConfig,
     axis_cosines,
-    positions_in_photo,
 )
 from fm3d_plugins.io.depth_files import DepthFiles
+from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, positions_in_photo
 from fm3d_plugins.photo_datamanager import DEPTH_FILES, GIVEN_CAMERAS
 
 torch.set_num_threads(1)
@@ -196,15 +196,18 @@ def test_undistorted_pixels_meet_the_map_where_the_lens_has_put_them():
     camera = cameras()[0]
     camera.fx, camera.cx = camera.fx * 1.5, camera.cx - 2  # Cropped and magnified.
     pixels = torch.tensor([[10.0, 8.0], [10.0 + 30 * 0.3, 8.0]])
-    found = positions_in_photo(pixels, camera, given[0])
+    found = positions_in_photo(pixels, intrinsics_matrices(camera), given[0])
     expected = torch.tensor([[12.0, 8.0], [12.0 + 20 * 0.3 * (1 + 0.1 * 0.09), 8.0]])
     torch.testing.assert_close(found, expected)
 
 
-def test_a_fisheye_photo_cannot_be_compared_as_a_whole():
+def test_pixels_of_the_undistorted_camera_are_found_in_a_fisheye_photo():
+    """An equidistant lens puts a ray at 45 degrees at pi / 4 focal lengths from the middle."""
     given = cameras(camera_type=CameraType.FISHEYE)
-    with pytest.raises(ValueError, match="perspective"):
-        positions_in_photo(torch.zeros(1, 2), cameras()[0], given[0])
+    matrix = torch.tensor([[10.0, 0, 12], [0, 10, 8], [0, 0, 1]])
+    found = positions_in_photo(torch.tensor([[22.0, 8.0], [12, -2]]), matrix, given[0])
+    expected = torch.tensor([[12 + 20 * math.pi / 4, 8.0], [12, 8 - 22 * math.pi / 4]])
+    torch.testing.assert_close(found, expected)
 
 
 def test_equirectangular_photos_have_no_depth(tmp_path):

@@ -1,5 +1,6 @@
 """COLMAP models: round trip, other programs, damaged files, what cannot be represented."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,14 @@ import torch
 from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.io.colmap import mean_reprojection_errors, read_colmap, write_colmap
-from fm3d_plugins.io.colmap_files import read_model, write_model
+from fm3d_plugins.io.colmap_files import (
+    UnsupportedCameraError,
+    largest_model,
+    num_images,
+    read_model,
+    write_model,
+)
+from fm3d_plugins.io.posed_scenes import read_posed_scene
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.scene import SceneGeometry
 
@@ -165,18 +173,19 @@ def test_order_of_points_in_the_file_does_not_matter(tmp_path, make_scene):
     ("camera", "named"),
     [
         ("OPENCV_FISHEYE 64 48 60 60 32 24 0 0 0 0", "OPENCV_FISHEYE"),
+        ("RADIAL_FISHEYE 64 48 60 32 24 0 0", "RADIAL_FISHEYE"),
         ("FULL_OPENCV 64 48 60 60 32 24 0 0 0 0 0 0.1 0 0", "denominator"),
         ("THIN_PRISM_FISHEYE 64 48 60 60 32 24 0 0 0 0 0 0 0 0", "THIN_PRISM_FISHEYE"),
     ],
 )
 def test_camera_models_without_equivalent_are_refused_by_name(tmp_path, camera, named):
     write_text_model(tmp_path / "0", camera)
-    with pytest.raises(ValueError, match=named) as caught:
+    with pytest.raises(UnsupportedCameraError, match=named) as caught:
         read_colmap(tmp_path / "0")
     assert "cameras.txt" in str(caught.value)
     pycolmap = pytest.importorskip("pycolmap")
     pycolmap.Reconstruction(str(tmp_path / "0")).write_binary(str(tmp_path / "0"))
-    with pytest.raises(ValueError, match=named) as caught:
+    with pytest.raises(UnsupportedCameraError, match=named) as caught:
         read_colmap(tmp_path / "0")
     assert "cameras.bin" in str(caught.value)
 
@@ -331,3 +340,35 @@ def test_our_projection_gives_the_errors_that_colmap_stored(shared, name):
     scene = read_colmap(shared / "scenes" / name / "colmap" / "sparse" / "0")
     stored = 1 / scene.point_confidence - 1
     torch.testing.assert_close(mean_reprojection_errors(scene), stored, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["binary", "text"])
+def test_the_largest_of_several_models_is_taken_and_that_is_said(
+    tmp_path, make_scene, form, capsys
+):
+    scene = make_scene()
+    few = SceneGeometry(
+        **{
+            field: getattr(scene, field)[:2]
+            for field in ("names", "image_sizes", "world_from_camera", "intrinsics", "distortion")
+        },
+        camera_index=scene.camera_index[:2],
+        points=scene.points,
+        point_colors=scene.point_colors,
+        point_confidence=scene.point_confidence,
+    )
+    sparse = tmp_path / "sparse"
+    for name, part in (("0", few), ("1", scene), ("2", few)):
+        if form == "text":
+            write_text(part, sparse / name)
+            shutil.rmtree(sparse / "binary")
+        else:
+            write_colmap(part, sparse / name)
+    assert [num_images(sparse / name) for name in ("0", "1", "2", "9")] == [2, 4, 2, 0]
+    assert read_posed_scene(tmp_path).names == scene.names
+    said = " ".join(capsys.readouterr().out.split())
+    assert "has 4 images" in said
+    assert "has 2" in said
+    assert largest_model(sparse / "2") == sparse / "2"
+    shutil.rmtree(sparse / "1")
+    assert largest_model(sparse / "0") == sparse / "0"

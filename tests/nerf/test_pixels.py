@@ -124,11 +124,6 @@ def test_masks_that_leave_nothing_are_refused(tmp_path):
         PixelTable(scene(tmp_path, masks=masks), "cpu", "training")
 
 
-def test_cameras_whose_rays_do_not_meet_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="type ORTHOPHOTO"):
-        PixelTable(scene(tmp_path, camera_type=CameraType.ORTHOPHOTO), "cpu", "training")
-
-
 def test_one_lens_is_kept_once(tmp_path):
     table = PixelTable(scene(tmp_path), "cpu", "training")
     assert len(table._rays) == 20 * 12 + 16 * 18

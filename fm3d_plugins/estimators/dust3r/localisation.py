@@ -50,6 +50,13 @@ class KnownScene:
             )
         found = {photo.name: photo for photo in find_photos(files[geometry.names[0]].photo.parent)}
         chosen = tuple(found[Path(name).name] for name in geometry.names)
+        for photo, size in zip(chosen, geometry.image_sizes.tolist(), strict=True):
+            if [photo.width, photo.height] != size:
+                raise ValueError(
+                    f"{photo.path} is {photo.width} x {photo.height} upright but its camera in "
+                    f"{folder} {size[0]} x {size[1]}. Expected upright photos, as `fm3d process "
+                    "dust3r` writes them. Make the scene with it."
+                )
         photos = PhotoSet(folder, chosen)
         return cls(geometry, photos, tuple(file for file in depths if file is not None))
 

@@ -1,0 +1,123 @@
+"""What nerfstudio's dataparsers pass over, added to what they say of a scene."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from nerfstudio.cameras.cameras import CameraType
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig, DataparserOutputs
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParser, ColmapDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import Nerfstudio
+from torch import Tensor
+
+from fm3d_plugins.geometry.lenses import FISHEYE
+from fm3d_plugins.io.transforms_fields import lenses_of, load
+from fm3d_plugins.nerfstudio_cameras import image_sizes
+
+FULL_SIZES = "full_sizes"
+"""Key of metadata: [V, 2] int, width and height of each photo before it was scaled down into the
+file that is read. The cameras' focal lengths and principal points are those of it, divided by
+`DOWNSCALE`; where absent, nothing was scaled down."""
+
+DOWNSCALE = "downscale"
+"""Key of metadata: by how much."""
+
+FISHEYE_RADIUS = "fisheye_crop_radius"
+"""Key of cameras' metadata, nerfstudio's: pixels from the middle that a fisheye's picture reaches.
+A parser states it for the photos before they are scaled down."""
+
+
+class FisheyeColmapParser(ColmapDataParser):
+    """nerfstudio's COLMAP parser, which also takes fisheye lenses that have a k4.
+
+    nerfstudio 1.1.5 takes that for another number of COLMAP's FULL_OPENCV and refuses it.
+    """
+
+    fourth_coefficients: Mapping[Path, float] = {}
+    """By photo, before smaller copies take its place; `completed` puts them into the cameras."""
+
+    def _get_all_images_and_cameras(self, recon_dir: Path) -> dict[str, Any]:
+        meta = super()._get_all_images_and_cameras(recon_dir)
+        if meta["camera_model"] in FISHEYE.transforms_models:
+            frames = meta["frames"]
+            self.fourth_coefficients = {Path(f["file_path"]): f.pop("k4", 0.0) for f in frames}
+        return meta
+
+
+def use_own_parser(config: DataParserConfig) -> None:
+    """Put this package's parser in the place of nerfstudio's where that one fails."""
+    if isinstance(config, ColmapDataParserConfig) and config._target is ColmapDataParser:
+        config._target = FisheyeColmapParser
+
+
+def completed(outputs: DataparserOutputs, dataparser: Any, split: str) -> DataparserOutputs:
+    """A dataparser's outputs, in place, with what this package asks for besides.
+
+    nerfstudio's parser of transforms.json passes over `camera_model` in frames, which then counts
+    where none stands at the top.
+
+    A parser that reads copies of the photos (`images_2`) divides its cameras' sizes and rounds
+    them; programs that make copies round in other ways. So the undivided sizes are added.
+
+    Args:
+        dataparser: After it has parsed.
+        split: That the outputs are of.
+    """
+    factor = downscale_factor(dataparser)
+    if factor > 1 and FULL_SIZES not in outputs.metadata:
+        outputs.metadata[FULL_SIZES] = _full_sizes(dataparser, split)
+        outputs.metadata[DOWNSCALE] = factor
+    if isinstance(dataparser, Nerfstudio):
+        _set_lenses_of_frames(outputs, dataparser)
+    if isinstance(dataparser, FisheyeColmapParser) and dataparser.fourth_coefficients:
+        _set_fourth_coefficients(outputs, dataparser)
+    return outputs
+
+
+def _set_fourth_coefficients(outputs: DataparserOutputs, dataparser: FisheyeColmapParser) -> None:
+    folder = dataparser.config.data / dataparser.config.images_path
+    factor = downscale_factor(dataparser)
+    copies = folder.parent / f"{folder.name}_{factor}" if factor > 1 else folder
+    for row, file in enumerate(outputs.image_filenames):
+        original = folder / Path(file).relative_to(copies)
+        assert outputs.cameras.distortion_params is not None
+        outputs.cameras.distortion_params[row, 3] = dataparser.fourth_coefficients[original]
+
+
+def _set_lenses_of_frames(outputs: DataparserOutputs, dataparser: Nerfstudio) -> None:
+    data = dataparser.config.data
+    path = data if data.suffix == ".json" else data / "transforms.json"
+    meta, frames = load(path)
+    if "camera_model" in meta:
+        return
+    lenses = {
+        dataparser._get_fname(Path(frame["file_path"]), path.parent): lens
+        for frame, lens in zip(frames, lenses_of(path, meta, frames), strict=True)
+    }
+    kinds = [CameraType[lenses[Path(file)].camera_type] for file in outputs.image_filenames]
+    outputs.cameras.camera_type = torch.tensor([[kind.value] for kind in kinds]).reshape(-1, 1)
+    if meta.get(FISHEYE_RADIUS) is not None and FISHEYE.name in {x.name for x in lenses.values()}:
+        outputs.cameras.metadata = {FISHEYE_RADIUS: meta[FISHEYE_RADIUS]}
+
+
+def downscale_factor(dataparser: Any) -> int:
+    """By how much the copies are smaller that a parser of nerfstudio's has decided to read."""
+    for name in ("downscale_factor", "_downscale_factor"):
+        factor = getattr(dataparser, name, None)
+        if factor is not None:
+            return int(factor)
+    return 1
+
+
+def _full_sizes(dataparser: Any, split: str) -> Int[Tensor, "view 2"]:
+    """Sizes of the cameras when nothing is scaled down: asked of a copy of the parser."""
+    whole = deepcopy(dataparser)
+    for name in ("downscale_factor", "_downscale_factor"):
+        if hasattr(whole, name):
+            setattr(whole, name, 1)
+    if hasattr(whole.config, "load_3D_points"):
+        whole.config.load_3D_points = False
+    return image_sizes(whole.get_dataparser_outputs(split=split).cameras).long()
