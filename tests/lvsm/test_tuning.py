@@ -23,10 +23,9 @@ def pixels_of(sample, points):
     return seen[..., :2] / seen[..., 2:]
 
 
-def test_sizes_double_at_equal_intervals_until_the_last():
-    assert [size_at(share, 32, 128) for share in (0, 0.3, 0.34, 0.6, 0.67, 1)] == [
-        32, 32, 64, 64, 128, 128,
-    ]  # fmt: skip
+def test_sizes_double_and_each_lasts_half_as_long_as_the_one_before():
+    shares = (0, 3.9 / 7, 4.1 / 7, 5.9 / 7, 6.1 / 7, 1)
+    assert [size_at(share, 32, 128) for share in shares] == [32, 32, 64, 64, 128, 128]
     assert size_at(0, 128, 128) == size_at(0, 512, 128) == size_at(0.5, 100, 128) == 128
     assert size_at(0, 30, 250) == 31
 
