@@ -32,6 +32,7 @@ ORDER = [
     "input_checks",
     "parsed_scenes",
     "undistortion",
+    "camera_photos",
     "photo_datamanager",
     "training",
     "viewer",
