@@ -27,6 +27,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from fm3d_plugins.atomic import atomic_directory
 from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE
+from fm3d_plugins.camera_photos import RENDERED_VIEWS
 from fm3d_plugins.checkpoints import CheckpointFile, locate
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.cache import content_hash
@@ -44,7 +45,7 @@ from fm3d_plugins.nn.planning import (
     duration,
 )
 from fm3d_plugins.parsed_scenes import DOWNSCALE, FULL_SIZES, completed, use_own_parser
-from fm3d_plugins.photo_datamanager import LATENT_CAMERAS, RENDERED_VIEWS, VIEW_WEIGHTS
+from fm3d_plugins.photo_datamanager import LATENT_CAMERAS, VIEW_WEIGHTS
 from fm3d_plugins.progress import say, track
 
 CAMERAS = "cameras.pt"
@@ -337,7 +338,8 @@ def undistorted(outputs: DataparserOutputs, longest: int, device: torch.device) 
         max_image_size=0,
         camera_res_scale_factor=min(1.0, longest / largest),
     )
-    return LvsmDataManager(config, device=device).photos()
+    # Not to train: nothing is said of what is held out.
+    return LvsmDataManager(config, device=device, test_mode="test").photos()
 
 
 def _expect_usable(outputs: DataparserOutputs) -> None:

@@ -103,6 +103,27 @@ def _set_lenses_of_frames(outputs: DataparserOutputs, dataparser: Nerfstudio) ->
         outputs.cameras.metadata = {FISHEYE_RADIUS: meta[FISHEYE_RADIUS]}
 
 
+def missing_test_list(dataparser: Any) -> str | None:
+    """What a scene lacks that lists photos to train on, but none to score; none where it has all.
+
+    nerfstudio's parsers then train, and end in an error when the run is scored.
+    """
+    parser = getattr(dataparser, "inner", dataparser)  # Where one adds views to another's scene.
+    if isinstance(parser, Nerfstudio):
+        data = parser.config.data
+        path = data if data.suffix == ".json" else data / "transforms.json"
+        meta, _ = load(path)
+        there = [split for split in ("train", "val", "test") if f"{split}_filenames" in meta]
+        return f"`test_filenames` in {path}" if there and "test" not in there else None
+    if isinstance(parser, ColmapDataParser):
+        data = parser.config.data
+        names = ("train_list.txt", "test_list.txt", "validation_list.txt")
+        there = [name for name in names if (data / name).is_file()]
+        path = data / "test_list.txt"
+        return str(path) if there and path.name not in there else None
+    return None
+
+
 def downscale_factor(dataparser: Any) -> int:
     """By how much the copies are smaller that a parser of nerfstudio's has decided to read."""
     for name in ("downscale_factor", "_downscale_factor"):

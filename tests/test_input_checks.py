@@ -5,9 +5,14 @@ import json
 import shutil
 
 import pytest
+import torch
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 
+from fm3d_plugins.camera_optimization.evaluation import score_held_out
+from fm3d_plugins.camera_optimization.held_out_poses import TestPoseProtocol
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.transforms import read_transforms
@@ -29,8 +34,8 @@ def scene(capture, tmp_path):
     return tmp_path / "scene"
 
 
-def open_scene(folder, dataparser=None):
-    config = copy.deepcopy(all_methods["3dgs"].pipeline.datamanager)
+def open_scene(folder, dataparser=None, method="3dgs"):
+    config = copy.deepcopy(all_methods[method].pipeline.datamanager)
     config.data = folder
     if dataparser is not None:
         config.dataparser = dataparser
@@ -135,3 +140,64 @@ def test_the_largest_colmap_model_is_trained_on(scene, capsys):
     said = " ".join((captured.out + captured.err).split())
     assert f"it has {NUM_PHOTOS} images" in said
     assert "has 3" in said
+
+
+def names_of(scene):
+    return [
+        frame["file_path"]
+        for frame in json.loads((scene / "transforms.json").read_text())["frames"]
+    ]
+
+
+def said_of(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf"])
+def test_nothing_held_out_is_said_before_training(scene, capsys, method):
+    parser = NerfstudioDataParserConfig(train_split_fraction=1.0)
+    manager = open_scene(scene, parser, method)
+    assert len(manager.eval_dataset) == 0
+    assert f"None of these {NUM_PHOTOS} photos is held out" in said_of(capsys)
+    pipeline = VanillaPipeline.__new__(VanillaPipeline)
+    torch.nn.Module.__init__(pipeline)
+    pipeline.datamanager = manager
+    with pytest.raises(SystemExit, match="nothing to score"):
+        score_held_out(pipeline, TestPoseProtocol.parse("none"))
+
+
+def test_scoring_by_training_photos_is_said_before_training(scene, capsys):
+    open_scene(scene, NerfstudioDataParserConfig(eval_mode="all"))
+    assert f"{NUM_PHOTOS} of the {NUM_PHOTOS} photos that the run is scored by" in said_of(capsys)
+    open_scene(scene, NerfstudioDataParserConfig(eval_mode="interval"))
+    assert "scored by" not in said_of(capsys)
+
+
+@pytest.mark.parametrize("has_test", [False, True])
+def test_lists_without_photos_for_ns_eval_are_said_before_training(scene, capsys, has_test):
+    names = names_of(scene)
+    lists = {"train_filenames": names[:6], "val_filenames": names[6:]}
+    if has_test:
+        lists["test_filenames"] = names[6:]
+    edit(scene, lambda content: content.update(lists))
+    assert len(open_scene(scene).train_dataset) == 6
+    assert ("`test_filenames` in" in said_of(capsys)) != has_test
+
+
+@pytest.mark.parametrize("has_test", [False, True])
+def test_colmap_lists_without_photos_for_ns_eval_are_said(scene, capsys, has_test):
+    whole = read_transforms(scene)
+    shutil.rmtree(scene / "colmap", ignore_errors=True)
+    write_colmap(whole, scene / "colmap" / "sparse" / "0")
+    (scene / "train_list.txt").write_text("\n".join(whole.names[:6]))
+    (scene / "val_list.txt").write_text("\n".join(whole.names[6:]))
+    if has_test:
+        (scene / "test_list.txt").write_text("\n".join(whole.names[6:]))
+    assert len(open_scene(scene, ColmapDataParserConfig()).train_dataset) == 6
+    assert ("test_list.txt is absent" in said_of(capsys)) != has_test
+
+
+def test_a_scene_whose_photos_are_all_held_out_is_refused(scene):
+    edit(scene, lambda c: c.update(train_filenames=[], val_filenames=names_of(scene)))
+    with pytest.raises(SystemExit, match="No photo is left to train on"):
+        open_scene(scene)

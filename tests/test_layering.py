@@ -35,6 +35,7 @@ ORDER = [
     "input_checks",
     "parsed_scenes",
     "undistortion",
+    "camera_photos",
     "photo_datamanager",
     "training",
     "viewer",

@@ -13,10 +13,10 @@ from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
+from fm3d_plugins.camera_photos import RENDERED_VIEWS, CameraPhotos, fit_of
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.nerfstudio_cameras import with_pinholes
-from fm3d_plugins.photo_datamanager import RENDERED_VIEWS, CameraPhotos, fit_of
 
 
 def outputs(folder, width, height):

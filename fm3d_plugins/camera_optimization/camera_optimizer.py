@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from fm3d_plugins.camera_optimization.pixel_units import unit_motions, zoom_effect
+from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.poses import se3_exp, so3_exp
 from fm3d_plugins.nerfstudio_cameras import calibrations, image_sizes, world_from_cameras
-from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS
 
 CAMERA_CONFIDENCE = "camera_confidence"
 """Key of the dataparser's metadata: [V], the confidence of each training camera; 1 where absent."""

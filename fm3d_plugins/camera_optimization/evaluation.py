@@ -15,8 +15,9 @@ from fm3d_plugins.camera_optimization.held_out_poses import (
     place_held_out,
     training_cameras,
 )
+from fm3d_plugins.camera_photos import GIVEN_CAMERAS
+from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nerfstudio_cameras import fovs_and_aspects, world_from_cameras
-from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS
 from fm3d_plugins.viewer import CameraFrusta
 
 PROTOCOL = "test_poses"
@@ -40,7 +41,12 @@ def score_held_out(
         step: Training step, when called by the trainer.
         output_path: Folder for the rendered pictures.
         get_std: Add standard deviations.
+
+    Raises:
+        SystemExit: No photo is held out.
     """
+    with one_line_errors():
+        _expect_held_out(pipeline)
     views = held_out_views(pipeline, protocol)
     metrics = pipeline.get_average_image_metrics(views, "eval", step, output_path, get_std)
     if step is None:
@@ -51,6 +57,15 @@ def score_held_out(
             highlight=False,
         )
     return metrics
+
+
+def _expect_held_out(pipeline: VanillaPipeline) -> None:
+    if not len(pipeline.datamanager.eval_dataset or ()):
+        raise ValueError(
+            "None of the run's photos is held out, so there is nothing to score. Expected at "
+            "least one. Train with the dataparser's --eval-mode interval, which holds out every "
+            "8th."
+        )
 
 
 def protocol_name(pipeline: Any, protocol: TestPoseProtocol) -> str:

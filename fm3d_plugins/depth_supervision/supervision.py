@@ -11,6 +11,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.camera_optimization.camera_optimizer import CameraOptimizer
+from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.depth_supervision.alignment import (
     Alignment,
     AlignmentMode,
@@ -29,7 +30,7 @@ from fm3d_plugins.nerfstudio_cameras import (
     positions_in_photo,
     world_from_cameras,
 )
-from fm3d_plugins.photo_datamanager import DEPTH_FILES, GIVEN_CAMERAS
+from fm3d_plugins.photo_datamanager import DEPTH_FILES
 
 MEMORY_RAYS = 1024
 """Rays per photo by which a scale and a shift are found. Where a batch holds fewer, those of

@@ -24,6 +24,7 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizer,
     CameraOptimizerConfig,
 )
+from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.depth_supervision.supervision import DepthSupervision, DepthSupervisionConfig
 from fm3d_plugins.gaussian_splatting.density_control import (
     AdaptiveDensityControl,
@@ -37,7 +38,7 @@ from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.nerfstudio_cameras import pinhole
-from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS, VIEW_WEIGHTS
+from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 from fm3d_plugins.scene_points import byte_colors
 from fm3d_plugins.training import RunPlan, fill_in, with_options
 

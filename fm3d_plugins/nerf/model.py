@@ -14,6 +14,7 @@ from nerfstudio.engine.callbacks import (
 from torch import Tensor
 from torch.nn import Parameter
 
+from fm3d_plugins.camera_photos import RENDERED_VIEWS
 from fm3d_plugins.depth_supervision.supervision import (
     DepthSupervision,
     DepthSupervisionConfig,
@@ -29,7 +30,6 @@ from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, square
 from fm3d_plugins.nerf.network import RadianceField
 from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig, composited
 from fm3d_plugins.nerf.recipe import Recipe, recipe_for
-from fm3d_plugins.photo_datamanager import RENDERED_VIEWS
 from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 REFRESH_EVERY = 16

@@ -12,10 +12,10 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
+from fm3d_plugins.camera_photos import fisheye_disc
 from fm3d_plugins.geometry.cameras import equal_cameras
 from fm3d_plugins.nerfstudio_cameras import calibrations
 from fm3d_plugins.parsed_scenes import FISHEYE_RADIUS
-from fm3d_plugins.photo_datamanager import fisheye_disc
 from fm3d_plugins.progress import track
 
 DISCS = {CameraType.FISHEYE.value, CameraType.FISHEYE624.value}

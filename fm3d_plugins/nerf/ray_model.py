@@ -24,8 +24,9 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizer,
     CameraOptimizerConfig,
 )
+from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
-from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS, VIEW_WEIGHTS
+from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 
 POSE_PIXELS = 4096
 """Pixels of a photo by which the pose of a held-out camera is found."""

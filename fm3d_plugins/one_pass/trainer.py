@@ -68,7 +68,8 @@ class OnePassTrainer(Trainer):
         )
         self._init_viewer_state()
         self.save_checkpoint(self.step)
-        self._score()
+        if len(manager.eval_dataset):  # Else that was said when the photos were read.
+            self._score()
         self._after_train()
 
     def _score(self) -> None:

@@ -16,11 +16,12 @@ from PIL import Image
 
 from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE
 from fm3d_plugins.camera_optimization.export import run_cameras
+from fm3d_plugins.camera_photos import RENDERED_VIEWS
 from fm3d_plugins.dataparsers.rendered_views import CAMERAS, LvsmDataParserConfig, undistorted
 from fm3d_plugins.lvsm import inference
 from fm3d_plugins.lvsm.contexts import nearest
 from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
-from fm3d_plugins.photo_datamanager import LATENT_CAMERAS, RENDERED_VIEWS, VIEW_WEIGHTS
+from fm3d_plugins.photo_datamanager import LATENT_CAMERAS, VIEW_WEIGHTS
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 NUM_PHOTOS, WIDTH, HEIGHT = 9, 64, 48

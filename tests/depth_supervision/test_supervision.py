@@ -8,6 +8,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 
 from fm3d_plugins.camera_optimization.camera_optimizer import CameraOptimizerConfig
+from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.depth_supervision.alignment import Alignment
 from fm3d_plugins.depth_supervision.supervision import (
     MEMORY_RAYS,
@@ -17,7 +18,7 @@ from fm3d_plugins.depth_supervision.supervision import (
 )
 from fm3d_plugins.io.depth_files import DepthFiles
 from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, positions_in_photo
-from fm3d_plugins.photo_datamanager import DEPTH_FILES, GIVEN_CAMERAS
+from fm3d_plugins.photo_datamanager import DEPTH_FILES
 
 torch.set_num_threads(1)
 WIDTH, HEIGHT, PHOTOS = 24, 16, 3

@@ -5,10 +5,10 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
 
+from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.geometry.poses import se3_exp
 from fm3d_plugins.nerf.ray_model import SHORTEST_NEAR, composited, nearest_in_view
 from fm3d_plugins.nerf.vanilla_model import VanillaNerfModelConfig
-from fm3d_plugins.photo_datamanager import GIVEN_CAMERAS
 
 
 def cameras(count):

@@ -11,13 +11,9 @@ from nerfstudio.data.datamanagers.full_images_datamanager import (
 )
 from nerfstudio.data.datasets.base_dataset import InputDataset
 
+from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.one_pass.geometry.point_splats import PointSplats, splats_at
-from fm3d_plugins.photo_datamanager import (
-    DEPTH_FILES,
-    GIVEN_CAMERAS,
-    PhotoDatasets,
-    PhotoOptions,
-)
+from fm3d_plugins.photo_datamanager import DEPTH_FILES, PhotoDatasets, PhotoOptions
 
 
 @dataclass
