@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from fm3d_plugins.disk_space import naming_full_disk
 from fm3d_plugins.files import kind_of, require_replaceable
 from fm3d_plugins.overwriting import mark_as_written, require_no_input, require_overwritable
 
@@ -48,11 +49,12 @@ def atomic_write(path: Path, inputs: Sequence[Path] = ()) -> Iterator[Path]:
     # The suffix stays last: some writers choose the format by it, or append it.
     temporary = _hidden_beside(target, "new", target.suffix)
     try:
-        yield temporary
-        _flush(temporary)
-        require_replaceable(target)
-        os.replace(temporary, target)
-        _flush(target.parent)
+        with _naming(target, temporary):
+            yield temporary
+            _flush(temporary)
+            require_replaceable(target)
+            os.replace(temporary, target)
+            _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -79,19 +81,35 @@ def atomic_directory(
     _recover(target)
     _require_free(target, overwrite, inputs)
     temporary = _hidden_beside(target, "new")
-    temporary.mkdir()
     try:
-        yield temporary
-        mark_as_written(temporary)
-        for folder, _, files in os.walk(temporary):
-            for name in files:
-                _flush(Path(folder, name))
-            _flush(Path(folder))
-        _require_free(target, overwrite, inputs)
-        _exchange(temporary, target)
-        _flush(target.parent)
+        with _naming(target, temporary):
+            temporary.mkdir()
+            yield temporary
+            mark_as_written(temporary)
+            for folder, _, files in os.walk(temporary):
+                for name in files:
+                    _flush(Path(folder, name))
+                _flush(Path(folder))
+            _require_free(target, overwrite, inputs)
+            _exchange(temporary, target)
+            _flush(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _naming(target: Path, temporary: Path) -> Iterator[None]:
+    """Let errors name what was to be written, not the hidden path; and a full disk for one."""
+    try:
+        with naming_full_disk(target.parent, target.name, temporary):
+            yield
+    except OSError as error:
+        if str(error.filename or "") != str(temporary):
+            raise
+        raise OSError(
+            f"{target} cannot be written ({error.strerror}). Expected a place that can be written. "
+            "Choose another path."
+        ) from error
 
 
 def _exchange(temporary: Path, target: Path) -> None:

@@ -246,6 +246,7 @@ class SceneGeometry:
         from safetensors.torch import save_file
 
         from fm3d_plugins.atomic import atomic_write
+        from fm3d_plugins.disk_space import require_room
 
         tensors: dict[str, Tensor] = {}
         _collect(self, "", tensors)
@@ -256,6 +257,8 @@ class SceneGeometry:
             "scale": self.scale,
             "provenance": dict(self.provenance),
         }
+        needed = sum(each.numel() * each.element_size() for each in tensors.values())
+        require_room(path.parent, needed, path.name)
         with atomic_write(path) as temporary:
             save_file(tensors, temporary, {"scene": json.dumps(header)})
 

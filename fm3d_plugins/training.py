@@ -1,11 +1,12 @@
 """What every method here adds to nerfstudio's trainer: device, run length, atomic checkpoints."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 import torch
 from nerfstudio.configs import base_config
@@ -14,6 +15,8 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.disk_space import require_room
+from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.files import require_regular, require_replaceable
 from fm3d_plugins.io.transforms import estimator_of
 from fm3d_plugins.kernels.adam import KernelAdam
@@ -144,10 +147,57 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
         import yaml
 
         path = self.get_base_dir() / "config.yml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
-            temporary.write_text(yaml.dump(self), "utf8")
+        with one_line_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                temporary.write_text(yaml.dump(self), "utf8")
         CONSOLE.log(f"Saving config to: {path}")
+
+
+class _Patient:
+    """A stream that keeps the first error of a write until it is closed.
+
+    torch's writer calls it from C++, where an error that is raised in between ends the process.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._error = stream, None
+
+    def write(self, content: Any) -> int:
+        if self._error is None:
+            try:
+                return self._stream.write(content)
+            except OSError as error:
+                self._error = error
+        return len(content)
+
+    def flush(self) -> None:
+        if self._error is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._error = error
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self.flush()
+        with contextlib.suppress(OSError):
+            self._stream.close()
+        if self._error is not None and kind is None:
+            raise self._error
+
+
+def _bytes_of(state: object) -> int:
+    """Of all tensors in a checkpoint."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(_bytes_of(each) for each in state.values())
+    if isinstance(state, list | tuple):
+        return sum(_bytes_of(each) for each in state)
+    return 0
 
 
 def _give_cores_to_kernels() -> None:
@@ -198,10 +248,14 @@ class Trainer(nerfstudio_trainer.Trainer):
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = self.base_dir / "checkpoint.partial"
-        with atomic_write(staged) as temporary:
-            torch.save(self._state(step), temporary)
-        require_replaceable(path)
-        os.replace(staged, path)
+        with one_line_errors():
+            state = self._state(step)
+            require_room(path.parent, _bytes_of(state), f"the checkpoint {path.name}")
+            # A stream of Python's: torch's own writer ends the process where the disk is full.
+            with atomic_write(staged) as temporary, _Patient(temporary.open("wb")) as stream:
+                torch.save(state, stream)
+            require_replaceable(path)
+            os.replace(staged, path)
         if self.config.save_only_latest_checkpoint:
             for other in self.checkpoint_dir.glob("step-*.ckpt"):
                 if other != path:

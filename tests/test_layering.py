@@ -15,6 +15,7 @@ OUTSIDE = ("dataparsers", "method_configs")
 ORDER = [
     "errors",
     "files",
+    "disk_space",
     "overwriting",
     "atomic",
     "cache_folder",

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from fm3d_plugins.backends.pycolmap.features import Features
 from fm3d_plugins.backends.pycolmap.running import Report, library, run_watched
+from fm3d_plugins.disk_space import temporary_folder
 
 TILE = 25
 """Images per side of a tile of pairs that is matched at once; progress is known between tiles."""
@@ -116,7 +116,7 @@ def _tiles(pairs: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
 
 def _match_part(database: Path, pairs: Sequence[tuple[int, int]], matching, verification) -> None:
     pycolmap = library()
-    with TemporaryDirectory(prefix="fm3d-pairs-") as folder:
+    with temporary_folder("pairs") as folder:
         pairing = pycolmap.ImportedPairingOptions()
         pairing.match_list_path = Path(folder) / "pairs.txt"
         lines = [f"{image_name(a)} {image_name(b)}\n" for a, b in pairs]

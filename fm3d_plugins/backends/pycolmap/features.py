@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from fm3d_plugins.backends.pycolmap.running import library, run_watched
+from fm3d_plugins.disk_space import temporary_folder
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 """Weights of red, green and blue in grey (ITU-R BT.709)."""
+
+
+FEATURE_BYTES = 160
+"""Of a keypoint with its descriptor in a database."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ def extract_features(
     """
     pycolmap = library()
     names = [f"{row:06d}.pgm" for row in range(len(images))]
-    with TemporaryDirectory(prefix="fm3d-features-") as folder:
+    # pycolmap ends the process where its database finds the disk full.
+    needed = sum(image.size // 3 for image in images) + len(images) * max_features * FEATURE_BYTES
+    with temporary_folder("features", needed) as folder:
         for name, image in zip(names, images, strict=True):
             _write_grey(Path(folder) / name, image)
         database = Path(folder) / "features.db"

@@ -1,6 +1,7 @@
 """Depth maps of many views, on disk while they are made where there are many."""
 
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -70,4 +71,8 @@ def mapped_zeros(shape: tuple[int, ...], dtype: torch.dtype, file: Path | None) 
     if file is None:
         return torch.zeros(shape, dtype=dtype)
     size = math.prod(shape)
+    if hasattr(os, "posix_fallocate") and size:
+        # A mapped page that finds no room on the disk would end the process.
+        with file.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, size * dtype.itemsize)
     return torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)

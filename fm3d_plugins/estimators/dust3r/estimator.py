@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.checkpoints import locate
+from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.dust3r.alignment.global_alignment import align_globally
 from fm3d_plugins.dust3r.alignment.views import AlignedViews, AlignmentPriors
 from fm3d_plugins.dust3r.inference import (
@@ -110,8 +110,8 @@ class Dust3r(DenseEstimator):
         known = self.read_known(photos, sizes)
         canvases = self._canvases(sizes)
         stages = Stages()
-        with TemporaryDirectory(prefix="fm3d-dust3r-", ignore_cleanup_errors=True) as name:
-            folder = Path(name)
+        with temporary_folder("dust3r") as temporary:
+            folder = temporary
             seen = SeenPhotos(photos, canvases, drop_sky=self.drop_sky, folder=folder)
             pairs = self._see(seen, folder, stages)
             with stages.stage("Aligning pairs", total=1) as report:

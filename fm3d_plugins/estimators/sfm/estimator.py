@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,8 +18,10 @@ from fm3d_plugins.backends.pycolmap.database import (
     match_pairs,
     write_database,
 )
+from fm3d_plugins.backends.pycolmap.features import FEATURE_BYTES
 from fm3d_plugins.backends.pycolmap.mapping import LensSettings, refine_model
 from fm3d_plugins.backends.pycolmap.models import SparseModel
+from fm3d_plugins.disk_space import require_room, temporary_folder
 from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.estimators.camera_groups import camera_groups
@@ -39,6 +40,9 @@ from fm3d_plugins.scene import SceneGeometry, Tracks
 
 EXHAUSTIVE_UP_TO = 80
 """Photos; more of them are matched along their order and by their looks only."""
+
+PAIR_BYTES = 3 * 8 * 500
+"""Of a pair with matches in the databases: some hundred, kept raw, verified and copied."""
 
 SIMILAR_NEIGHBOURS = 20
 """Photos that each of very many photos is matched with because they look alike."""
@@ -100,8 +104,8 @@ class Sfm(Estimator):
         self._expect_usable(photos)
         groups = camera_groups(photos.photos, self.camera)
         stages = Stages()
-        with TemporaryDirectory(prefix="fm3d-sfm-", ignore_cleanup_errors=True) as name:
-            folder = Path(name)
+        with temporary_folder("sfm") as temporary:
+            folder = temporary
             working = self._find_features(photos, stages)
             inliers = self._match(working, groups, folder / "scene.db", stages)
             search = self._search(working, inliers, folder, stages)
@@ -164,8 +168,10 @@ class Sfm(Estimator):
         # pycolmap would estimate one for the two of a shared camera, slower and with fewer inliers
         # (fox, 50 photos: 8.4 against 1.8 s, 154 against 168 thousand).
         apart = database.with_name("matches.db")
-        write_database(apart, [cameras[group] for group in groups], range(len(groups)), features)
         pairs = self._pairs([one.descriptors for one in features])
+        in_databases = 2 * FEATURE_BYTES * sum(map(len, features)) + PAIR_BYTES * len(pairs)
+        require_room(database.parent, in_databases, "the matches of sfm")
+        write_database(apart, [cameras[group] for group in groups], range(len(groups)), features)
         with stages.stage("Matching photos", total=len(pairs)) as report:
             match_pairs(
                 apart,

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar, Literal
 
 from fm3d_plugins.checkpoints import locate
+from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.estimators.camera_groups import camera_groups
 from fm3d_plugins.estimators.chunks.joining import JoinedViews, join_chunks
 from fm3d_plugins.estimators.chunks.plan import Chunks, plan_chunks
@@ -77,8 +76,8 @@ class Vggt(DenseEstimator):
         network, plan, canvases = self._prepare(sizes)
         stages = Stages()
         is_cut = plan.at_once < len(photos)
-        with TemporaryDirectory(prefix="fm3d-vggt-", ignore_cleanup_errors=True) as name:
-            folder = Path(name) if is_cut else None
+        with temporary_folder("vggt") as temporary:
+            folder = temporary if is_cut else None
             seen = SeenPhotos(photos, canvases, drop_sky=self.drop_sky, folder=folder)
             maps = DepthStore((len(seen), *seen.common_shape), canvases.map_from_photo, folder)
             chunks = self._chunks(plan, seen)
