@@ -20,6 +20,7 @@ from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.files import require_regular, require_replaceable
 from fm3d_plugins.io.transforms import estimator_of
 from fm3d_plugins.kernels.adam import KernelAdam
+from fm3d_plugins.progress import say
 
 WHOLE_RUN = 0
 """As a scheduler's `max_steps`: as many steps as the run has."""
@@ -65,6 +66,14 @@ class MachineConfig(base_config.MachineConfig):
 
 
 @dataclass
+class ViewerConfig(base_config.ViewerConfig):
+    """nerfstudio's viewer, open to this computer alone: who reaches it needs no password."""
+
+    websocket_host: str = "127.0.0.1"
+    """Address to listen on. 127.0.0.1: this computer only; 0.0.0.0: open to the whole network."""
+
+
+@dataclass
 class FusedAdamConfig(AdamOptimizerConfig):
     """Adam that updates all moments in one pass: by a kernel on a CPU, by torch where it can."""
 
@@ -94,6 +103,8 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
 
     _target: type = field(default_factory=lambda: Trainer)
     machine: MachineConfig = field(default_factory=MachineConfig)
+    viewer: ViewerConfig = field(default_factory=ViewerConfig)
+    """Of the viewer: its address, its size, when it ends."""
     max_num_iterations: int | None = None  # type: ignore[assignment]
     """Steps to train. None: the method's own recipe for the device."""
 
@@ -200,6 +211,17 @@ def _bytes_of(state: object) -> int:
     return 0
 
 
+def reach_of_viewer(host: str) -> str:
+    """Who can open a viewer that listens on an address, and how to change it."""
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return (
+            "The viewer can be opened on this computer only. From another one: forward its port "
+            "(ssh -L 7007:localhost:7007 HOST), or open it to the whole network with "
+            "--viewer.websocket-host 0.0.0.0 (there is no password)."
+        )
+    return f"The viewer listens on {host}: everyone who reaches it can open it, without a password."
+
+
 def _give_cores_to_kernels() -> None:
     """Let this package's kernels use the cores that torch would, and torch one.
 
@@ -236,6 +258,12 @@ class Trainer(nerfstudio_trainer.Trainer):
         if config.machine.device_type == "cpu":
             _give_cores_to_kernels()
         super().__init__(config, local_rank, world_size)
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """As nerfstudio's, and say who can open the viewer."""
+        super().setup(test_mode)
+        if self.viewer_state is not None:
+            say(reach_of_viewer(self.config.viewer.websocket_host))
 
     def save_checkpoint(self, step: int) -> None:
         """Write a checkpoint atomically, then drop the older ones if so configured.

@@ -1,6 +1,5 @@
 """The method `lvsm`."""
 
-from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.plugins.types import MethodSpecification
 
@@ -9,6 +8,7 @@ from fm3d_plugins.lvsm.model import LvsmModelConfig
 from fm3d_plugins.lvsm.pipeline import LvsmPipelineConfig
 from fm3d_plugins.one_pass.trainer import TuningTrainerConfig
 from fm3d_plugins.one_pass.views.optimizer import MatrixAdamWConfig, WarmUpCosineConfig
+from fm3d_plugins.training import ViewerConfig
 
 method = MethodSpecification(
     config=TuningTrainerConfig(

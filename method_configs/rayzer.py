@@ -1,6 +1,5 @@
 """The method `rayzer`."""
 
-from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from fm3d_plugins.dataparsers.estimated import (  # pyright: ignore[reportMissingImports]
@@ -11,6 +10,7 @@ from fm3d_plugins.one_pass.trainer import OnePassTrainerConfig
 from fm3d_plugins.rayzer.datamanager import RayzerDataManagerConfig
 from fm3d_plugins.rayzer.model import RayzerModelConfig
 from fm3d_plugins.rayzer.pipeline import RayzerPipelineConfig
+from fm3d_plugins.training import ViewerConfig
 
 method = MethodSpecification(
     config=OnePassTrainerConfig(

@@ -4,11 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import tyro
+from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 from nerfstudio.viewer.viewer_elements import ViewerCheckbox
 
 from fm3d_plugins import viewer as viewer_module
 from fm3d_plugins.geometry.poses import pose_from_rotation_translation, so3_exp
+from fm3d_plugins.training import TrainerConfig, reach_of_viewer
 from fm3d_plugins.viewer import (
     BY_CONFIDENCE,
     BY_PHOTO,
@@ -158,3 +161,26 @@ def test_slow_views_are_told_of_until_they_are_there(viewer):
         assert len(client.shown) == 1 and "60 s" in client.shown[0]
         raise InterruptedError
     assert client.shown == []
+
+
+@pytest.mark.parametrize(
+    "method", ["3dgs", "nerf", "nerf-vanilla", "vggt", "dust3r", "lvsm", "rayzer"]
+)
+def test_viewers_of_all_methods_listen_on_this_computer_only(method):
+    config = all_methods[method]
+    assert config.viewer.websocket_host == "127.0.0.1"
+    assert type(config)(method_name="x").viewer.websocket_host == "127.0.0.1"
+
+
+def test_another_address_is_taken_from_the_command_line():
+    words = ["--viewer.websocket-host", "0.0.0.0"]
+    viewer = tyro.cli(TrainerConfig, default=TrainerConfig(method_name="x"), args=words).viewer
+    assert viewer.websocket_host == "0.0.0.0"
+
+
+def test_it_is_said_who_can_open_the_viewer():
+    for host in ("127.0.0.1", "localhost"):
+        said = reach_of_viewer(host)
+        assert "on this computer only" in said and "--viewer.websocket-host 0.0.0.0" in said
+    for host in ("0.0.0.0", "192.168.1.5"):
+        assert f"listens on {host}: everyone" in reach_of_viewer(host)

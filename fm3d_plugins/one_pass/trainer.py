@@ -101,7 +101,7 @@ class OnePassTrainer(Trainer):
         lines = [
             *pipeline.caveats(metrics),
             f"Photos beside renders: {self.base_dir / RENDERS}",
-            f"Look around: ns-viewer --load-config {config}",
+            f"Look around: ns-viewer --load-config {config} --viewer.websocket-host 127.0.0.1",
             *pipeline.further_commands(config),
         ]
         for line in lines:
