@@ -21,6 +21,7 @@ from fm3d_plugins.depth_supervision.alignment import (
 )
 from fm3d_plugins.depth_supervision.anchors import align_to_points
 from fm3d_plugins.depth_supervision.depth_maps import DepthMaps
+from fm3d_plugins.depth_supervision.units import check_depth_unit
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.io.depth_files import DepthFiles
@@ -151,7 +152,8 @@ class DepthSupervision(torch.nn.Module):
             device: Where the maps are kept.
 
         Raises:
-            ValueError: There are none, they do not suit the photos, or the cameras have no z-depth.
+            ValueError: There are none, they do not suit the photos, the cameras have no z-depth, or
+                the unit is wrong where maps are taken as they are.
             FileNotFoundError: Files are absent.
         """
         files, cameras = metadata.get(DEPTH_FILES), metadata.get(GIVEN_CAMERAS)
@@ -172,6 +174,8 @@ class DepthSupervision(torch.nn.Module):
         self._cameras = cameras.to(device)
         self._targets.clear()
         points = metadata.get("points3D_xyz")
+        if self.config.alignment == "none":
+            check_depth_unit(files, cameras, points)
         if points is not None and self.config.alignment != "none":
             self._anchor(
                 align_to_points(points.to(device), self._cameras, self.maps, self.config.alignment)

@@ -12,6 +12,7 @@ from nerfstudio.data.datamanagers.full_images_datamanager import (
 from nerfstudio.data.datasets.base_dataset import InputDataset
 
 from fm3d_plugins.camera_photos import GIVEN_CAMERAS
+from fm3d_plugins.depth_supervision.units import check_depth_unit
 from fm3d_plugins.one_pass.geometry.point_splats import PointSplats, splats_at
 from fm3d_plugins.photo_datamanager import DEPTH_FILES, PhotoDatasets, PhotoOptions
 
@@ -43,7 +44,7 @@ class GeometryDataManager(PhotoDatasets, FullImageDatamanager[InputDataset]):
         """The points that the training photos show, as gaussians.
 
         Raises:
-            ValueError: The dataparser brings no depth or no points.
+            ValueError: The dataparser brings no depth or no points, or depth of another unit.
             FileNotFoundError: Depth files are absent.
         """
         files = self.train_dataset.metadata[DEPTH_FILES]
@@ -61,10 +62,12 @@ class GeometryDataManager(PhotoDatasets, FullImageDatamanager[InputDataset]):
                 )
         files.check()
         points = metadata["points3D_xyz"].float()
+        given = self.train_dataset.metadata[GIVEN_CAMERAS].to("cpu")
+        check_depth_unit(files, given, points.cpu())
         confidence = metadata.get("points3D_confidence")
         return splats_at(
             points,
             metadata["points3D_rgb"].to(torch.uint8),
             torch.ones(len(points)) if confidence is None else confidence,
-            self.train_dataset.metadata[GIVEN_CAMERAS].camera_to_worlds[..., 3].to("cpu"),
+            given.camera_to_worlds[..., 3],
         )
