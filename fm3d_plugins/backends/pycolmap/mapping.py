@@ -3,7 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fm3d_plugins.backends.pycolmap.models import (
@@ -12,6 +12,7 @@ from fm3d_plugins.backends.pycolmap.models import (
     model_from_reconstruction,
 )
 from fm3d_plugins.backends.pycolmap.running import Report, library, run_watched
+from fm3d_plugins.io.colmap_files import read_model, write_model
 
 MAPPING_TOLERANCE = 1e-5
 """While photos join, an adjustment stops when a step lowers the cost by less than this share."""
@@ -154,6 +155,36 @@ def refine_model(model: SparseModel, folder: Path, lens: LensSettings) -> Sparse
     for camera_id, camera in reconstruction.cameras.items():
         is_well_seen = views[camera_id] >= lens.min_views
         change_lens(camera, lens.many_views if is_well_seen else lens.few_views)
+    _adjust(reconstruction)
+    return _models({0: reconstruction}, folder)[0]
+
+
+def refine_apart(model: SparseModel, folder: Path) -> SparseModel:
+    """As `refine_model`, with a camera of its own for every photo, of the lens that it has.
+
+    Args:
+        model: One that a mapper returned.
+        folder: Where the result is written; made here.
+    """
+    assert model.folder is not None
+    files = read_model(model.folder)
+    shared = files.cameras
+    apart = replace(
+        files,
+        cameras={key: shared[image.camera_id] for key, image in files.images.items()},
+        images={key: replace(image, camera_id=key) for key, image in files.images.items()},
+    )
+    start = folder / "apart"
+    start.mkdir(parents=True)
+    write_model(apart, start)
+    reconstruction = library().Reconstruction(start)
+    _adjust(reconstruction)
+    return _models({0: reconstruction}, folder)[0]
+
+
+def _adjust(reconstruction) -> None:
+    """Adjust cameras and points of a pycolmap reconstruction, in place."""
+    pycolmap = library()
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.min_track_length = 2
@@ -170,7 +201,6 @@ def refine_model(model: SparseModel, folder: Path, lens: LensSettings) -> Sparse
     adjuster = pycolmap.create_default_bundle_adjuster(options, config, reconstruction)
     run_watched(lambda _token: adjuster.solve())
     reconstruction.update_point_3d_errors()
-    return _models({0: reconstruction}, folder)[0]
 
 
 def drop_views(model: SparseModel, views: Sequence[int], folder: Path) -> SparseModel:

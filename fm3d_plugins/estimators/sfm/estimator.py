@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from fm3d_plugins.backends.pycolmap.database import (
     write_database,
 )
 from fm3d_plugins.backends.pycolmap.features import FEATURE_BYTES
-from fm3d_plugins.backends.pycolmap.mapping import LensSettings, refine_model
+from fm3d_plugins.backends.pycolmap.mapping import LensSettings, refine_apart, refine_model
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.disk_space import require_room, temporary_folder
 from fm3d_plugins.errors import listed
@@ -32,6 +33,13 @@ from fm3d_plugins.estimators.sfm.image_pairs import (
     similar_pairs,
 )
 from fm3d_plugins.estimators.sfm.working_photos import WorkingPhoto, all_cores, find_features
+from fm3d_plugins.estimators.sfm.zooms import (
+    explains_more,
+    odd_rows,
+    parted_by_zoom,
+    relative_focals,
+    told_zooms,
+)
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.geometry.cameras import resize_intrinsics
 from fm3d_plugins.photos.photo_set import PhotoSet
@@ -71,7 +79,7 @@ class Sfm(Estimator):
     mapper: Literal["incremental", "global"] = "incremental"
     """Join photo after photo, or solve for all cameras at once (faster for hundreds of photos)."""
     camera: Literal["auto", "shared", "per-photo"] = "auto"
-    """Which photos share one focal length and lens: those that agree in size and EXIF; all; none."""  # noqa: E501
+    """Which photos share one focal length and lens: those that agree in size, EXIF and, as found from the photos, zoom; all; none."""  # noqa: E501
     camera_model: Literal[
         "auto", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"
     ] = "auto"
@@ -104,11 +112,11 @@ class Sfm(Estimator):
         self._expect_usable(photos)
         groups = camera_groups(photos.photos, self.camera)
         stages = Stages()
-        with temporary_folder("sfm") as temporary:
-            folder = temporary
+        with temporary_folder("sfm") as folder:
             working = self._find_features(photos, stages)
-            inliers = self._match(working, groups, folder / "scene.db", stages)
-            search = self._search(working, inliers, folder, stages)
+            inliers = self._match(working, folder / "matches.db", stages)
+            search = self._search(working, groups, inliers, folder, "Joining photos", stages)
+            groups, search = self._parted_by_zoom(working, groups, inliers, search, stages)
             model = self._enough(photos, search, inliers)
             with stages.stage("Adjusting cameras", total=1) as report:
                 if not search.holds_focal:
@@ -150,38 +158,29 @@ class Sfm(Estimator):
                 report=report,
             )
 
+    def _guess(self, one: WorkingPhoto, num_photos: int) -> CameraGuess:
+        """What is known beforehand of a camera, by one of the photos that it took."""
+        prior = one.photo.focal_prior
+        focal = prior * one.scale if prior else DEFAULT_FOCAL * max(one.width, one.height)
+        model = self._first_lens(num_photos)
+        return CameraGuess(one.width, one.height, one.center, focal, prior is not None, model)
+
     def _match(
-        self, working: list[WorkingPhoto], groups: list[int], database: Path, stages: Stages
+        self, working: list[WorkingPhoto], database: Path, stages: Stages
     ) -> dict[tuple[int, int], int]:
         """Verified matches of each pair of photos that has any, in a new database."""
-        cameras = []
-        for group in range(max(groups) + 1):
-            one = working[groups.index(group)]
-            prior = one.photo.focal_prior
-            focal = prior * one.scale if prior else DEFAULT_FOCAL * max(one.width, one.height)
-            model = self._first_lens(groups.count(group))
-            cameras.append(
-                CameraGuess(one.width, one.height, one.center, focal, prior is not None, model)
-            )
         features = [one.features for one in working]
         # To verify pairs, every photo gets a camera of its own: where the focal length is a guess,
         # pycolmap would estimate one for the two of a shared camera, slower and with fewer inliers
         # (fox, 50 photos: 8.4 against 1.8 s, 154 against 168 thousand).
-        apart = database.with_name("matches.db")
+        guesses = [self._guess(one, 1) for one in working]
         pairs = self._pairs([one.descriptors for one in features])
         in_databases = 2 * FEATURE_BYTES * sum(map(len, features)) + PAIR_BYTES * len(pairs)
         require_room(database.parent, in_databases, "the matches of sfm")
-        write_database(apart, [cameras[group] for group in groups], range(len(groups)), features)
+        write_database(database, guesses, range(len(working)), features)
         with stages.stage("Matching photos", total=len(pairs)) as report:
-            match_pairs(
-                apart,
-                pairs,
-                seed=self.seed,
-                num_threads=self._threads(),
-                report=report,
-            )
-        write_database(database, cameras, groups, features)
-        copy_matches(apart, database)
+            threads = self._threads()
+            match_pairs(database, pairs, seed=self.seed, num_threads=threads, report=report)
         return count_inliers(database)
 
     def _first_lens(self, num_photos: int) -> str:
@@ -207,26 +206,81 @@ class Sfm(Estimator):
     def _search(
         self,
         working: list[WorkingPhoto],
+        groups: Sequence[int],
         inliers: dict[tuple[int, int], int],
         folder: Path,
+        stage: str,
         stages: Stages,
+        guesses: Sequence[CameraGuess] | None = None,
     ) -> Search:
+        """Models of photos that share cameras by `groups`, of the matches that lie in `folder`."""
+        if guesses is None:
+            numbers = range(max(groups) + 1)
+            guesses = [self._guess(working[groups.index(n)], groups.count(n)) for n in numbers]
+        place = Path(mkdtemp(dir=folder))
+        write_database(place / "scene.db", guesses, groups, [one.features for one in working])
+        copy_matches(folder / "matches.db", place / "scene.db")
         reachable = {row for pair in inliers for row in pair}
         knows_focal = all(one.photo.focal_prior is not None for one in working)
         search = Search(
-            database=folder / "scene.db",
-            folder=folder,
+            database=place / "scene.db",
+            folder=place,
             image_sizes=[(one.width, one.height) for one in working],
             num_reachable=len(reachable),
             seed=self.seed,
         )
-        with stages.stage("Joining photos", total=len(working)) as report:
+        with stages.stage(stage, total=len(working)) as report:
             if reachable and self.mapper == "global":
                 search.solve_globally(knows_focal=knows_focal)
             elif reachable:
                 search.climb(with_retries=self.retries, knows_focal=knows_focal, report=report)
             report(len(search.best) if search.best is not None else 0)
         return search
+
+    def _parted_by_zoom(
+        self,
+        working: list[WorkingPhoto],
+        groups: list[int],
+        inliers: dict[tuple[int, int], int],
+        together: Search,
+        stages: Stages,
+    ) -> tuple[list[int], Search]:
+        """Cameras by zoom where the photos of one are found to have several; else as they are.
+
+        What photos themselves say of their focal length is asked of the model in which they share
+        cameras, and where it says that they differ, or lacks photos, of one in which they do not.
+        """
+        sizes, best, folder = together.image_sizes, together.best, together.folder.parent
+        count = len(working)
+        if self.camera != "auto" or len(set(groups)) == count or count < 3:
+            return groups, together
+        focals: dict[int, float] = {}
+        if best is not None:
+            with stages.stage("Looking for zooms", total=1) as report:
+                focals = relative_focals(refine_apart(best, together.folder / "focals"), sizes)
+                report(1)
+            all_there = len(best) == together.num_reachable
+            if all_there and parted_by_zoom(focals, groups) == groups:
+                return groups, together
+        guesses = [
+            self._guess(one, groups.count(group))
+            for one, group in zip(working, groups, strict=True)
+        ]
+        alone = self._search(
+            working, range(count), inliers, folder, "Measuring zooms", stages, guesses
+        )
+        if alone.best is None:
+            return groups, together
+        parted = parted_by_zoom(focals | relative_focals(alone.best, sizes), groups)
+        if parted == groups:
+            return groups, together
+        found = self._search(working, parted, inliers, folder, "Joining by zoom", stages)
+        keypoints = [one.features.keypoints for one in working]
+        odd = odd_rows(groups, parted)
+        if found.best is None or not explains_more(found.best, best, odd, keypoints):
+            return groups, together
+        say(told_zooms(found.best, [one.scale for one in working], groups, parted))
+        return parted, found
 
     def _lens(self) -> LensSettings:
         if self.camera_model == "auto":
