@@ -44,9 +44,10 @@ from fm3d_plugins.nn.planning import (
     choose_precision,
     duration,
 )
-from fm3d_plugins.parsed_scenes import DOWNSCALE, FULL_SIZES, completed, use_own_parser
+from fm3d_plugins.parsed_scenes import DOWNSCALE, FULL_SIZES, completed
 from fm3d_plugins.photo_datamanager import LATENT_CAMERAS, VIEW_WEIGHTS
 from fm3d_plugins.progress import say, track
+from fm3d_plugins.scene_points import use_own_parser
 
 CAMERAS = "cameras.pt"
 """Name of the file beside the pictures that holds `CamerasBetween`."""

@@ -13,7 +13,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.errors import one_line_errors
-from fm3d_plugins.scene_points import with_own_points
+from fm3d_plugins.scene_points import use_own_parser
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
             _ask_nobody(data, dataparser)
         elif isinstance(dataparser, ColmapDataParserConfig):
             _check_colmap(data, dataparser)
-    with_own_points(dataparser)
+    use_own_parser(dataparser)
     try:
         with one_line_errors():
             yield

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from nerfstudio.cameras.cameras import CameraType
-from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig, DataparserOutputs
-from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParser, ColmapDataParserConfig
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParser
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import Nerfstudio
 from torch import Tensor
 
@@ -45,12 +45,6 @@ class FisheyeColmapParser(ColmapDataParser):
             frames = meta["frames"]
             self.fourth_coefficients = {Path(f["file_path"]): f.pop("k4", 0.0) for f in frames}
         return meta
-
-
-def use_own_parser(config: DataParserConfig) -> None:
-    """Put this package's parser in the place of nerfstudio's where that one fails."""
-    if isinstance(config, ColmapDataParserConfig) and config._target is ColmapDataParser:
-        config._target = FisheyeColmapParser
 
 
 def completed(outputs: DataparserOutputs, dataparser: Any, split: str) -> DataparserOutputs:

@@ -12,7 +12,7 @@ from fm3d_plugins.camera_photos import CameraPhotos, fit_of
 from fm3d_plugins.errors import listed
 from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
 from fm3d_plugins.io.depth_files import DepthFiles
-from fm3d_plugins.parsed_scenes import completed, missing_test_list, use_own_parser
+from fm3d_plugins.parsed_scenes import completed, missing_test_list
 from fm3d_plugins.photos.fitting import Fit, OrientationRule
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene_points import settle_points
@@ -75,7 +75,6 @@ class PhotoDatasets:
         """
         data = config.data if config.data is not None else config.dataparser.data
         with checked_parsing(config.dataparser, data):
-            use_own_parser(config.dataparser)
             self._expect_photos(config.dataparser)
             super().__init__(config, **kwargs)  # pyright: ignore[reportCallIssue] (a mixin)
             settle_points(self.train_dataparser_outputs.metadata)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fm3d_plugins.io.colmap_files import read_points
 from fm3d_plugins.io.ply import read_ply
+from fm3d_plugins.parsed_scenes import FisheyeColmapParser
 
 POINTS, COLORS = "points3D_xyz", "points3D_rgb"
 """Keys of a dataparser's metadata: [N, 3] in the frame of the cameras, and [N, 3] uint8."""
@@ -23,11 +24,12 @@ GREY = 127
 """Red, green and blue of a point of which no colour is known."""
 
 
-def with_own_points(config: DataParserConfig) -> None:
-    """Let one of nerfstudio's dataparsers read its points by this package's readers, in place.
+def use_own_parser(config: DataParserConfig) -> None:
+    """Put this package's parser in the place of nerfstudio's, which it extends.
 
-    Open3D, which nerfstudio 1.1.5 asks, turns float colours in [0, 1] to black and gives no rows
-    for none; nerfstudio's COLMAP reader fails where there are no points.
+    It reads points by this package's readers and takes all fisheye lenses. Open3D, which
+    nerfstudio 1.1.5 asks, turns float colours in [0, 1] to black and gives no rows for none;
+    nerfstudio's COLMAP reader fails where there are no points.
     """
     config._target = _OWN.get(config._target, config._target)
 
@@ -128,7 +130,7 @@ class _Blender(Blender):
         return _placed(cloud.points, cloud.colors, torch.eye(4), self.config.scale_factor)
 
 
-class _Colmap(ColmapDataParser):
+class _Colmap(FisheyeColmapParser):
     """points3D of the model."""
 
     def _load_3D_points(self, colmap_path: Path, transform_matrix, scale_factor):

@@ -108,7 +108,8 @@ def run_command(program, words, monkeypatch):
 
         # Its own parser is that of all methods at once, which takes minutes for all commands here.
         config = copy.deepcopy(all_methods[words[0]])
-        tyro.cli(type(config), default=config, args=words[1:])
+        flags = (tyro.conf.FlagConversionOff,)  # As nerfstudio has it.
+        tyro.cli(type(config), default=config, args=words[1:], config=flags)
     else:
         monkeypatch.setattr(sys, "argv", [program, *words])
         next(iter(entry_points(group="console_scripts", name=program))).load()()

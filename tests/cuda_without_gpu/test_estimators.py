@@ -113,7 +113,7 @@ def test_memory_is_what_the_driver_has_left(cuda, estimator, photos, monkeypatch
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 << 30, 80 << 30))
     assert available_memory(torch.device("cuda")) == 3 << 30
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50 << 20, 80 << 30))
-    with pytest.raises(ValueError, match="at once in bfloat16, but 0.0 GiB"):
+    with pytest.raises(ValueError, match=r"at once in \w+, but 0.0 GiB"):
         estimator().estimate(photos)
 
 
