@@ -73,6 +73,7 @@ class LvsmModel(ViewModel):
     def populate_modules(self) -> None:
         """Load the network, and what fine-tuning compares with (called by nerfstudio)."""
         super().populate_modules()
+        self._tuned_size, self._is_recomputed = 0, False
         config, self.distance = self.config, None
         if config.num_steps:
             with one_line_errors():
@@ -113,7 +114,10 @@ class LvsmModel(ViewModel):
         longest = size_at(step / config.num_steps, config.first_size or last, last)
         sample = self.samples.draw(config.samples_per_step * (last // longest) ** 2, longest)
         rays, network = sample.rays(), self.network
-        network.train(self._is_large(rays))  # Then blocks are computed again to save memory.
+        if longest != self._tuned_size:
+            # Once per size: what torch keeps of the memory of a step does not count as free.
+            self._tuned_size, self._is_recomputed = longest, self._is_large(rays)
+        network.train(self._is_recomputed)  # Then blocks are computed again to save memory.
         scene = network.encode(sample.images[:, :-1], rays[:, :-1])
         renders, targets = network.render(scene, rays[:, -1:])[:, 0], sample.images[:, -1]
         self.renderer.forget()

@@ -44,6 +44,7 @@ class SampleDrawer:
     is_varied: bool
     """Whether half of the samples are mirrored and most recoloured."""
     _resized: dict[tuple[int, int], PosedPhotos] = field(default_factory=dict)
+    _longest: int = 0
 
     def draw(self, count: int, longest: int) -> Sample:
         """Samples whose photos are at most that long.
@@ -52,6 +53,9 @@ class SampleDrawer:
         so are their cameras.
         """
         targets = torch.randint(len(self.photos), (count,)).tolist()
+        if longest != self._longest:  # Sizes grow, and do not come back.
+            self._resized.clear()
+            self._longest = longest
         rows, columns = self.photos.images[targets[0]].shape[-2:]
         photos = self._at(size_within(rows, columns, longest, self.patch_size))
         views = torch.tensor([[*self.contexts_of(target), target] for target in targets])
@@ -65,7 +69,6 @@ class SampleDrawer:
 
     def _at(self, size: tuple[int, int]) -> PosedPhotos:
         if size not in self._resized:
-            self._resized.clear()  # Sizes grow, and seldom come back.
             before = [(image.shape[-2], image.shape[-1]) for image in self.photos.images]
             lenses = zip(self.photos.intrinsics, before, strict=True)
             self._resized[size] = PosedPhotos(

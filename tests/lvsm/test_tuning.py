@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fm3d_plugins.geometry.poses import invert, pose_from_rotation_translation, so3_exp
+from fm3d_plugins.lvsm import tuning
 from fm3d_plugins.lvsm.inference import PosedPhotos
 from fm3d_plugins.lvsm.tuning import Sample, SampleDrawer, mirrored, size_at, varied
 
@@ -84,6 +85,20 @@ def test_photos_of_other_proportions_are_squeezed_together_with_their_cameras(dr
                 width, height = (32, 48) if number == 2 else (48, 32)
                 expected = torch.tensor([40 * columns / width, 40 * rows / height])
                 torch.testing.assert_close(lens.diagonal()[:2], expected)
+
+
+def test_photos_are_made_smaller_once_for_each_shape_until_the_size_grows(drawer, monkeypatch):
+    sizes = []
+    resize = tuning.resized_images
+    monkeypatch.setattr(
+        tuning, "resized_images", lambda image, *size: sizes.append(size) or resize(image, *size)
+    )
+    torch.manual_seed(0)
+    for _ in range(30):  # Portrait and landscape in turns.
+        drawer.draw(1, longest=16)
+    assert len(set(sizes)) == 2 and len(sizes) == 2 * len(drawer.photos)
+    drawer.draw(1, longest=32)
+    assert len(drawer._resized) == 1
 
 
 def test_rays_are_in_the_frame_of_the_context_alone():
