@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig, DataparserOutputs
@@ -14,6 +15,14 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.scene_points import use_own_parser
+
+
+def data_of(manager: Any) -> Path | None:
+    """Where a datamanager's config says that the photos or the posed scene are, if it says so."""
+    data = getattr(manager, "data", None)
+    if data is None:
+        data = getattr(getattr(manager, "dataparser", None), "data", None)
+    return None if data is None else Path(data)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What every datamanager here does with photos: checked, fitted to cameras, as they were given."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.camera_photos import CameraPhotos, fit_of
 from fm3d_plugins.errors import listed
-from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
+from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing, data_of
 from fm3d_plugins.io.depth_files import DepthFiles
 from fm3d_plugins.parsed_scenes import completed, missing_test_list
 from fm3d_plugins.photos.fitting import Fit, OrientationRule
@@ -73,8 +74,7 @@ class PhotoDatasets:
         config: With `PhotoOptions`.
         kwargs: As nerfstudio's pipeline passes them.
         """
-        data = config.data if config.data is not None else config.dataparser.data
-        with checked_parsing(config.dataparser, data):
+        with checked_parsing(config.dataparser, data_of(config) or Path()):
             self._expect_photos(config.dataparser)
             super().__init__(config, **kwargs)  # pyright: ignore[reportCallIssue] (a mixin)
             settle_points(self.train_dataparser_outputs.metadata)

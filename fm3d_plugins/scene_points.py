@@ -15,13 +15,11 @@ from torch import Tensor
 
 from fm3d_plugins.io.colmap_files import read_points
 from fm3d_plugins.io.ply import read_ply
+from fm3d_plugins.io.transforms import GREY
 from fm3d_plugins.parsed_scenes import FisheyeColmapParser
 
 POINTS, COLORS = "points3D_xyz", "points3D_rgb"
 """Keys of a dataparser's metadata: [N, 3] in the frame of the cameras, and [N, 3] uint8."""
-
-GREY = 127
-"""Red, green and blue of a point of which no colour is known."""
 
 
 def use_own_parser(config: DataParserConfig) -> None:

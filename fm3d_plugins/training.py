@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
 import torch
@@ -18,6 +17,7 @@ from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.disk_space import require_room
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.files import require_regular, require_replaceable
+from fm3d_plugins.input_checks import data_of
 from fm3d_plugins.io.transforms import estimator_of
 from fm3d_plugins.kernels.adam import KernelAdam
 from fm3d_plugins.progress import say
@@ -147,11 +147,10 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
     def _has_estimated_cameras(self) -> bool:
         """Whether an estimator finds the cameras now, or found those of the scene's file."""
         manager = self.pipeline.datamanager
-        dataparser = getattr(manager, "dataparser", None)
-        if hasattr(dataparser, "estimator"):
+        if hasattr(getattr(manager, "dataparser", None), "estimator"):
             return True
-        data = getattr(manager, "data", None) or getattr(dataparser, "data", None)
-        return data is not None and estimator_of(Path(data)) is not None
+        data = data_of(manager)
+        return data is not None and estimator_of(data) is not None
 
     def save_config(self) -> None:
         """Write config.yml atomically."""

@@ -71,7 +71,7 @@ HALF_RED = [(0.5, 0.0, 1.0)] * 40
 @pytest.mark.parametrize(
     ("kind", "colors", "expected"),
     [
-        (None, HALF_RED, (127, 127, 127)),
+        (None, HALF_RED, (128, 128, 128)),
         ("float", HALF_RED, (128, 0, 255)),
         ("double", HALF_RED, (128, 0, 255)),
         ("float", [(128.0, 0.0, 255.0)] * 40, (128, 0, 255)),

@@ -14,6 +14,7 @@ from torch import Tensor
 from fm3d_plugins.cli.run_configs import read_run_config
 from fm3d_plugins.errors import listed
 from fm3d_plugins.files import kind_of
+from fm3d_plugins.input_checks import data_of
 
 _CHECKPOINT = re.compile(r"step-(\d{1,15})\.ckpt")
 
@@ -70,11 +71,8 @@ def run_inputs(load_config: Path) -> list[Path]:
         ValueError, OSError: As `read_run_config`.
     """
     config: Any = read_run_config(load_config)
-    manager = getattr(config.pipeline, "datamanager", None)
-    data = getattr(manager, "data", None) or getattr(
-        getattr(manager, "dataparser", None), "data", None
-    )
-    folders = [_checkpoint_folder(load_config, config), *([Path(data)] if data else [])]
+    data = data_of(getattr(config.pipeline, "datamanager", None))
+    folders = [_checkpoint_folder(load_config, config), *([] if data is None else [data])]
     run = load_config.parent
     return [load_config, *folders, *([run] if folders[0].parent.resolve() == run.resolve() else [])]
 
