@@ -29,6 +29,7 @@ _ROWS = {
     "intrinsics": ((3, 3), "f"),
     "distortion": ((6,), "f"),
     "camera_index": ((), "iu"),
+    "camera_confidence": ((), "f"),
     "points": ((3,), "f"),
     "point_colors": ((3,), "u"),
     "point_confidence": ((), "f"),
@@ -188,6 +189,9 @@ class SceneGeometry:
     """What each view sees how far away, where the estimator tells."""
     scale: Literal["metric", "relative", "latent"] = "relative"
     """Metres; an arbitrary unit; or a space that only the network that made it understands."""
+    camera_confidence: Float[Tensor, " view"] | None = None
+    """In (0, 1], where it is known: 1 / (1 + s²) for a pose whose standard deviation moves its
+    picture by s pixels."""
     unregistered: tuple[str, ...] = ()
     """Photos for which no camera was found."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -208,6 +212,8 @@ class SceneGeometry:
             _expect_rows(name, getattr(self, name), views)
         for name in ("points", "point_colors", "point_confidence"):
             _expect_rows(name, getattr(self, name), points)
+        if self.camera_confidence is not None:
+            _expect_rows("camera_confidence", self.camera_confidence, views)
         if self.depth is not None:
             _expect_rows("depth", self.depth.depth, views)
         if self.tracks is not None:
@@ -332,9 +338,9 @@ def _expect_estimate(scene: SceneGeometry) -> None:
         raise ValueError("poses are not rigid")
     if bool((rotation.det() < 0).any()):
         raise ValueError("poses are mirrored")
-    confidence = scene.point_confidence
-    if bool(((confidence < 0) | (confidence > 1)).any()):
-        raise ValueError("confidences lie outside 0 to 1")
+    for confidence in (scene.point_confidence, scene.camera_confidence):
+        if confidence is not None and not bool(((confidence >= 0) & (confidence <= 1)).all()):
+            raise ValueError("confidences lie outside 0 to 1")
 
 
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
 
 ENTRY_POINT_GROUP = "fm3d_plugins.estimators"
 """Other packages add estimators here: name = "module:Class", Class a subclass of `Estimator`."""
+
+Refinement = Literal["auto", "off", "map", "free"]
+"""Type of an estimator's option `refine`."""
 
 _BUILT_IN = {
     "sfm": "fm3d_plugins.estimators.sfm.estimator:Sfm",
@@ -66,9 +69,15 @@ class Estimator(ABC):
         """What `with_points` depends on besides its arguments, as JSON values."""
         return {}
 
+    @property
+    def refinement(self) -> Refinement:
+        """How `find_cameras`' result is refined; subclasses with the option `refine` say it."""
+        return getattr(self, "refine", "off")
+
     def identity(self) -> dict:
         """What `find_cameras` depends on besides the photos, as JSON values."""
-        return {"estimator": self.name, "options": asdict(self)}
+        options = {name: value for name, value in asdict(self).items() if name != "refine"}
+        return {"estimator": self.name, "options": options}
 
 
 def estimator_names() -> tuple[str, ...]:

@@ -17,6 +17,9 @@ from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
 from fm3d_plugins.progress import say, track
 from fm3d_plugins.scene import FORMAT, SceneGeometry
 
+MOST_PHOTOS = 0.75
+"""Of all photos, for which `sfm` must find cameras to stand in the place of rejected ones."""
+
 
 def cache_key(estimator: Estimator, photos: PhotoSet) -> str:
     """A hash of photos, estimator, options, package version and file format."""
@@ -45,7 +48,9 @@ def estimated(
     photos = find_photos(data, skip_unreadable=skip_unreadable, progress=track)
     for warning in photos.warnings:
         CONSOLE.print(f"Warning: {warning}", style="yellow", markup=False)
-    scene = cameras_cached(estimator, photos, cache_dir)
+    scene = refined_cached(
+        estimator, photos, cameras_cached(estimator, photos, cache_dir), cache_dir
+    )
     if scene.unregistered:
         CONSOLE.print(
             f"No camera was found for {len(scene.unregistered)} of {len(photos)} photos, which "
@@ -78,6 +83,47 @@ def cameras_cached(
     )
 
 
+def refined_cached(
+    estimator: Estimator, photos: PhotoSet, scene: SceneGeometry, cache_dir: Path | None = None
+) -> SceneGeometry:
+    """The scene refined as the estimator's option `refine` says, and what came of it, said.
+
+    Where its cameras are rejected, those of `sfm` stand in their place if they are of most photos;
+    otherwise they stay as they are. Kept likewise.
+
+    Args:
+        scene: Of `cameras_cached`.
+    """
+    mode = estimator.refinement
+    if mode == "off" or len(scene) < 2 or scene.scale == "latent":
+        return scene
+    from fm3d_plugins.estimators.refinement.refine import (
+        VERSION,
+        is_rejected,
+        refine,
+        said,
+        with_depth,
+    )
+
+    made_from = [cache_key(estimator, photos), mode, VERSION, version("pycolmap")]
+
+    def make() -> SceneGeometry:
+        found = refine(scene, photos, "free" if mode == "free" else "map")
+        say(said(found), "yellow" if is_rejected(found) else None)
+        if is_rejected(found) and estimator.name != "sfm":
+            found = _from_matches_alone(photos, found, cache_dir)
+        # Depth is in the file of the cameras.
+        return replace(found, depth=None)
+
+    found = _kept(
+        f"{estimator.name}-refined-{content_hash(made_from)}",
+        make,
+        lambda made: _expect_photos(made, photos),
+        cache_dir,
+    )
+    return with_depth(found, scene.depth)
+
+
 def points_cached(
     estimator: Estimator,
     photos: PhotoSet,
@@ -94,6 +140,7 @@ def points_cached(
     if scene.depth is None:
         return estimator.with_points(scene, views)
     made_from = [cache_key(estimator, photos), estimator.point_options(), list(views)]
+    made_from += [estimator.refinement] if estimator.refinement != "off" else []
     name = f"{estimator.name}-points-{content_hash(made_from)}"
     made = _kept(
         name,
@@ -103,6 +150,32 @@ def points_cached(
         cache_dir,
     )
     return replace(made, depth=scene.depth)
+
+
+def _from_matches_alone(
+    photos: PhotoSet, rejected: SceneGeometry, cache_dir: Path | None
+) -> SceneGeometry:
+    """The scene of `sfm` if it has a camera for most photos, else the one that was rejected."""
+    from fm3d_plugins.estimators.refinement.refine import REPORT
+    from fm3d_plugins.estimators.sfm.estimator import Sfm
+
+    report = dict(rejected.provenance[REPORT])
+    try:
+        found = cameras_cached(Sfm(), photos, cache_dir)
+    except ValueError as error:
+        why = str(error).splitlines()[0]
+    else:
+        if len(found) >= MOST_PHOTOS * len(photos):
+            say(f"The cameras of sfm stand in their place ({len(found)} of {len(photos)} photos).")
+            told = {
+                **rejected.provenance,
+                "sfm": found.provenance,
+                REPORT: report | {"used": "sfm"},
+            }
+            return replace(found, provenance=told)
+        why = f"sfm found {len(found)} of {len(photos)} photos"
+    say(f"The cameras stay as they were, unverified: {why}", "yellow")
+    return replace(rejected, provenance={**rejected.provenance, REPORT: report | {"used": "prior"}})
 
 
 def _complete(scene: SceneGeometry, photos: PhotoSet) -> SceneGeometry:

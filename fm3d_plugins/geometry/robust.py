@@ -1,4 +1,4 @@
-"""Geman and McClure's loss (1987), whose value is bounded: gross errors lose their say."""
+"""Robust losses: gross errors lose their say."""
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torch import Tensor
 def geman_mcclure_cost(
     squared: Float[Tensor, "*any"], reach: Float[Tensor, "*any"] | float
 ) -> Float[Tensor, "*any"]:
-    """Of squared residuals: themselves where small, at most the reach squared."""
+    """Geman and McClure's (1987), of squared residuals: these if small, at most reach squared."""
     limit = torch.as_tensor(reach, dtype=squared.dtype).square()
     return limit * squared / (limit + squared)
 
@@ -19,3 +19,13 @@ def geman_mcclure_weight(
     """Derivative of the cost by the squared residual: 1 fits, a quarter at the reach, then less."""
     limit = torch.as_tensor(reach, dtype=squared.dtype).square()
     return (limit / (limit + squared)).square()
+
+
+def cauchy_cost(squared: Float[Tensor, "*any"], reach: float) -> Float[Tensor, "*any"]:
+    """Of squared residuals: themselves where small, and growing without bound, but slowly."""
+    return reach**2 * torch.log1p(squared / reach**2)
+
+
+def cauchy_weight(squared: Float[Tensor, "*any"], reach: float) -> Float[Tensor, "*any"]:
+    """Derivative of the cost by the squared residual: 1 fits, a half at the reach, then less."""
+    return reach**2 / (reach**2 + squared)

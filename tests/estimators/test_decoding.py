@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fm3d_plugins.estimators.dust3r.estimator import Dust3r
-from fm3d_plugins.estimators.sfm.working_photos import find_features
+from fm3d_plugins.estimators.matching.working_photos import find_features
 from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.photos import photo_set
 from fm3d_plugins.photos.photo_set import find_photos

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int64
+
 from fm3d_plugins.backends.pycolmap.features import Features
 from fm3d_plugins.backends.pycolmap.running import Report, library, run_watched
 from fm3d_plugins.disk_space import temporary_folder
@@ -155,3 +158,23 @@ def count_inliers(database: Path) -> dict[tuple[int, int], int]:
         if count:
             found[first - 1, second - 1] = count
     return found
+
+
+def read_matches(database: Path) -> dict[tuple[int, int], Int64[np.ndarray, "_match 2"]]:
+    """Rows of the keypoints that agree on a two-view geometry, for each pair that has any.
+
+    The first image of a pair is the one with the smaller row.
+    """
+    pycolmap = library()
+    with pycolmap.Database.open(database) as file:
+        pair_ids, geometries = file.read_two_view_geometries()
+    found = {}
+    for pair_id, geometry in zip(pair_ids, geometries, strict=True):
+        first, second = pycolmap.pair_id_to_image_pair(pair_id)
+        rows = np.asarray(geometry.inlier_matches, dtype=np.int64).reshape(-1, 2)
+        if len(rows):
+            ordered = first < second
+            found[min(first, second) - 1, max(first, second) - 1] = (
+                rows if ordered else rows[:, ::-1].copy()
+            )
+    return dict(sorted(found.items()))

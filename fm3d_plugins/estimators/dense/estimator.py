@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.errors import listed
-from fm3d_plugins.estimators.base import Estimator
+from fm3d_plugins.estimators.base import Estimator, Refinement
 from fm3d_plugins.estimators.dense.cameras import (
     DenseCameras,
     known_cameras,
@@ -54,6 +54,10 @@ class DenseEstimator(PointOptions, Estimator):
     """Otherwise only the intrinsics of known_cameras count."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the matrices; auto: bfloat16 where the device is fast at it."""
+    refine: Refinement = "auto"
+    """Make cameras exact by matches between the photos, and judge them. auto, map: what the network
+    says of them counts as well; free: it does not, where photos are many; off: as the network
+    sees them."""
     drop_sky: bool = True
     """Leave out the depth of smooth, bright areas that hang from a photo's upper border."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -10,29 +10,28 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64, UInt8
 
 from fm3d_plugins.backends.pycolmap.database import (
     CameraGuess,
     copy_matches,
     count_inliers,
-    match_pairs,
     write_database,
 )
-from fm3d_plugins.backends.pycolmap.features import FEATURE_BYTES
 from fm3d_plugins.backends.pycolmap.mapping import LensSettings, refine_apart, refine_model
 from fm3d_plugins.backends.pycolmap.models import SparseModel
-from fm3d_plugins.disk_space import require_room, temporary_folder
+from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.errors import listed
-from fm3d_plugins.estimators.base import Estimator
+from fm3d_plugins.estimators.base import Estimator, Refinement
 from fm3d_plugins.estimators.camera_groups import camera_groups
+from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_photos
+from fm3d_plugins.estimators.matching.sparse_points import sparse_points
+from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
 from fm3d_plugins.estimators.sfm.attempts import Search, implausibility
 from fm3d_plugins.estimators.sfm.image_pairs import (
     exhaustive_pairs,
     sequential_pairs,
     similar_pairs,
 )
-from fm3d_plugins.estimators.sfm.working_photos import WorkingPhoto, all_cores, find_features
 from fm3d_plugins.estimators.sfm.zooms import (
     explains_more,
     odd_rows,
@@ -44,22 +43,16 @@ from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.geometry.cameras import resize_intrinsics
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.progress import say
-from fm3d_plugins.scene import SceneGeometry, Tracks
+from fm3d_plugins.scene import SceneGeometry
 
 EXHAUSTIVE_UP_TO = 80
 """Photos; more of them are matched along their order and by their looks only."""
-
-PAIR_BYTES = 3 * 8 * 500
-"""Of a pair with matches in the databases: some hundred, kept raw, verified and copied."""
 
 SIMILAR_NEIGHBOURS = 20
 """Photos that each of very many photos is matched with because they look alike."""
 
 RICH_LENS_VIEWS = 8
 """Photos from which a camera's eight numbers (OPENCV) are determined better than they mislead."""
-
-DEFAULT_FOCAL = 1.2
-"""Focal length in units of the longer image side where EXIF tells none (COLMAP's guess)."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +85,8 @@ class Sfm(Estimator):
     """Try again with lower demands when fewer than 90 % of the photos join the model."""
     min_registered: float = 0.25
     """Share of the photos that must get a camera (never fewer than 3 photos, or 2 of 2)."""
+    refine: Refinement = "off"
+    """Adjust cameras once more, by all matches and with judgement: map (or auto) or free; off."""
     seed: int = 0
     """Seed of all random choices."""
     num_threads: int | None = None
@@ -159,28 +154,18 @@ class Sfm(Estimator):
             )
 
     def _guess(self, one: WorkingPhoto, num_photos: int) -> CameraGuess:
-        """What is known beforehand of a camera, by one of the photos that it took."""
-        prior = one.photo.focal_prior
-        focal = prior * one.scale if prior else DEFAULT_FOCAL * max(one.width, one.height)
-        model = self._first_lens(num_photos)
-        return CameraGuess(one.width, one.height, one.center, focal, prior is not None, model)
+        return camera_guess(one, self._first_lens(num_photos))
 
     def _match(
         self, working: list[WorkingPhoto], database: Path, stages: Stages
     ) -> dict[tuple[int, int], int]:
         """Verified matches of each pair of photos that has any, in a new database."""
-        features = [one.features for one in working]
-        # To verify pairs, every photo gets a camera of its own: where the focal length is a guess,
-        # pycolmap would estimate one for the two of a shared camera, slower and with fewer inliers
-        # (fox, 50 photos: 8.4 against 1.8 s, 154 against 168 thousand).
-        guesses = [self._guess(one, 1) for one in working]
-        pairs = self._pairs([one.descriptors for one in features])
-        in_databases = 2 * FEATURE_BYTES * sum(map(len, features)) + PAIR_BYTES * len(pairs)
-        require_room(database.parent, in_databases, "the matches of sfm")
-        write_database(database, guesses, range(len(working)), features)
+        pairs = self._pairs([one.features.descriptors for one in working])
         with stages.stage("Matching photos", total=len(pairs)) as report:
             threads = self._threads()
-            match_pairs(database, pairs, seed=self.seed, num_threads=threads, report=report)
+            match_photos(
+                working, pairs, database, seed=self.seed, num_threads=threads, report=report
+            )
         return count_inliers(database)
 
     def _first_lens(self, num_photos: int) -> str:
@@ -345,11 +330,7 @@ def _scene(
     """The model in pixels of the upright photos."""
     views = [working[row] for row in model.image_index]
     scale = torch.tensor([[1 / view.scale] * 2 for view in views], dtype=torch.float64)
-    keypoints = [view.features.keypoints[:, :2] / view.scale for view in views]
-    offsets = np.cumsum([0, *(len(view.features) for view in views)])
-    observed = offsets[model.track_view] + model.track_keypoint
-    pixels = np.concatenate(keypoints)[observed].astype(np.float64)
-    colors = np.concatenate([view.colors for view in views])[observed]
+    sparse = sparse_points(model, views)
     registered = set(model.image_index.tolist())
     return SceneGeometry(
         names=tuple(view.photo.name for view in views),
@@ -359,32 +340,12 @@ def _scene(
         distortion=torch.from_numpy(model.distortion),
         camera_index=torch.tensor([groups[row] for row in model.image_index]),
         points=torch.from_numpy(model.points),
-        point_colors=torch.from_numpy(_mean_colors(colors, model)),
-        point_confidence=torch.from_numpy(point_confidence(model)),
-        tracks=Tracks(
-            point_index=torch.from_numpy(model.track_point),
-            view_index=torch.from_numpy(model.track_view),
-            pixels=torch.from_numpy(pixels),
-        ),
+        point_colors=sparse.colors,
+        point_confidence=sparse.confidence,
+        tracks=sparse.tracks,
         unregistered=tuple(photo.name for row, photo in enumerate(photos) if row not in registered),
         provenance=provenance,
     )
-
-
-def point_confidence(model: SparseModel) -> Float64[np.ndarray, " point"]:
-    """(1 - 2^(1 - n)) / (1 + e²) for n observations with a mean error of e pixels."""
-    views = np.bincount(model.track_point, minlength=len(model.points))
-    return (1 - 2.0 ** (1 - np.maximum(views, 1))) / (1 + model.point_errors**2)
-
-
-def _mean_colors(
-    colors: UInt8[np.ndarray, "observation 3"], model: SparseModel
-) -> UInt8[np.ndarray, "point 3"]:
-    """Mean colour of each point's observations."""
-    count = len(model.points)
-    views = np.maximum(np.bincount(model.track_point, minlength=count), 1)
-    sums = [np.bincount(model.track_point, channel, minlength=count) for channel in colors.T]
-    return np.stack([np.rint(total / views) for total in sums], axis=-1).astype(np.uint8)
 
 
 def _say(scene: SceneGeometry, search: Search) -> None:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.estimators.base import estimator_class
-from fm3d_plugins.estimators.sfm.estimator import Sfm, point_confidence
+from fm3d_plugins.estimators.matching.sparse_points import point_confidence
+from fm3d_plugins.estimators.sfm.estimator import Sfm
 from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 from fm3d_plugins.geometry.poses import invert, transform_points

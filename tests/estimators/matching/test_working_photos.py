@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fm3d_plugins.estimators.sfm.working_photos import find_features, scaled_image, working_scale
+from fm3d_plugins.estimators.matching.working_photos import (
+    find_features,
+    scaled_image,
+    working_scale,
+)
 from fm3d_plugins.photos.photo_set import find_photos
 
 

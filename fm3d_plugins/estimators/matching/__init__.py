@@ -1,0 +1,1 @@
+"""Features of photos, verified matches between them, and what their points look like."""

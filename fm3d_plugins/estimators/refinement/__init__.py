@@ -1,0 +1,1 @@
+"""Estimated cameras made exact by matches between the photos, and judged by them."""
