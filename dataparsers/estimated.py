@@ -30,6 +30,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.cache_folder import cache_folder
+from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
 from fm3d_plugins.estimators.cache import estimated, points_cached
@@ -89,7 +90,8 @@ class EstimatedDataParser(DataParser):
     `points3D_confidence` [N]. An estimator that gives depth adds, one per photo of the split,
     `depth_filenames` (.npy, z-depth over exactly the photo, 0 where unknown), their
     `depth_unit_scale_factor` and `depth_confidence_filenames` (.npy in [0, 1]): value * factor *
-    dataparser_scale is depth in the frame of the cameras.
+    dataparser_scale is depth in the frame of the cameras. One whose cameras are refined adds their
+    `camera_confidence` [V] in (0, 1].
     """
 
     config: EstimatedDataParserConfig
@@ -154,6 +156,7 @@ class EstimatedDataParser(DataParser):
                 "points3D_rgb": scene.point_colors[kept],
                 "points3D_confidence": scene.point_confidence[kept].float(),
                 LATENT_CAMERAS: scene.scale == "latent",
+                **_confidence_metadata(scene, rows),
                 **self._depth_metadata(scene, rows),
             },
         )
@@ -188,6 +191,13 @@ class EstimatedDataParser(DataParser):
 
     def _copies_folder(self, photos: PhotoSet) -> Path:
         return cache_folder(self.config.cache_dir) / "photos" / photos.digest
+
+
+def _confidence_metadata(scene: SceneGeometry, rows: Tensor) -> dict[str, Tensor]:
+    """How sure the cameras of some views are, where the scene tells."""
+    if scene.camera_confidence is None:
+        return {}
+    return {CAMERA_CONFIDENCE: scene.camera_confidence[rows].float()}
 
 
 def _most_confident_points(scene: SceneGeometry, limit: int | None) -> Int[Tensor, " kept"]:

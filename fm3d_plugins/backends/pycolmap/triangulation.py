@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 from fm3d_plugins.backends.pycolmap.models import SparseModel, model_from_reconstruction
 from fm3d_plugins.backends.pycolmap.running import library, run_watched
 
-Matches = Mapping[tuple[int, int], Int64[np.ndarray, "match 2"]]
+Matches = Mapping[tuple[int, int], Int64[np.ndarray, "_match 2"]]
 """For pairs of images, first row below the second: rows of the keypoints that belong together."""
 
 

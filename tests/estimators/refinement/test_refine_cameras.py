@@ -1,0 +1,157 @@
+"""Refining cameras by matches, on rigs whose cameras are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fm3d_plugins.estimators.refinement.belief import LEVEL_DEGREES, extent, spread_at
+from fm3d_plugins.estimators.refinement.epipolar import noise_degrees, sampson_errors, straightened
+from fm3d_plugins.estimators.refinement.refine import held_out_parts, refine_cameras
+from fm3d_plugins.estimators.refinement.rounds import world_from_camera
+from fm3d_plugins.geometry.pose_metrics import evaluate_poses
+
+
+def auc30(cameras, rig):
+    poses = torch.from_numpy(world_from_camera(cameras))
+    truth = torch.from_numpy(world_from_camera(rig.cameras))
+    named = [dict(zip(rig.names, each, strict=True)) for each in (poses, truth)]
+    return evaluate_poses(*named).summary()["AUC@30"]
+
+
+@pytest.mark.parametrize("level", [1, 2, 4])
+def test_cameras_a_degree_and_more_off_come_out_exact(rigs, ring, level):
+    prior = rigs.disturbed(ring.cameras, level)
+    found = refine_cameras(ring.names, prior, ring.evidence)
+    assert found.report.state == "refined"
+    assert auc30(found.solution.cameras, ring) > 0.99 > auc30(prior, ring)
+    assert found.solution.cameras.focal[0, 0] == pytest.approx(600, rel=0.02)
+
+
+def test_two_runs_are_equal_bit_by_bit(rigs, ring):
+    prior = rigs.disturbed(ring.cameras, 1)
+    one, two = (refine_cameras(ring.names, prior, ring.evidence) for _ in range(2))
+    np.testing.assert_array_equal(one.solution.cameras.centers, two.solution.cameras.centers)
+    np.testing.assert_array_equal(one.solution.points, two.solution.points)
+
+
+def test_the_lens_is_found_where_photos_reach_far_from_the_axis(rigs):
+    rig = rigs.orbit(10, half_side=2.0, focal=450.0, k1=-0.15)
+    found = refine_cameras(rig.names, rigs.disturbed(rig.cameras, 1), rig.evidence)
+    assert found.solution.cameras.distortion[0, 0] == pytest.approx(-0.15, abs=0.02)
+
+
+def test_a_long_lens_keeps_its_k1(rigs):
+    rig = rigs.orbit(8, focal=1500.0)
+    prior = rigs.disturbed(rig.cameras, 1)
+    found = refine_cameras(rig.names, prior, rig.evidence)
+    assert found.solution.cameras.distortion[0, 0] == 0
+
+
+@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("motion", ["over a plane", "forward"])
+def test_focal_lengths_that_no_photo_tells_stay(rigs, motion, level):
+    """Motions from which a focal length cannot be told, of which the prior is 5 % off."""
+    random = np.random.default_rng(5)
+    along = np.linspace(-1, 1, 8)
+    if motion == "forward":
+        points = random.uniform([-3, -2, 4], [3, 2, 9], (400, 3))
+        centers = np.stack([0.02 * random.normal(size=8), 0.02 * random.normal(size=8), along], 1)
+    else:
+        points = np.concatenate([random.uniform(-3, 3, (400, 2)), np.full((400, 1), 5.0)], axis=1)
+        centers = np.stack([along, 0.4 * random.normal(size=8), np.zeros(8)], axis=1)
+    rig = rigs.rig_of(centers, np.tile(np.eye(3), (8, 1, 1)), points, seed=2)
+    prior = rigs.disturbed(rig.cameras, level, focal_share=0.05)
+    found = refine_cameras(rig.names, prior, rig.evidence).solution.cameras
+    assert abs(found.focal[0, 0] / 600 - 1) <= 0.06
+    assert auc30(found, rig) >= 0.98
+
+
+def test_photos_of_several_zooms_get_focal_lengths_of_their_own(rigs, ring):
+    """Every other photo is taken at 1.25 times the zoom that is believed."""
+    rig = rigs.orbit(10, seed=4)
+    middle = np.array([320.0, 240.0])
+    zoomed = [
+        middle + (1.25 if view % 2 else 1.0) * (pixels - middle)
+        for view, pixels in enumerate(rig.evidence.keypoints)
+    ]
+    prior = rigs.disturbed(rig.cameras, 1)
+    found = refine_cameras(rig.names, prior, replace(rig.evidence, keypoints=zoomed))
+    if not found.report.is_accepted:
+        return
+    cameras = found.solution.cameras
+    focal = cameras.focal[cameras.group, 0]
+    expected = np.where(np.arange(10) % 2, 750.0, 600.0)
+    np.testing.assert_allclose(focal, expected, rtol=0.02)
+
+
+def test_a_view_that_matches_nothing_keeps_its_camera_and_is_named(rigs, ring):
+    prior = rigs.disturbed(ring.cameras, 1)
+    alone = replace(
+        ring.evidence, matches={p: m for p, m in ring.evidence.matches.items() if 3 not in p}
+    )
+    found = refine_cameras(ring.names, prior, alone)
+    assert found.report.state == "partly verified"
+    assert found.report.unverified == ("003.jpg",)
+    assert found.report.headline == "partly verified 7/8"
+    np.testing.assert_allclose(found.solution.cameras.centers[3], prior.centers[3], atol=1e-9)
+
+
+def test_cameras_that_mean_nothing_are_rejected(rigs, ring):
+    random = np.random.default_rng(0)
+    prior = replace(ring.cameras, centers=ring.cameras.centers[random.permutation(8)])
+    report = refine_cameras(ring.names, prior, ring.evidence).report
+    assert report.state == "rejected"
+    assert report.reason
+
+
+def test_without_matches_nothing_is_verified(ring):
+    report = refine_cameras(ring.names, ring.cameras, replace(ring.evidence, matches={})).report
+    assert report.state == "rejected"
+    assert "0 of 8 photos have enough matches" in report.reason
+
+
+def test_noise_grows_with_the_disturbance(rigs, ring):
+    levels = [
+        noise_degrees(
+            rigs.disturbed(ring.cameras, level), ring.evidence.keypoints, ring.evidence.matches
+        )
+        for level in (0, 1, 2, 4)
+    ]
+    assert levels == sorted(levels)
+    # Half a pixel at a focal length of 600.
+    assert levels[0] < 0.1
+    assert LEVEL_DEGREES / 2 < levels[1] < 2 * LEVEL_DEGREES
+
+
+def test_the_belief_is_as_wide_as_the_noise(rigs, ring):
+    narrow, wide = (spread_at(ring.cameras, noise) for noise in (LEVEL_DEGREES, 2 * LEVEL_DEGREES))
+    np.testing.assert_allclose(np.degrees(narrow.turn), 0.75)
+    np.testing.assert_allclose(wide.turn, 2 * narrow.turn)
+    np.testing.assert_allclose(narrow.center, 0.0135 * extent(ring.cameras.centers))
+    beyond = spread_at(ring.cameras, 100.0)
+    np.testing.assert_allclose(np.degrees(beyond.turn), 6 * 0.75)
+
+
+def test_sampson_errors_of_exact_matches_are_zero(rigs):
+    rig = rigs.orbit(4, noise=0.0, outliers=0.0, k1=-0.1)
+    straight = straightened(rig.cameras, rig.evidence.keypoints)
+    for errors in sampson_errors(rig.cameras, straight, rig.evidence.matches).values():
+        assert errors.max() < 1e-6
+
+
+def test_held_out_matches_share_no_track_with_the_others(ring):
+    kept, held_out = held_out_parts(ring.evidence)
+    ends = [
+        {(view, int(row)) for pair, rows in some.items() for view, row in _ends(pair, rows)}
+        for some in (kept, held_out)
+    ]
+    assert ends[0] and ends[1]
+    assert not ends[0] & ends[1]
+    total = sum(map(len, ring.evidence.matches.values()))
+    assert sum(map(len, kept.values())) + sum(map(len, held_out.values())) == total
+
+
+def _ends(pair, rows):
+    return [(view, row) for side, view in enumerate(pair) for row in rows[:, side]]
