@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 
 from fm3d_plugins.backends.pycolmap.database import read_matches
 from fm3d_plugins.backends.pycolmap.models import SparseModel
@@ -21,6 +20,7 @@ from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
 from fm3d_plugins.estimators.refinement.adjustment import Spread
 from fm3d_plugins.estimators.refinement.belief import cameras_of, spread_at
+from fm3d_plugins.estimators.refinement.confidence import camera_confidence
 from fm3d_plugins.estimators.refinement.covisibility import covisible_pairs
 from fm3d_plugins.estimators.refinement.epipolar import (
     noise_degrees,
@@ -38,7 +38,7 @@ from fm3d_plugins.estimators.refinement.rounds import (
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.geometry.cameras import equal_cameras, resize_intrinsics
 from fm3d_plugins.geometry.poses import invert, rotation_angle_degrees, transform_points
-from fm3d_plugins.kernels.bundle_adjustment import Cameras, Observations
+from fm3d_plugins.kernels.bundle_adjustment import Cameras
 from fm3d_plugins.kernels.bundle_adjustment.layout import LENS, POSE
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry, ViewDepth
@@ -290,27 +290,8 @@ def _assembled(
         point_colors=sparse.colors,
         point_confidence=sparse.confidence,
         tracks=sparse.tracks,
-        camera_confidence=_confidence(solution),
+        camera_confidence=torch.from_numpy(camera_confidence(solution)),
     )
-
-
-def _confidence(solution: Solution) -> Float64[torch.Tensor, " view"]:
-    """1 / (1 + s²) of each view, whose pose's uncertainty moves its picture by s pixels."""
-    cameras, seen = solution.cameras, solution.seen
-    views = len(cameras.group)
-    variance = np.diag(solution.covariance())[: POSE * views].reshape(views, 2, 3).mean(2)
-    away = solution.points[seen.point] - cameras.centers[seen.view]
-    ahead = (away * cameras.camera_from_world[seen.view, 2]).sum(1)
-    whole = np.median(ahead)
-    reach = [np.median(ahead[rows]) if len(rows) else whole for rows in _rows_by_view(seen, views)]
-    focal = cameras.focal[cameras.group].mean(1)
-    squared = focal**2 * (variance[:, 0] + variance[:, 1] / np.square(reach))
-    return torch.from_numpy(1 / (1 + squared))
-
-
-def _rows_by_view(seen: Observations, views: int) -> list[np.ndarray]:
-    order = np.argsort(seen.view, kind="stable")
-    return np.split(order, np.searchsorted(seen.view[order], np.arange(1, views)))
 
 
 def _model(solution: Solution) -> SparseModel:

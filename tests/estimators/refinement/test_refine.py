@@ -1,0 +1,246 @@
+"""Refinement of real photos through the cached estimate: what comes of it, is kept, and is said."""
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from fm3d_plugins.estimators.base import Estimator, Refinement
+from fm3d_plugins.estimators.cache import estimated, points_cached
+from fm3d_plugins.estimators.refinement.refine import REPORT, refine
+from fm3d_plugins.geometry.pixel_map import PixelMap
+from fm3d_plugins.geometry.pose_metrics import evaluate_poses
+from fm3d_plugins.geometry.poses import invert, so3_exp, transform_points
+from fm3d_plugins.io.transforms import read_transforms, write_transforms
+from fm3d_plugins.photos.photo_set import find_photos
+from fm3d_plugins.scene import SceneGeometry, ViewDepth
+
+DEPTH_OFF = 1.3
+"""Factor by which the stand-in's depth is too large."""
+
+
+@dataclass(frozen=True)
+class Told(Estimator):
+    """Gives a scene that a test wrote down: a stand-in for a network whose cameras are rough."""
+
+    name: ClassVar[str] = "told"
+    scenes: ClassVar[dict[str, SceneGeometry]] = {}
+    which: str = ""
+    refine: Refinement = field(default="auto")
+
+    def estimate(self, photos):
+        return self.scenes[self.which]
+
+
+@pytest.fixture(scope="module")
+def reference(shared):
+    return read_transforms(shared / "scenes/sceaux/transforms_few.json")
+
+
+@pytest.fixture(scope="module")
+def folder(shared, reference, tmp_path_factory):
+    place = tmp_path_factory.mktemp("facade")
+    for name in reference.names:
+        shutil.copy(shared / "scenes/sceaux/images" / name, place / name)
+    return place
+
+
+def rough(reference, level, seed):
+    """Cameras off by `level` times a feed-forward network's error, and depth of the points."""
+    random = np.random.default_rng(seed)
+    views = len(reference)
+    poses = reference.world_from_camera.double().clone()
+    turns, shifts = random.normal(size=(2, views, 3))
+    turns *= np.radians(1.09) * level / np.linalg.norm(turns, axis=1).mean()
+    centers = poses[:, :3, 3]
+    extent = float((centers - centers.mean(0)).square().sum(1).mean().sqrt())
+    shifts *= 0.018 * level * extent / np.sqrt((shifts**2).sum(1).mean())
+    poses[:, :3, :3] = so3_exp(torch.from_numpy(turns)) @ poses[:, :3, :3]
+    poses[:, :3, 3] += torch.from_numpy(shifts)
+    intrinsics = reference.intrinsics.double().clone()
+    intrinsics[:, (0, 1), (0, 1)] *= 1.02
+    intrinsics[:, :2, 2] = reference.image_sizes / 2
+    target = torch.linalg.lstsq(*_lines(reference)).solution
+    away = transform_points(invert(poses), target.expand(views, 1, 3))[:, 0, 2]
+    maps = (DEPTH_OFF * away)[:, None, None].expand(-1, 24, 32).contiguous()
+    scale = torch.tensor([32.0, 24.0]).double() / reference.image_sizes
+    return replace(
+        reference,
+        world_from_camera=poses,
+        intrinsics=intrinsics,
+        distortion=torch.zeros(views, 6),
+        points=torch.zeros(0, 3),
+        point_colors=torch.zeros(0, 3, dtype=torch.uint8),
+        point_confidence=torch.zeros(0),
+        depth=ViewDepth(maps, torch.ones_like(maps), PixelMap(scale, torch.zeros(views, 2))),
+    )
+
+
+def _lines(scene):
+    """Equations of the point that is nearest to all optical axes."""
+    axes, centers = scene.world_from_camera.double()[:, :3, 2], scene.world_from_camera[:, :3, 3]
+    across = torch.eye(3).double() - axes[:, :, None] * axes[:, None]
+    return across.reshape(-1, 3), (across @ centers.double()[..., None]).reshape(-1, 1).flatten()
+
+
+def auc(scene, reference):
+    named = [
+        dict(zip(each.names, each.world_from_camera.double(), strict=True))
+        for each in (scene, reference)
+    ]
+    return evaluate_poses(*named).summary()["AUC@5"]
+
+
+@pytest.fixture(scope="module")
+def prior(reference):
+    return rough(reference, 2, 0)
+
+
+@pytest.fixture(scope="module")
+def refined(prior, folder, tmp_path_factory):
+    Told.scenes["rough"] = prior
+    cache = tmp_path_factory.mktemp("cache")
+    return *estimated(folder, Told(which="rough"), cache_dir=cache), cache
+
+
+def test_rough_cameras_come_out_exact(refined, prior, reference):
+    _, scene, _ = refined
+    assert auc(scene, reference) > 0.99 > auc(prior, reference)
+    report = scene.provenance[REPORT]
+    assert report["state"] == "refined"
+    assert report["verified"] == report["views"] == 4
+    assert set(report["seconds"]) >= {"Finding features", "Matching photos", "Adjusting cameras"}
+    assert float(scene.intrinsics[0, 0, 0]) == pytest.approx(671.4, rel=0.01)
+
+
+def test_points_lie_where_their_tracks_see_them(refined):
+    _, scene, _ = refined
+    tracks = scene.tracks
+    here = transform_points(
+        invert(scene.world_from_camera[tracks.view_index]),
+        scene.points[tracks.point_index][:, None],
+    )[:, 0]
+    assert bool((here[:, 2] > 0).all())
+    assert len(scene.points) > 200
+    assert int(tracks.point_index.bincount().min()) >= 2
+    assert bool(((scene.point_confidence > 0) & (scene.point_confidence < 1)).all())
+
+
+def test_depth_is_scaled_to_the_points(refined, prior):
+    _, scene, _ = refined
+    factors = scene.depth.depth[:, 0, 0] / prior.depth.depth[:, 0, 0]
+    # A plane through what all look at stands for a facade: right in the middle of its depths.
+    np.testing.assert_allclose(factors.double() * DEPTH_OFF, 1, atol=0.15)
+
+
+def test_cameras_that_matches_hold_are_sure(refined):
+    _, scene, _ = refined
+    assert bool((scene.camera_confidence > 0.05).all() & (scene.camera_confidence <= 1).all())
+
+
+def test_the_result_is_kept_and_read_again(refined, folder, monkeypatch, capsys):
+    _, scene, cache = refined
+
+    def never(*_, **__):
+        raise AssertionError("refined twice")
+
+    monkeypatch.setattr("fm3d_plugins.estimators.refinement.refine.refine", never)
+    _, again = estimated(folder, Told(which="rough"), cache_dir=cache)
+    assert torch.equal(again.world_from_camera, scene.world_from_camera)
+    assert torch.equal(again.depth.depth, scene.depth.depth)
+
+
+def test_the_option_off_leaves_cameras_as_they_are(refined, folder, prior):
+    _, _, cache = refined
+    _, scene = estimated(folder, Told(which="rough", refine="off"), cache_dir=cache)
+    assert torch.equal(scene.world_from_camera, prior.world_from_camera)
+    assert REPORT not in scene.provenance
+
+
+def test_points_of_training_photos_are_those_that_they_see(refined, folder):
+    photos, scene, cache = refined
+    some = points_cached(Told(which="rough"), photos, scene, [0, 1], cache)
+    assert 0 < len(some.points) < len(scene.points)
+    assert set(some.tracks.view_index.tolist()) <= {0, 1, 2, 3}
+    assert some.depth is not None
+
+
+def test_the_report_stands_in_transforms_json(refined, tmp_path):
+    _, scene, _ = refined
+    write_transforms(scene, tmp_path / "transforms.json")
+    content = json.loads((tmp_path / "transforms.json").read_text())
+    assert content["fm3d"]["provenance"][REPORT]["state"] == "refined"
+
+
+def test_rejected_cameras_give_way_to_those_of_sfm(folder, prior, reference, tmp_path, capsys):
+    mixed = prior.world_from_camera[[2, 3, 0, 1]]
+    Told.scenes["mixed"] = replace(prior, world_from_camera=mixed)
+    _, scene = estimated(folder, Told(which="mixed"), cache_dir=tmp_path)
+    assert scene.provenance[REPORT]["state"] == "rejected"
+    assert scene.provenance[REPORT]["used"] == "sfm"
+    assert auc(scene, reference) > 0.99
+    assert scene.depth is None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "rejected" in said and "sfm stand in their place" in said
+
+
+def test_where_sfm_fails_too_cameras_stay_and_it_is_said(
+    folder, prior, tmp_path, monkeypatch, capsys
+):
+    from fm3d_plugins.estimators.sfm.estimator import Sfm
+
+    def nothing(*_):
+        raise ValueError("sfm could join 0 of 4 photos")
+
+    monkeypatch.setattr(Sfm, "estimate", nothing)
+    mixed = prior.world_from_camera[[2, 3, 0, 1]]
+    Told.scenes["mixed"] = replace(prior, world_from_camera=mixed)
+    _, scene = estimated(folder, Told(which="mixed"), cache_dir=tmp_path)
+    assert torch.equal(scene.world_from_camera, mixed)
+    assert scene.depth is not None
+    assert scene.provenance[REPORT]["used"] == "prior"
+    assert "stay as they were, unverified: sfm could join 0" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_photos_that_do_not_overlap_are_named(shared, reference, folder, prior, tmp_path):
+    """One photo of another place, at a camera that somebody believed in."""
+    place = tmp_path / "photos"
+    shutil.copytree(folder, place)
+    shutil.copy(shared / "scenes/berlin3/images" / _first(shared), place / "zz.jpg")
+    size = torch.tensor([[640, 480]])
+    joined = {
+        name: torch.cat([getattr(prior, name), getattr(prior, name)[1:2]])
+        for name in ("world_from_camera", "intrinsics", "distortion", "camera_index")
+    }
+    depth = prior.depth
+    scene = replace(
+        prior,
+        **joined,
+        names=(*prior.names, "zz.jpg"),
+        image_sizes=torch.cat([prior.image_sizes, size]),
+        depth=ViewDepth(
+            torch.cat([depth.depth, depth.depth[1:2]]),
+            torch.cat([depth.confidence, depth.confidence[1:2]]),
+            PixelMap(
+                torch.cat([depth.map_from_photo.scale, depth.map_from_photo.scale[1:2]]),
+                torch.cat([depth.map_from_photo.offset, depth.map_from_photo.offset[1:2]]),
+            ),
+        ),
+    )
+    found = refine(scene, find_photos(place), num_threads=1)
+    assert found.provenance[REPORT]["state"] == "partly verified"
+    assert found.provenance[REPORT]["unverified"] == ["zz.jpg"]
+    assert auc(found, reference) > 0.99
+    alone = dict(zip(found.names, found.world_from_camera, strict=True))
+    assert torch.equal(alone["zz.jpg"], prior.world_from_camera[1].double())
+    assert float(found.camera_confidence[-1]) < float(found.camera_confidence[:-1].min()) / 10
+
+
+def _first(shared):
+    return sorted(path.name for path in (shared / "scenes/berlin3/images").iterdir())[0]
