@@ -5,8 +5,7 @@ where there are enough, and show whether they may be believed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,28 +17,28 @@ from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.estimators.matching.photo_matches import match_photos
 from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
-from fm3d_plugins.estimators.refinement.adjustment import Spread
-from fm3d_plugins.estimators.refinement.belief import cameras_of, spread_at
+from fm3d_plugins.estimators.refinement.belief import cameras_of
 from fm3d_plugins.estimators.refinement.confidence import camera_confidence
 from fm3d_plugins.estimators.refinement.covisibility import covisible_pairs
 from fm3d_plugins.estimators.refinement.epipolar import (
-    noise_degrees,
+    Pair,
     pinholes,
-    sampson_errors,
-    straightened,
 )
-from fm3d_plugins.estimators.refinement.gate import LEAST_OBSERVATIONS, Report, judge
+from fm3d_plugins.estimators.refinement.gate import LEAST_OBSERVATIONS
+from fm3d_plugins.estimators.refinement.judged_cameras import (
+    Judged,
+    Mode,
+    Searchable,
+    refine_cameras,
+)
 from fm3d_plugins.estimators.refinement.rounds import (
     Evidence,
     Solution,
-    solve,
     world_from_camera,
 )
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.geometry.cameras import equal_cameras, resize_intrinsics
-from fm3d_plugins.geometry.poses import invert, rotation_angle_degrees, transform_points
-from fm3d_plugins.kernels.bundle_adjustment import Cameras
-from fm3d_plugins.kernels.bundle_adjustment.layout import LENS, POSE
+from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry, ViewDepth
 
@@ -53,31 +52,6 @@ DEPTH_FACTORS = "depth_factors"
 """Key of the report that holds what each view's depth was multiplied by."""
 
 MAX_IMAGE_SIZE, MAX_FEATURES = 1600, 8192
-
-HELD_OUT_SHARE = 0.15
-"""Of the connected parts of the matches, that take no part and judge."""
-
-LARGEST_FOCAL_CHANGE = 0.20
-"""Of the logarithm: a focal length that goes further has run away."""
-
-LOOSE = 100.0
-"""Times the standard deviations of the prior: nothing but the photos counts."""
-
-SUSPICIOUS_RMS = 0.5 / 640
-"""Of shared cameras, in units of the longer side: beyond, photos may have zooms of their own."""
-
-MUCH_BETTER = 0.6
-"""Error with cameras of their own over that with shared ones, at which zooms are believed."""
-
-Mode = Literal["map", "free"]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A solution and what is said of it."""
-
-    solution: Solution
-    report: Report
 
 
 def refine(
@@ -103,7 +77,8 @@ def refine(
             max_features=MAX_FEATURES, max_image_size=MAX_IMAGE_SIZE, num_threads=threads,
             report=report,
         )  # fmt: skip
-    matches = _matches(scene, working, threads, stages)
+    pairs = covisible_pairs(scene)
+    matches = _matches(pairs, working, threads, stages)
     evidence = Evidence(
         [(one.width, one.height) for one in working],
         [one.features.keypoints[:, :2].astype(np.float64) for one in working],
@@ -111,7 +86,13 @@ def refine(
     )
     prior = cameras_of(scene, [one.scale for one in working])
     with stages.stage("Adjusting cameras", total=1) as report:
-        judged = refine_cameras(scene.names, prior, evidence, mode)
+        judged = refine_cameras(
+            scene.names,
+            prior,
+            evidence,
+            mode,
+            Searchable([one.features.descriptors for one in working], pairs),
+        )
         report(1)
     told = judged.report.values() | {
         "mode": mode, "pairs": len(matches), "matches": sum(map(len, matches.values())),
@@ -125,143 +106,17 @@ def refine(
     return with_depth(replace(found, provenance=provenance), scene.depth)
 
 
-def refine_cameras(
-    names: tuple[str, ...], prior: Cameras, evidence: Evidence, mode: Mode = "map"
-) -> Judged:
-    """The same for cameras and matches, without photos.
-
-    Args:
-        names: Of the views' photos, for the report.
-        prior: What is believed of the cameras.
-        evidence: Of the same views, all of it.
-        mode: As of `refine`.
-    """
-    noise = noise_degrees(prior, evidence.keypoints, evidence.matches)
-    taking_part, held_out = held_out_parts(evidence)
-    spread = spread_at(prior, noise if np.isfinite(noise) else 0.0)
-    solution = _guarded(prior, spread, replace(evidence, matches=taking_part), noise, mode)
-    cameras = solution.cameras
-    errors = sampson_errors(cameras, straightened(cameras, evidence.keypoints), held_out)
-    change = np.abs(np.log(cameras.focal[:, 0] / prior.focal[:, 0])).max()
-    turns = rotation_angle_degrees(
-        torch.from_numpy(prior.camera_from_world), torch.from_numpy(cameras.camera_from_world)
-    ).numpy()
-    report = judge(
-        names,
-        solution.observations,
-        turns,
-        float(np.degrees(spread.turn[0])),
-        {"noise_degrees": noise, "rms": solution.rms, "focal_change": float(np.expm1(change))},
-        np.concatenate([np.zeros(0), *errors.values()]),
-    )
-    return Judged(solution, report)
-
-
-def held_out_parts(evidence: Evidence) -> tuple[Matches, Matches]:
-    """Matches that take part, and those that do not: whole connected parts, else tracks would leak.
-
-    The same ones at every call.
-    """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    if not evidence.matches:
-        return {}, {}
-    offsets = np.cumsum([0, *map(len, evidence.keypoints)])
-    ends = np.concatenate([rows + offsets[list(pair)] for pair, rows in evidence.matches.items()])
-    graph = coo_matrix((np.ones(len(ends)), ends.T), shape=(offsets[-1],) * 2)
-    part = connected_components(graph, directed=False)[1]
-    numbers = np.unique(part[ends[:, 0]])
-    count = int(HELD_OUT_SHARE * len(numbers))
-    chosen = np.random.default_rng(0).choice(numbers, count, replace=False)
-    is_out = np.zeros(part.max() + 1, bool)
-    is_out[chosen] = True
-    kept, left = {}, {}
-    for pair, rows in evidence.matches.items():
-        out = is_out[part[rows[:, 0] + offsets[pair[0]]]]
-        for target, some in ((kept, rows[~out]), (left, rows[out])):
-            if len(some):
-                target[pair] = some
-    return kept, left
-
-
-def _guarded(
-    prior: Cameras, spread: Spread, evidence: Evidence, noise: float, mode: Mode
-) -> Solution:
-    """A solution whose focal lengths are told by the photos, and shared only where they agree."""
-    if mode == "free" and _is_strong(evidence):
-        lenses = np.ones(len(prior.focal))
-        spread = Spread(LOOSE * spread.turn, LOOSE * spread.center, lenses, lenses)
-    solution = _with_determined_focals(prior, spread, evidence, noise)
-    longest = max(max(size) for size in evidence.image_sizes)
-    views = len(prior.group)
-    is_shared = len(prior.focal) < views
-    if not is_shared or not solution.rms > SUSPICIOUS_RMS * longest:
-        return solution
-    own = _with_determined_focals(_apart(prior), _spread_apart(prior, spread), evidence, noise)
-    return own if own.rms < MUCH_BETTER * solution.rms else solution
-
-
-def _apart(cameras: Cameras) -> Cameras:
-    """Every view with a lens of its own."""
-    rows = cameras.group
-    return replace(
-        cameras,
-        group=np.arange(len(rows)),
-        focal=cameras.focal[rows],
-        principal_point=cameras.principal_point[rows],
-        distortion=cameras.distortion[rows],
-    )
-
-
-def _spread_apart(cameras: Cameras, spread: Spread) -> Spread:
-    rows = cameras.group
-    return replace(spread, log_focal=spread.log_focal[rows], k1=spread.k1[rows])
-
-
-def _with_determined_focals(
-    prior: Cameras, spread: Spread, evidence: Evidence, noise: float
-) -> Solution:
-    """Solve; and again, with focal lengths held as they were that the photos do not tell."""
-    solution = solve(prior, spread, evidence, noise)
-    if not len(solution.points):
-        return solution
-    held = _undetermined(solution, prior, spread)
-    if not held.any():
-        return solution
-    return solve(
-        prior, replace(spread, log_focal=np.where(held, 0.0, spread.log_focal)), evidence, noise
-    )
-
-
-def _undetermined(solution: Solution, prior: Cameras, spread: Spread) -> np.ndarray:
-    """Lenses whose focal length ran away, or is hardly surer than before, or has no third view."""
-    covariance = solution.covariance()
-    lenses = POSE * len(prior.group) + LENS * np.arange(len(prior.focal))
-    deviation = np.sqrt(covariance[lenses, lenses])
-    change = np.abs(np.log(solution.cameras.focal[:, 0] / prior.focal[:, 0]))
-    tracks = np.bincount(solution.seen.point)
-    only_pairs = not (tracks >= 3).any()
-    return only_pairs | (deviation > spread.log_focal / 2) | (change > LARGEST_FOCAL_CHANGE)
-
-
-def _is_strong(evidence: Evidence) -> bool:
-    """Whether photos are so many and so well connected that no prior is needed."""
-    views = len(evidence.keypoints)
-    degree = np.bincount(np.array([*evidence.matches], dtype=np.int64).ravel(), minlength=views)
-    return views > 10 and float(np.median(degree)) >= 4 and degree.min() > 0
-
-
 def _matches(
-    scene: SceneGeometry, working: Sequence[WorkingPhoto], threads: int, stages: Stages
+    pairs: Sequence[Pair], working: Sequence[WorkingPhoto], threads: int, stages: Stages
 ) -> Matches:
-    pairs = covisible_pairs(scene)
-    with temporary_folder("refinement") as folder:
+    with (
+        temporary_folder("refinement") as folder,
+        stages.stage("Matching photos", total=len(pairs)) as report,
+    ):
+        if not pairs:
+            return {}
         database = folder / "matches.db"
-        with stages.stage("Matching photos", total=len(pairs)) as report:
-            if not pairs:
-                return {}
-            match_photos(working, pairs, database, seed=0, num_threads=threads, report=report)
+        match_photos(working, pairs, database, seed=0, num_threads=threads, report=report)
         return read_matches(database)
 
 

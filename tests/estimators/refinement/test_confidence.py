@@ -10,7 +10,7 @@ from fm3d_plugins.estimators.refinement.confidence import (
     relative_covariance,
     world_moves,
 )
-from fm3d_plugins.estimators.refinement.refine import refine_cameras
+from fm3d_plugins.estimators.refinement.judged_cameras import refine_cameras
 from fm3d_plugins.kernels.bundle_adjustment import Observations, reprojection_errors
 from fm3d_plugins.kernels.bundle_adjustment.layout import POSE
 

@@ -8,7 +8,7 @@ import torch
 
 from fm3d_plugins.estimators.refinement.belief import LEVEL_DEGREES, extent, spread_at
 from fm3d_plugins.estimators.refinement.epipolar import noise_degrees, sampson_errors, straightened
-from fm3d_plugins.estimators.refinement.refine import held_out_parts, refine_cameras
+from fm3d_plugins.estimators.refinement.judged_cameras import held_out_parts, refine_cameras
 from fm3d_plugins.estimators.refinement.rounds import world_from_camera
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 
