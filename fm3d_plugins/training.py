@@ -1,7 +1,11 @@
-"""What every method here adds to nerfstudio's trainer: device, run length, atomic checkpoints."""
+"""What every method here adds to nerfstudio's trainer: device, run length, atomic checkpoints, and
+an end that says what came of the run."""
 
 import contextlib
 import os
+import signal
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,7 +14,10 @@ from typing import IO, Any, Literal, TypeVar
 import torch
 from nerfstudio.configs import base_config
 from nerfstudio.engine import trainer as nerfstudio_trainer
+from nerfstudio.engine.callbacks import TrainingCallbackLocation
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.utils import writer
+from nerfstudio.utils.misc import step_check
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.atomic import atomic_write
@@ -20,7 +27,13 @@ from fm3d_plugins.files import require_regular, require_replaceable
 from fm3d_plugins.input_checks import data_of
 from fm3d_plugins.io.transforms import estimator_of
 from fm3d_plugins.kernels.adam import KernelAdam
-from fm3d_plugins.progress import say
+from fm3d_plugins.nn.planning import duration
+from fm3d_plugins.progress import say, signs_of_life
+from fm3d_plugins.running import summary
+from fm3d_plugins.running.foreign_warnings import known_warnings_hidden
+from fm3d_plugins.running.held_out_watch import HeldOutWatch
+from fm3d_plugins.running.interruption import Interruption, exit_status
+from fm3d_plugins.running.step_log import step_logging
 
 WHOLE_RUN = 0
 """As a scheduler's `max_steps`: as many steps as the run has."""
@@ -107,6 +120,8 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
     """Of the viewer: its address, its size, when it ends."""
     max_num_iterations: int | None = None  # type: ignore[assignment]
     """Steps to train. None: the method's own recipe for the device."""
+    logging: base_config.LoggingConfig = field(default_factory=step_logging)
+    """How the course of training is told."""
 
     def set_timestamp(self) -> None:
         """Called by ns-train before anything else: when to decide what depends on the device."""
@@ -248,21 +263,156 @@ def _restore_random(state: dict[str, Any] | None) -> None:
 
 
 class Trainer(nerfstudio_trainer.Trainer):
-    """nerfstudio's trainer, whose checkpoints are whole or absent."""
+    """nerfstudio's trainer, whose checkpoints are whole or absent, and whose runs end with scores.
+
+    The pipeline scores its held-out photos (`get_average_eval_image_metrics`, with a folder of
+    pictures as `panels`), tells its `held_out_psnr()` meanwhile, and says its `result()`, the
+    `caveats(metrics)` of scores, and `further_commands(config)`.
+    """
 
     config: TrainerConfig
 
     def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        self._began = time.monotonic()
+        self._interruption = Interruption()
+        self._is_told_to_stop = False
+        self._done = self._kept = -1
         config.resolve()
         if config.machine.device_type == "cpu":
             _give_cores_to_kernels()
-        super().__init__(config, local_rank, world_size)
+        with known_warnings_hidden():
+            super().__init__(config, local_rank, world_size)
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """As nerfstudio's, and say who can open the viewer."""
-        super().setup(test_mode)
+        try:
+            with known_warnings_hidden():
+                super().setup(test_mode)
+        except KeyboardInterrupt:
+            say("Stopped before training began.")
+            raise SystemExit(exit_status(signal.SIGINT)) from None
+        self._done = self._start_step - 1
+        self._watch = HeldOutWatch(self.config.max_num_iterations or 0)
         if self.viewer_state is not None:
             say(reach_of_viewer(self.config.viewer.websocket_host))
+
+    @property
+    def stop_training(self) -> bool:
+        """Asked by nerfstudio before every step."""
+        return self._is_told_to_stop or self._interruption.signal is not None
+
+    @stop_training.setter
+    def stop_training(self, value: bool) -> None:
+        self._is_told_to_stop = value
+
+    def train(self) -> None:
+        """Called by ns-train once everything is set up: all steps, the checkpoint, the scores.
+
+        Ctrl-C (SIGINT) and SIGTERM let the step at hand end, and keep a checkpoint of it. A second
+        one stops at once, with the checkpoint that was there.
+
+        Raises:
+            SystemExit: Stopped, with 128 and the signal's number as status (130 for Ctrl-C).
+        """
+        try:
+            with known_warnings_hidden():
+                with self._interruption as interruption:
+                    self._take_steps()
+                if interruption.signal is None:
+                    self._finish()
+        except KeyboardInterrupt:
+            self._leave(self._interruption.signal or signal.SIGINT)
+        if self._interruption.signal is not None:
+            self.save_checkpoint(self._done)
+            self._leave(self._interruption.signal)
+
+    def _leave(self, number: int) -> None:
+        """One line, and the end of the process."""
+        kept = None if self._kept < 0 else self._kept
+        say(summary.stop_line(self._done, kept, self.checkpoint_dir))
+        raise SystemExit(exit_status(number))
+
+    def _take_steps(self) -> None:
+        """Everything up to the last step."""
+        super().train()
+
+    def _after_train(self) -> None:
+        """nerfstudio's call after the last step; what it does there comes in `_finish`."""
+
+    def train_iteration(self, step: int) -> Any:
+        """One step; the first may compile kernels, which takes a while."""
+        if self._done >= self._start_step:
+            result = super().train_iteration(step)
+        else:
+            with signs_of_life(lambda t: f"The first step prepares the kernels: {t:.0f} s so far."):
+                result = super().train_iteration(step)
+        self._done = step
+        return result
+
+    def eval_iteration(self, step: int) -> None:
+        """As nerfstudio's; and the PSNR of some held-out photos, whatever is logged to."""
+        super().eval_iteration(step)
+        pipeline: Any = self.pipeline
+        is_logged = step_check(step, self.config.logging.steps_per_log)
+        if is_logged and self._watch.is_due(step - self._start_step):
+            with self._watch.timed(step - self._start_step):
+                psnr = pipeline.held_out_psnr()
+            writer.put_scalar(writer.EventName.CURR_TEST_PSNR, psnr, step)
+
+    def _finish(self) -> None:
+        """Keep the result, score it, say what came of the run, and leave the viewer open."""
+        self.training_state = "completed"
+        self.save_checkpoint(self.step)
+        writer.write_out_storage()
+        for callback in self.callbacks:
+            callback.run_callback_at_location(self.step, TrainingCallbackLocation.AFTER_TRAIN)
+        if self.local_rank == 0:
+            for line in self._what_came():
+                say(line)
+        if not self.config.viewer.quit_on_train_completion:
+            self._train_complete_viewer()
+
+    def _what_came(self) -> list[str]:
+        """Scores, where they and the pictures lie, and what to type next."""
+        pipeline: Any = self.pipeline
+        photos, config = pipeline.datamanager.eval_dataset, self.base_dir / "config.yml"
+        lines = ["No photo is held out, so nothing was scored."]  # Why, was said at the begin.
+        if len(photos):
+            metrics = self._score()
+            lines = summary.score_lines(metrics, len(photos), self.base_dir)
+            lines += pipeline.caveats(metrics)
+        first = summary.first_line(
+            str(self.config.method_name),
+            self._done + 1,
+            pipeline.result(),
+            duration(time.monotonic() - self._began),
+        )
+        further = pipeline.further_commands(config)
+        return [first, *lines, *summary.command_lines(config, bool(len(photos)), further)]
+
+    def _score(self) -> dict[str, Any]:
+        """Score the held-out photos; write eval.json, pictures, and to whatever is logged to."""
+        pipeline: Any = self.pipeline
+        with self.train_lock:
+            metrics = pipeline.get_average_eval_image_metrics(
+                panels=self.base_dir / summary.PICTURES
+            )
+        checkpoint = self.checkpoint_dir / f"step-{self.step:09d}.ckpt"
+        summary.write_results(self.base_dir / summary.RESULTS, self.config, checkpoint, metrics)
+        numbers = {name: value for name, value in metrics.items() if not isinstance(value, str)}
+        writer.put_dict("Eval Images Metrics Dict (all images)", numbers, self.step)
+        writer.write_out_storage()
+        return metrics
+
+    def _train_complete_viewer(self) -> None:
+        """Leave the viewer open until Ctrl-C, where somebody at a terminal can press it."""
+        if self.viewer_state is None:
+            return
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            say("The viewer is closed, as there is no terminal to end it from.")
+            return
+        with contextlib.suppress(KeyboardInterrupt):
+            super()._train_complete_viewer()
 
     def save_checkpoint(self, step: int) -> None:
         """Write a checkpoint atomically, then drop the older ones if so configured.
@@ -283,6 +433,7 @@ class Trainer(nerfstudio_trainer.Trainer):
                 torch.save(state, stream)
             require_replaceable(path)
             os.replace(staged, path)
+        self._kept = step
         if self.config.save_only_latest_checkpoint:
             for other in self.checkpoint_dir.glob("step-*.ckpt"):
                 if other != path:

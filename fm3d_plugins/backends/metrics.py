@@ -40,6 +40,11 @@ class Lpips:
         self._model: torch.nn.Module | None = None
         self._is_absent = False
 
+    @property
+    def file(self) -> Path:
+        """Where torchvision keeps the backbone; it may not be there yet."""
+        return Path(torch.hub.get_dir()) / "checkpoints" / _BACKBONES[self.network]
+
     def distance(
         self,
         rendered: Float[Tensor, "height width 3"],
@@ -62,7 +67,7 @@ class Lpips:
 
     def _build(self) -> None:
         lpips = require("lpips", purpose="The LPIPS metric", install="lpips")
-        file = Path(torch.hub.get_dir()) / "checkpoints" / _BACKBONES[self.network]
+        file = self.file
         try:
             if is_offline() and not file.exists():
                 raise FileNotFoundError("offline mode is set")
