@@ -14,6 +14,8 @@ LINE_SECONDS = 20.0
 _last_said = 0.0
 """When a line was last printed; `time.monotonic`."""
 
+_speaking = threading.Lock()
+
 
 def say(text: str, style: str | None = None) -> None:
     """Print a text as it is, in one colour; paths in it are no markup and are not broken."""
@@ -26,7 +28,7 @@ def say(text: str, style: str | None = None) -> None:
 
 @contextmanager
 def signs_of_life(text: Callable[[float], str]) -> Iterator[None]:
-    """While the body runs without a line of its own, print one every `LINE_SECONDS`.
+    """While the body runs and no line was printed for `LINE_SECONDS`, print one.
 
     Args:
         text: Makes it of the seconds since the body began.
@@ -34,12 +36,14 @@ def signs_of_life(text: Callable[[float], str]) -> Iterator[None]:
     start, is_over = time.monotonic(), threading.Event()
 
     def speak() -> None:
-        spoken = start
-        while not is_over.wait(max(spoken, _last_said) + LINE_SECONDS - time.monotonic()):
-            now = time.monotonic()
-            if now - max(spoken, _last_said) >= LINE_SECONDS:
-                spoken = now
-                say(text(now - start))
+        spoken = _last_said or start
+        at_least = min(1.0, LINE_SECONDS)
+        while not is_over.wait(max(at_least, spoken + LINE_SECONDS - time.monotonic())):
+            with _speaking:  # One of several that run within each other is enough.
+                now, spoken = time.monotonic(), max(spoken, _last_said)
+                if now - spoken >= LINE_SECONDS:
+                    say(text(now - start))
+                    spoken = now
 
     speaker = threading.Thread(target=speak, daemon=True)
     speaker.start()
