@@ -12,15 +12,19 @@ from functools import partial
 from typing import IO, Any, Literal, TypeVar
 
 import torch
+import tyro
 from nerfstudio.configs import base_config
 from nerfstudio.engine import trainer as nerfstudio_trainer
 from nerfstudio.engine.callbacks import TrainingCallbackLocation
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.utils import writer
 from nerfstudio.utils.misc import step_check
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.backends.metrics import without_fetching
 from fm3d_plugins.disk_space import require_room
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.files import require_regular, require_replaceable
@@ -30,6 +34,7 @@ from fm3d_plugins.kernels.adam import KernelAdam
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life
 from fm3d_plugins.running import summary
+from fm3d_plugins.running.checks import check_run, forget_refused, require_checkpoints
 from fm3d_plugins.running.foreign_warnings import known_warnings_hidden
 from fm3d_plugins.running.held_out_watch import HeldOutWatch
 from fm3d_plugins.running.interruption import Interruption, exit_status
@@ -71,11 +76,30 @@ def fill_in(options: object, recipe: object) -> None:
 
 
 @dataclass
+class BareModelConfig(ModelConfig):
+    """nerfstudio's options of a model, without those that have no effect here."""
+
+    enable_collider: tyro.conf.Suppress[bool] = False
+    collider_params: tyro.conf.Suppress[dict[str, float] | None] = None
+    loss_coefficients: tyro.conf.Suppress[dict[str, float]] = field(default_factory=dict)
+    eval_num_rays_per_chunk: tyro.conf.Suppress[int] = 4096
+    prompt: tyro.conf.Suppress[str | None] = None
+
+
+@dataclass
 class MachineConfig(base_config.MachineConfig):
     """Where to train."""
 
     device_type: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # type: ignore[assignment]
     """auto: CUDA when there is a CUDA device, otherwise the CPU."""
+
+    num_devices: int = 1
+    """Every method here trains on one; more are refused."""
+
+    # nerfstudio's, of use with several devices only.
+    num_machines: tyro.conf.Suppress[int] = 1
+    machine_rank: tyro.conf.Suppress[int] = 0
+    dist_url: tyro.conf.Suppress[str] = "auto"
 
 
 @dataclass
@@ -90,6 +114,8 @@ class ViewerConfig(base_config.ViewerConfig):
 class FusedAdamConfig(AdamOptimizerConfig):
     """Adam that updates all moments in one pass: by a kernel on a CPU, by torch where it can."""
 
+    lr: float = FROM_RECIPE
+    """Learning rate at the begin. 0: what the method's recipe for the device says."""
     weight_decay: float = 0.0
     """The weight decay to use."""
 
@@ -111,6 +137,17 @@ class FusedAdamConfig(AdamOptimizerConfig):
 
 
 @dataclass
+class DecayConfig(ExponentialDecaySchedulerConfig):
+    """An exponential decay over the whole run."""
+
+    lr_final: float | None = None
+    """Learning rate at the end. None: what the method's recipe for the device says, or no decay
+    where the first one was given."""
+    max_steps: int = WHOLE_RUN
+    """Steps of the whole schedule. 0: as many as the run has."""
+
+
+@dataclass
 class TrainerConfig(nerfstudio_trainer.TrainerConfig):
     """nerfstudio's trainer, with what depends on the device decided when the run starts."""
 
@@ -122,18 +159,31 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
     """Steps to train. None: the method's own recipe for the device."""
     logging: base_config.LoggingConfig = field(default_factory=step_logging)
     """How the course of training is told."""
+    prompt: tyro.conf.Suppress[str | None] = None
 
     def set_timestamp(self) -> None:
-        """Called by ns-train before anything else: when to decide what depends on the device."""
+        """Called by ns-train before anything is written: the time to refuse, and to decide."""
         super().set_timestamp()
-        self.resolve()
+        with one_line_errors():
+            sentences = self.resolve()
+            check_run(self)
+        for sentence in sentences:
+            say(sentence)
 
-    def resolve(self) -> None:
+    def print_to_terminal(self) -> None:
+        """As nerfstudio, but not in a log, where config.yml says the same."""
+        if CONSOLE.is_terminal:
+            super().print_to_terminal()
+
+    def resolve(self) -> list[str]:
         """Replace every "auto" by a value, so that config.yml records what was really done.
 
         A model config with a method `resolve(device_type, max_num_iterations) -> RunPlan` decides
         its own fields, and a pipeline config with a method `check_devices(count)` may refuse. A
         second call changes nothing.
+
+        Returns:
+            What was chosen, in sentences.
         """
         check_devices = getattr(self.pipeline, "check_devices", None)
         if check_devices is not None:
@@ -141,15 +191,16 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
         if self.machine.device_type == "auto":
             self.machine.device_type = "cuda" if torch.cuda.is_available() else "cpu"
         cameras = getattr(self.pipeline.model, "camera_optimizer", None)
+        sentences = []
         if cameras is not None and cameras.mode is None:
-            CONSOLE.print(cameras.resolve(self._has_estimated_cameras()))
+            sentences.append(cameras.resolve(self._has_estimated_cameras()))
         decide = getattr(self.pipeline.model, "resolve", None)
         if decide is None:
-            return
+            return sentences
         plan: RunPlan = decide(self.machine.device_type, self.max_num_iterations)
         if self.max_num_iterations is None:
             self.max_num_iterations = plan.steps
-            CONSOLE.print(plan.sentence)
+        sentences.append(plan.sentence)
         for name, group in self.optimizers.items():
             optimizer, scheduler = group["optimizer"], group["scheduler"]
             if optimizer.lr == FROM_RECIPE:
@@ -158,6 +209,7 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
                     scheduler.lr_final = last
             if scheduler is not None and scheduler.max_steps == WHOLE_RUN:
                 scheduler.max_steps = plan.steps
+        return sentences
 
     def _has_estimated_cameras(self) -> bool:
         """Whether an estimator finds the cameras now, or found those of the scene's file."""
@@ -288,8 +340,12 @@ class Trainer(nerfstudio_trainer.Trainer):
         try:
             with known_warnings_hidden():
                 super().setup(test_mode)
-        except KeyboardInterrupt:
-            say("Stopped before training began.")
+        except BaseException as error:
+            if self.local_rank == 0:
+                forget_refused(self.base_dir, self.config.output_dir)
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            say("Stopped before training began; nothing is kept.")
             raise SystemExit(exit_status(signal.SIGINT)) from None
         self._done = self._start_step - 1
         self._watch = HeldOutWatch(self.config.max_num_iterations or 0)
@@ -351,8 +407,9 @@ class Trainer(nerfstudio_trainer.Trainer):
 
     def eval_iteration(self, step: int) -> None:
         """As nerfstudio's; and the PSNR of some held-out photos, whatever is logged to."""
-        super().eval_iteration(step)
         pipeline: Any = self.pipeline
+        with without_fetching(pipeline.model):
+            super().eval_iteration(step)
         is_logged = step_check(step, self.config.logging.steps_per_log)
         if is_logged and self._watch.is_due(step - self._start_step):
             with self._watch.timed(step - self._start_step):
@@ -453,11 +510,9 @@ class Trainer(nerfstudio_trainer.Trainer):
     def _load_checkpoint(self) -> None:
         """As nerfstudio's, and go on with the photos and random numbers that were next."""
         path, folder = self.config.load_checkpoint, self.config.load_dir
-        if folder is not None and not any(folder.glob("step-*.ckpt")):
-            raise SystemExit(
-                f"{folder} holds no checkpoint. Expected files named step-*.ckpt. Pass the folder "
-                "`nerfstudio_models` of an earlier run to --load-dir."
-            )
+        if folder is not None:
+            with one_line_errors():
+                require_checkpoints(folder)
         if path is not None:
             require_regular(path)
         super()._load_checkpoint()

@@ -1,9 +1,10 @@
 """Image metrics: PSNR, SSIM, and LPIPS built on first use, left out when its weights are absent."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -83,6 +84,20 @@ class Lpips:
                 f"fetched ({error}). Get https://download.pytorch.org/models/{file.name} "
                 "and put it there."
             )
+
+
+@contextmanager
+def without_fetching(model: Any) -> Iterator[None]:
+    """Within, a model's `lpips_metrics` whose backbone is not on this computer are left out."""
+    every = getattr(model, "lpips_metrics", None)
+    if not every:
+        yield
+        return
+    model.lpips_metrics = [metric for metric in every if metric.file.exists()]
+    try:
+        yield
+    finally:
+        model.lpips_metrics = every
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from fm3d_plugins.backends.metrics import without_fetching
 from fm3d_plugins.camera_optimization.held_out_poses import (
     HeldOutView,
     TestPoseProtocol,
@@ -78,10 +79,8 @@ def _with_panels(
     model: Any = pipeline.model
     dataset: Any = pipeline.datamanager.eval_dataset
     pipeline.eval()
-    lpips = model.lpips_metrics
-    model.lpips_metrics = [metric for metric in lpips if metric.file.exists()]
     found: list[dict[str, float]] = []
-    try:
+    with without_fetching(model):
         for row, (camera, batch) in enumerate(track(views, "Scoring held-out photos", len(views))):
             start = time.monotonic()
             outputs = model.get_outputs_for_camera(camera)
@@ -94,9 +93,7 @@ def _with_panels(
             # Photos of different folders may have one name.
             name = f"{row:04d}_{dataset.image_filenames[row].stem}.png"
             write_picture(folder / name, picture)
-    finally:
-        model.lpips_metrics = lpips
-        pipeline.train()
+    pipeline.train()
     return {key: sum(each[key] for each in found) / len(found) for key in found[0]}
 
 

@@ -1,6 +1,6 @@
 """A run of a method whose result is there at once: saved, scored, and shown."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,41 @@ class OnePassTrainerConfig(TrainerConfig):
     start_paused: tyro.conf.Suppress[bool] = False
     optimizers: tyro.conf.Suppress[dict[str, Any]] = field(default_factory=dict)
 
+    weights: str | None = None
+    """Published weights by name (`fm3d weights list`), or a file or folder. None: those that the
+    dataparser's --weights, or the model, names."""
+
+    def resolve(self) -> list[str]:
+        """As for every method; the weights go where they are used.
+
+        Raises:
+            ValueError: The dataparser has other weights, or there is no use for any.
+        """
+        if self.weights is not None:
+            self._hand_on_weights(self.weights)
+        return super().resolve()
+
+    def _hand_on_weights(self, weights: str) -> None:
+        parser: Any = getattr(self.pipeline.datamanager, "dataparser", None)
+        model: Any = self.pipeline.model
+        if getattr(model, "weights", ""):
+            model.weights = weights
+            return
+        estimator: Any = getattr(parser, "estimator", None)
+        if not hasattr(estimator, "weights"):
+            raise ValueError(
+                f"--weights {weights} was given, but the dataparser {type(parser).__name__} has no "
+                "network. Expected an estimator by a network. Leave --weights out, or the "
+                "dataparser's word."
+            )
+        default = type(estimator)().weights
+        if estimator.weights not in (default, weights):
+            raise ValueError(
+                f"--weights {weights} stands before the dataparser's word, and --weights "
+                f"{estimator.weights} after it. Expected one of them. Leave the other out."
+            )
+        parser.estimator = replace(estimator, weights=weights)
+
 
 class OnePassTrainer(Trainer):
     """Takes no steps: the result is in the model when the pipeline is there."""
@@ -79,11 +114,12 @@ class TuningTrainerConfig(OnePassTrainerConfig):
     logging: LoggingConfig = field(default_factory=step_logging)
     """Where the course of a run is written."""
 
-    def resolve(self) -> None:
+    def resolve(self) -> list[str]:
         """As for every method; what cannot be without steps is left out."""
-        super().resolve()
+        sentences = super().resolve()
         if not self.max_num_iterations:
             self.logging, self.optimizers = _without_step_log(), {}
+        return sentences
 
 
 class TuningTrainer(OnePassTrainer):
