@@ -5,7 +5,7 @@ One class serves every estimator. Those of other installed packages (entry-point
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ from fm3d_plugins.geometry.cameras import opengl_from_opencv
 from fm3d_plugins.io.depth_files import depth_digest, write_depth_maps
 from fm3d_plugins.nerfstudio_cameras import cameras_of_scene, dataparser_frame
 from fm3d_plugins.photo_datamanager import LATENT_CAMERAS
-from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.photos.photo_set import PhotoSet, require_photos
 from fm3d_plugins.scene import SceneGeometry
 
 
@@ -78,6 +78,30 @@ class EstimatedDataParserConfig(DataParserConfig):
     """Leave out photos that cannot be read, with a warning, instead of stopping."""
     cache_dir: Path | None = None
     """Where estimates are kept. None: FM3D_CACHE_DIR or the user's cache folder."""
+
+    weights: str | None = None
+    """Of an estimator by a network, the same as --estimator.weights: published ones by name
+    (`fm3d weights list`), or a file or folder."""
+
+    def __post_init__(self) -> None:
+        """Hand weights on to the estimator, which alone remembers them."""
+        if self.weights is not None and hasattr(self.estimator, "weights"):
+            options: dict[str, Any] = {"weights": self.weights}
+            self.estimator, self.weights = replace(self.estimator, **options), None
+
+    def check_input(self, data: Path) -> None:
+        """Refuse a folder without photos, and weights that cannot be had, or are of no use.
+
+        Raises:
+            ValueError, OSError: One of these.
+        """
+        if self.weights is not None:
+            raise ValueError(
+                f"--weights {self.weights} was given to {self.estimator.name}, which is no "
+                "network. Expected none. Leave --weights out, or name vggt, dust3r or rayzer."
+            )
+        require_photos(data)
+        self.estimator.check_weights()
 
 
 class EstimatedDataParser(DataParser):

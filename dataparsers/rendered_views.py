@@ -28,11 +28,11 @@ from fm3d_plugins.atomic import atomic_directory
 from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE
 from fm3d_plugins.camera_photos import RENDERED_VIEWS
-from fm3d_plugins.checkpoints import CheckpointFile, locate
+from fm3d_plugins.checkpoints import CheckpointFile, locate, require_obtainable
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.cache import content_hash
 from fm3d_plugins.files import require_regular
-from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing
+from fm3d_plugins.input_checks import check_dataparser_outputs, check_input, checked_parsing
 from fm3d_plugins.io.depth_files import read_map, write_map
 from fm3d_plugins.lvsm.between import CamerasBetween, cameras_between, rendered_between
 from fm3d_plugins.lvsm.inference import PosedPhotos, ViewRenderer, load_network
@@ -90,6 +90,16 @@ class LvsmDataParserConfig(DataParserConfig):
         with one_line_errors():
             inner: Any = self.inner_config()
         return inner.estimator  # Absent in most: an AttributeError says so.
+
+    def check_input(self, data: Path) -> None:
+        """Refuse what the inner dataparser cannot read, and weights that cannot be had.
+
+        Raises:
+            ValueError, OSError: One of these.
+        """
+        self.check()
+        check_input(self.inner_config(), data)
+        require_obtainable(self.weights, commercial_only=self.commercial_only)
 
     def inner_config(self) -> DataParserConfig:
         """The inner dataparser's config with its options.

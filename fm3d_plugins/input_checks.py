@@ -32,17 +32,8 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
     nerfstudio's own parsers answer a wrong file with KeyError or AssertionError, so these count
     as the user's here; transforms.json and COLMAP models are checked before they parse them.
     """
-    if not data.exists():
-        raise SystemExit(
-            f"Error: there is no {data}. Expected a folder of photos or a posed scene. "
-            "Check the path after --data."
-        )
     with one_line_errors():
-        if isinstance(dataparser, NerfstudioDataParserConfig):
-            _check_transforms(data, dataparser)
-            _ask_nobody(data, dataparser)
-        elif isinstance(dataparser, ColmapDataParserConfig):
-            _check_colmap(data, dataparser)
+        check_input(dataparser, data)
     use_own_parser(dataparser)
     try:
         with one_line_errors():
@@ -56,6 +47,30 @@ def checked_parsing(dataparser: DataParserConfig, data: Path) -> Iterator[None]:
             "Name the right dataparser after --data (nerfstudio-data, colmap, sfm, ...), or mend "
             "the scene. FM3D_TRACEBACK=1 shows where it failed."
         ) from error
+
+
+def check_input(dataparser: DataParserConfig, data: Path) -> None:
+    """Refuse what a dataparser cannot read, as far as that can be told quickly.
+
+    A config with a method `check_input(data)` says itself what it asks for.
+
+    Raises:
+        ValueError: A scene's description makes no sense, or weights are refused.
+        OSError: Files are absent.
+    """
+    if not data.expanduser().exists():
+        raise FileNotFoundError(
+            f"there is no {data}. Expected a folder of photos or a posed scene. "
+            "Check the path after --data."
+        )
+    check = getattr(dataparser, "check_input", None)
+    if check is not None:
+        check(data)
+    elif isinstance(dataparser, NerfstudioDataParserConfig):
+        _check_transforms(data, dataparser)
+        _ask_nobody(data, dataparser)
+    elif isinstance(dataparser, ColmapDataParserConfig):
+        _check_colmap(data, dataparser)
 
 
 def _check_transforms(data: Path, dataparser: NerfstudioDataParserConfig) -> None:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
+import tyro
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -46,6 +47,23 @@ class PhotoOptions:
     """Whether cameras are of the photos as stored or upright, where the EXIF orientation leaves
     the size as it is (mirrored, upside-down, square). auto: as the scene's other photos, else
     upright."""
+
+    # nerfstudio's, without effect here: all photos are read, on the device.
+    masks_on_gpu: tyro.conf.Suppress[bool] = False
+    images_on_gpu: tyro.conf.Suppress[bool] = False
+    eval_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
+    eval_num_times_to_repeat_images: tyro.conf.Suppress[int] = -1
+    eval_image_indices: tyro.conf.Suppress[tuple[int, ...] | None] = None
+
+
+@dataclass
+class UnsampledPhotoOptions(PhotoOptions):
+    """Options of photos that are all looked at, in order; a base of a datamanager's config."""
+
+    # nerfstudio's, without effect here: no photo is drawn.
+    train_cameras_sampling_strategy: tyro.conf.Suppress[Literal["random", "fps"]] = "random"
+    train_cameras_sampling_seed: tyro.conf.Suppress[int] = 42
+    fps_reset_every: tyro.conf.Suppress[int] = 100
 
 
 class PhotoDatasets:

@@ -1,20 +1,57 @@
 """What a user sees meanwhile: progress bars and lines."""
 
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
 
-LINE_SECONDS = 30.0
+LINE_SECONDS = 20.0
 """From one line about long work to the next, where no bar can be shown."""
+
+_last_said = 0.0
+"""When a line was last printed; `time.monotonic`."""
+
+_speaking = threading.Lock()
 
 
 def say(text: str, style: str | None = None) -> None:
     """Print a text as it is, in one colour; paths in it are no markup and are not broken."""
+    global _last_said  # noqa: PLW0603 (of the process, as the console is)
     from nerfstudio.utils.rich_utils import CONSOLE
 
     CONSOLE.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    _last_said = time.monotonic()
+
+
+@contextmanager
+def signs_of_life(text: Callable[[float], str]) -> Iterator[None]:
+    """While the body runs and no line was printed for `LINE_SECONDS`, print one.
+
+    Args:
+        text: Makes it of the seconds since the body began.
+    """
+    start, is_over = time.monotonic(), threading.Event()
+
+    def speak() -> None:
+        spoken = _last_said or start
+        at_least = min(1.0, LINE_SECONDS)
+        while not is_over.wait(max(at_least, spoken + LINE_SECONDS - time.monotonic())):
+            with _speaking:  # One of several that run within each other is enough.
+                now, spoken = time.monotonic(), max(spoken, _last_said)
+                if now - spoken >= LINE_SECONDS:
+                    say(text(now - start))
+                    spoken = now
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        speaker.join()
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
@@ -51,11 +88,15 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
 
 def _with_lines(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     """Pass items on, and now and then say how many there were."""
-    start = said = time.monotonic()
-    for count, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - said >= LINE_SECONDS and count < total:
-            left = (now - start) / count * (total - count)
-            say(f"{label}: {count} of {total}, about {left / 60:.1f} minutes left.")
-            said = now
+    count = 0
+
+    def line(seconds: float) -> str:
+        if not count:
+            return f"{label}: none of {total} yet, after {seconds:.0f} s."
+        left = seconds / count * (total - count)
+        return f"{label}: {count} of {total}, about {left / 60:.1f} minutes left."
+
+    with signs_of_life(line):
+        for item in items:
+            yield item
+            count += 1

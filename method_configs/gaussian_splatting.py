@@ -1,19 +1,18 @@
 """The method `3dgs`."""
 
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
-from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from fm3d_plugins.camera_optimization.row_adam import DelayedDecayConfig, RowAdamConfig
 from fm3d_plugins.gaussian_splatting.datamanager import GaussianSplattingDataManagerConfig
 from fm3d_plugins.gaussian_splatting.model import GAUSSIANS, GaussianSplattingModelConfig
 from fm3d_plugins.gaussian_splatting.pipeline import GaussianSplattingPipelineConfig
-from fm3d_plugins.training import FROM_RECIPE, WHOLE_RUN, FusedAdamConfig, TrainerConfig
+from fm3d_plugins.training import DecayConfig, FusedAdamConfig, TrainerConfig
 
 
 def _decaying() -> dict:
-    scheduler = ExponentialDecaySchedulerConfig(max_steps=WHOLE_RUN)
-    return {"optimizer": FusedAdamConfig(lr=FROM_RECIPE, eps=1e-15), "scheduler": scheduler}
+    scheduler = DecayConfig()
+    return {"optimizer": FusedAdamConfig(eps=1e-15), "scheduler": scheduler}
 
 
 method = MethodSpecification(

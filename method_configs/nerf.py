@@ -2,7 +2,6 @@
 
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import OptimizerConfig
-from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from fm3d_plugins.camera_optimization.row_adam import DelayedDecayConfig, RowAdamConfig
@@ -11,15 +10,15 @@ from fm3d_plugins.nerf.model import NerfModelConfig
 from fm3d_plugins.nerf.pipeline import NerfPipelineConfig
 from fm3d_plugins.nerf.ray_model import RayModelConfig
 from fm3d_plugins.nerf.vanilla_model import VanillaNerfModelConfig
-from fm3d_plugins.training import FROM_RECIPE, WHOLE_RUN, FusedAdamConfig, TrainerConfig
+from fm3d_plugins.training import DecayConfig, FusedAdamConfig, TrainerConfig
 
 CAMERA_DELAYS = {"camera_opt": 0.05, "camera_focal": 0.3}
 """Share of the run during which poses, and focal lengths, stay: the scene has to form first."""
 
 
-def _decaying(eps: float) -> dict[str, OptimizerConfig | ExponentialDecaySchedulerConfig]:
-    scheduler = ExponentialDecaySchedulerConfig(max_steps=WHOLE_RUN)
-    return {"optimizer": FusedAdamConfig(lr=FROM_RECIPE, eps=eps), "scheduler": scheduler}
+def _decaying(eps: float) -> dict[str, OptimizerConfig | DecayConfig]:
+    scheduler = DecayConfig()
+    return {"optimizer": FusedAdamConfig(eps=eps), "scheduler": scheduler}
 
 
 def _delayed(delay: float) -> dict[str, OptimizerConfig | DelayedDecayConfig]:

@@ -1,9 +1,10 @@
 """Image metrics: PSNR, SSIM, and LPIPS built on first use, left out when its weights are absent."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -40,6 +41,11 @@ class Lpips:
         self._model: torch.nn.Module | None = None
         self._is_absent = False
 
+    @property
+    def file(self) -> Path:
+        """Where torchvision keeps the backbone; it may not be there yet."""
+        return Path(torch.hub.get_dir()) / "checkpoints" / _BACKBONES[self.network]
+
     def distance(
         self,
         rendered: Float[Tensor, "height width 3"],
@@ -62,7 +68,7 @@ class Lpips:
 
     def _build(self) -> None:
         lpips = require("lpips", purpose="The LPIPS metric", install="lpips")
-        file = Path(torch.hub.get_dir()) / "checkpoints" / _BACKBONES[self.network]
+        file = self.file
         try:
             if is_offline() and not file.exists():
                 raise FileNotFoundError("offline mode is set")
@@ -78,6 +84,20 @@ class Lpips:
                 f"fetched ({error}). Get https://download.pytorch.org/models/{file.name} "
                 "and put it there."
             )
+
+
+@contextmanager
+def without_fetching(model: Any) -> Iterator[None]:
+    """Within, a model's `lpips_metrics` whose backbone is not on this computer are left out."""
+    every = getattr(model, "lpips_metrics", None)
+    if not every:
+        yield
+        return
+    model.lpips_metrics = [metric for metric in every if metric.file.exists()]
+    try:
+        yield
+    finally:
+        model.lpips_metrics = every
 
 
 @torch.no_grad()

@@ -1,18 +1,31 @@
 """The pipeline of methods that train on one scene and may optimise its cameras."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar
 
+import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.misc import step_check
 
-from fm3d_plugins.camera_optimization.evaluation import camera_frusta, score_held_out
-from fm3d_plugins.camera_optimization.held_out_poses import TestPoseProtocol
+from fm3d_plugins.backends.metrics import psnr
+from fm3d_plugins.camera_optimization.evaluation import (
+    camera_frusta,
+    placed_views,
+    score_held_out,
+)
+from fm3d_plugins.camera_optimization.held_out_poses import HeldOutView, TestPoseProtocol
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
+from fm3d_plugins.panels import photo_colors
 from fm3d_plugins.viewer import StartAtPhoto
+
+MOST_WATCHED = 4
+"""Held-out photos that are looked at during training."""
 
 
 @dataclass
@@ -78,7 +91,54 @@ class PerScenePipeline(VanillaPipeline):
         return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
 
     def get_average_eval_image_metrics(
-        self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
+        self,
+        step: int | None = None,
+        output_path: Path | None = None,
+        get_std: bool = False,
+        panels: Path | None = None,
     ) -> dict[str, Any]:
-        """Average metrics of the held-out photos by the protocol `test_poses`, which is named."""
-        return score_held_out(self, self.test_poses, step, output_path, get_std)
+        """Average metrics of the held-out photos by the protocol `test_poses`, which is named.
+
+        Args:
+            panels: Folder for pictures; see `score_held_out`.
+        """
+        return score_held_out(self, self.test_poses, step, output_path, get_std, panels)
+
+    @torch.no_grad()
+    def held_out_psnr(self) -> float:
+        """Mean PSNR, dB, of a few held-out photos, the same at every call."""
+        rows, given = self._watched
+        kind = "none" if self.test_poses.kind == "none" else "sim3"
+        views = placed_views(self, TestPoseProtocol(kind), given, rows)
+        ratios = [self.view_psnr(camera, batch) for camera, batch in views]
+        self.train()
+        return sum(ratios) / len(ratios)
+
+    @cached_property
+    def _watched(self) -> tuple[list[int], list[HeldOutView]]:
+        """Rows of a few held-out photos, spread over all, and their views as given."""
+        manager: Any = self.datamanager
+        count = len(manager.eval_dataset)
+        chosen = min(count, MOST_WATCHED)
+        rows = [row * count // chosen for row in range(chosen)]
+        views = enumerate(manager.fixed_indices_eval_dataloader)
+        return rows, [view for row, view in views if row in rows]
+
+    def view_psnr(self, camera: Cameras, batch: dict[str, Any]) -> float:
+        """PSNR, dB, of the render of a photo, or an estimate of it."""
+        outputs = self.model.get_outputs_for_camera(camera)
+        photo = photo_colors(batch["image"], outputs["rgb"], outputs["background"])
+        return float(psnr(outputs["rgb"], photo))
+
+    def result(self) -> str:
+        """What was made and how large it is, in a few words."""
+        numbers = sum(parameter.numel() for parameter in self.model.parameters())
+        return f"{numbers / 1e6:.2f} million parameters"
+
+    def caveats(self, metrics: dict[str, Any]) -> list[str]:
+        """How to take the scores, in sentences."""
+        return []
+
+    def further_commands(self, config: Path) -> dict[str, str]:
+        """What may be done with the run besides looking at it and scoring it, and how."""
+        return {"Film": f"fm3d film --load-config {quote(str(config))} --output film.mp4"}

@@ -5,7 +5,13 @@ tensors = load(locate("facebook/VGGT-1B"))
 
 from fm3d_plugins.checkpoints.catalogue import CATALOGUE
 from fm3d_plugins.checkpoints.loading import load, training_arguments, verify
-from fm3d_plugins.checkpoints.locating import CheckpointFile, FoundFile, find, locate
+from fm3d_plugins.checkpoints.locating import (
+    CheckpointFile,
+    FoundFile,
+    find,
+    locate,
+    require_obtainable,
+)
 
 __all__ = [
     "CATALOGUE",
@@ -14,6 +20,7 @@ __all__ = [
     "find",
     "load",
     "locate",
+    "require_obtainable",
     "training_arguments",
     "verify",
 ]

@@ -61,20 +61,39 @@ def locate(name_or_path: str | Path, *, commercial_only: bool = False) -> Checkp
         FileNotFoundError: The weights are absent and cannot be fetched. The message says which
             file to get, where, and where to put it.
     """
-    found = find(name_or_path)
+    found = require_obtainable(name_or_path, commercial_only=commercial_only)
     published = found.published if found else CATALOGUE[str(name_or_path)]
-    licence = published.licence if published else UNKNOWN_LICENCE
-    if commercial_only:
-        require_commercial(licence, str(name_or_path), published)
     if found is None:
-        from fm3d_plugins.checkpoints.downloading import absent, download
+        from fm3d_plugins.checkpoints.downloading import download
 
         assert published is not None
-        if is_offline():
-            raise FileNotFoundError(absent(published, "the network is switched off"))
         found = FoundFile(download(published), "download", published)
-    show_licence_once(licence, found.path, published)
+    show_licence_once(found.licence, found.path, published)
     return CheckpointFile(found.path, found.source, published, known_sha256(found.path))
+
+
+def require_obtainable(
+    name_or_path: str | Path, *, commercial_only: bool = False
+) -> FoundFile | None:
+    """Refuse weights that `locate` would refuse, before anything is fetched or read.
+
+    Returns:
+        The file if it is on this computer; none if it is to be fetched.
+
+    Raises:
+        ValueError, FileNotFoundError: As `locate`.
+    """
+    found = find(name_or_path)
+    published = found.published if found else CATALOGUE[str(name_or_path)]
+    if commercial_only:
+        licence = published.licence if published else UNKNOWN_LICENCE
+        require_commercial(licence, str(name_or_path), published)
+    if found is None and is_offline():
+        from fm3d_plugins.checkpoints.downloading import absent
+
+        assert published is not None
+        raise FileNotFoundError(absent(published, "the network is switched off"))
+    return found
 
 
 def find(name_or_path: str | Path) -> FoundFile | None:

@@ -6,6 +6,7 @@ from importlib import import_module
 
 import fm3d_plugins
 from fm3d_plugins.errors import one_line_errors
+from fm3d_plugins.running.foreign_warnings import known_warnings_hidden
 
 COMMANDS = {
     "process": "photos -> cameras and points, in COLMAP's place",
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         raise SystemExit(f"Error: fm3d has no command {name!r}.\n\n{_help()}")
     try:
-        with one_line_errors():
+        with known_warnings_hidden(), one_line_errors():
             module = import_module(f"fm3d_plugins.cli.{name.replace('-', '_')}")
             if hasattr(module, "run"):
                 module.run(rest)

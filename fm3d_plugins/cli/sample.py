@@ -26,23 +26,23 @@ def command(
         FileExistsError: The output folder holds something.
         ValueError: The capture asked for is too small.
     """
-    from nerfstudio.utils.rich_utils import CONSOLE
-
-    from fm3d_plugins.progress import say, track
+    from fm3d_plugins.progress import say, signs_of_life, track
     from fm3d_plugins.synthetic_rooms.capture import write_sample
 
-    CONSOLE.print(
+    beginning = (
         f"Rendering {num_photos} photos of a synthetic room "
         "(the first time, half a minute goes into compiling the renderer)"
     )
-    write_sample(
-        output_dir,
-        num_photos=num_photos,
-        width=width,
-        height=height,
-        seed=seed,
-        overwrite=overwrite,
-        track=partial(track, label="Rendering", total=num_photos),
-    )
+    with signs_of_life(lambda seconds: f"At work since {seconds:.0f} s."):
+        write_sample(
+            output_dir,
+            num_photos=num_photos,
+            width=width,
+            height=height,
+            seed=seed,
+            overwrite=overwrite,
+            track=partial(track, label="Rendering", total=num_photos),
+            started=partial(say, beginning),
+        )
     say(f"The capture is in {output_dir}")
     say(f"Next: ns-train 3dgs --data {output_dir} sfm")

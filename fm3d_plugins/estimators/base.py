@@ -45,6 +45,14 @@ class Estimator(ABC):
             ValueError: Nothing usable can be found; the message says what to try.
         """
 
+    def check_weights(self) -> None:  # noqa: B027 (most need none)
+        """Refuse weights that cannot be had, before anything is read; most estimators need none.
+
+        Raises:
+            ValueError: They are refused, or of an unknown name.
+            FileNotFoundError: They are absent, and the network is switched off.
+        """
+
     def find_cameras(self, photos: PhotoSet) -> SceneGeometry:
         """All of `estimate` that takes long, and is kept on disk: cameras, with points or depth.
 

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+
+from fm3d_plugins.progress import signs_of_life
 
 
 @dataclass
@@ -26,7 +28,18 @@ class Stages:
             silent = not CONSOLE.is_terminal
             with Progress(*columns, console=CONSOLE, transient=True, disable=silent) as bars:
                 bar = bars.add_task(label, total=total)
-                yield lambda done: bars.update(bar, completed=min(done, total))
+                done = 0
+
+                def report(count: int) -> None:
+                    nonlocal done
+                    done = min(count, total)
+                    bars.update(bar, completed=done)
+
+                def line(seconds: float) -> str:
+                    return f"{label}: {done} of {total} after {seconds:.0f} s."
+
+                with signs_of_life(line) if silent else nullcontext():
+                    yield report
         finally:
             spent = self.seconds.setdefault(label, {"wall": 0.0, "cpu": 0.0})
             spent["wall"] += time.perf_counter() - wall

@@ -12,7 +12,6 @@ from nerfstudio.engine.callbacks import (
     TrainingCallbackAttributes,
     TrainingCallbackLocation,
 )
-from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.models.splatfacto import SH2RGB, SplatfactoModel
 from nerfstudio.utils.colors import get_color
 from torch import Tensor
@@ -40,7 +39,7 @@ from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.nerfstudio_cameras import pinhole
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 from fm3d_plugins.scene_points import byte_colors
-from fm3d_plugins.training import RunPlan, fill_in, with_options
+from fm3d_plugins.training import BareModelConfig, RunPlan, fill_in, with_options
 
 VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
 """Shown behind the gaussians when training sees random backgrounds: the grey of the viewer."""
@@ -53,7 +52,7 @@ MCMC_REGULARIZATION = 0.01
 
 
 @dataclass
-class GaussianSplattingModelConfig(ModelConfig):
+class GaussianSplattingModelConfig(BareModelConfig):
     """Options of 3D Gaussian Splatting. Those that default to None follow the device's recipe."""
 
     _target: type = field(default_factory=lambda: GaussianSplattingModel)
@@ -79,33 +78,36 @@ class GaussianSplattingModelConfig(ModelConfig):
     lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
     """Backbones of the LPIPS metric; `lpips` in the results is alex, `lpips_vgg` is vgg."""
     densify_grad_thresh: float | None = None
-    """Image gradient (per half image width) above which a gaussian is cloned or split."""
+    """Image gradient (per half image width) above which a gaussian is cloned or split. Only with
+    density control default. None: the device's recipe."""
     densify_size_thresh: float = 0.01
-    """Scene units: gaussians up to this size are cloned, larger ones split."""
+    """Scene units: gaussians up to this size are cloned, larger ones split. Only with default."""
     cull_alpha_thresh: float | None = None
-    """Opacity below which a gaussian is removed."""
+    """Opacity below which a gaussian is removed. Only with default. None: the device's recipe."""
     cull_scale_thresh: float = 0.5
-    """Scene units: larger gaussians are removed once opacities have been reset."""
+    """Scene units: larger gaussians are removed once opacities have been reset. Only with
+    default."""
     mcmc_noise: float | None = None
-    """Size of mcmc's position noise, over the learning rate of the means."""
+    """Size of mcmc's position noise, over the learning rate of the means. None: the recipe."""
     mcmc_growth: float | None = None
-    """Share of gaussians added at each change of density by mcmc."""
+    """Share of gaussians added at each change of density by mcmc. None: the device's recipe."""
     max_gaussians: int | None = None
-    """No more than this many."""
+    """No more than this many. None: the device's recipe (60 000 on a CPU)."""
     warmup_length: int | None = None
-    """Steps before the first change of density."""
+    """Steps before the first change of density. None: the recipe for the length of the run."""
     refine_every: int | None = None
-    """Steps between changes of density."""
+    """Steps between changes of density. None: the recipe for the length of the run."""
     stop_split_at: int | None = None
-    """Step after which the density stays as it is."""
+    """Step after which the density stays as it is. None: the recipe for the run's length."""
     reset_alpha_every: int | None = None
-    """Changes of density between resets of all opacities; 0: never."""
+    """Changes of density between resets of all opacities; 0: never. Only with default. None: the
+    device's recipe."""
     sh_degree_interval: int | None = None
-    """Steps after which one more degree of spherical harmonics is used."""
+    """Steps after which one more degree of spherical harmonics is used. None: the recipe."""
     num_downscales: int | None = None
-    """Training starts at 1/2^n of the resolution."""
+    """Training starts at 1/2^n of the resolution. None: the device's recipe."""
     resolution_schedule: int | None = None
-    """Steps after which the training resolution doubles."""
+    """Steps after which the training resolution doubles. None: the recipe for the run's length."""
 
     def recipe(self, device_type: str, steps: int | None = None) -> Recipe:
         """The device's recipe with every option that is set here in its place."""

@@ -1,11 +1,16 @@
 """The pipeline of 3DGS."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import quote
 from typing import ClassVar
 
 from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScenePipelineConfig
 from fm3d_plugins.gaussian_splatting.datamanager import GaussianSplattingDataManagerConfig
-from fm3d_plugins.gaussian_splatting.model import GaussianSplattingModelConfig
+from fm3d_plugins.gaussian_splatting.model import (
+    GaussianSplattingModel,
+    GaussianSplattingModelConfig,
+)
 
 
 @dataclass
@@ -25,3 +30,16 @@ class GaussianSplattingPipelineConfig(PerScenePipelineConfig):
 
 class GaussianSplattingPipeline(PerScenePipeline):
     """Named in saved config.yml files."""
+
+    model: GaussianSplattingModel
+
+    def result(self) -> str:
+        """What was made and how large it is, in a few words."""
+        return f"{len(self.model.means):,} splats"
+
+    def further_commands(self, config: Path) -> dict[str, str]:
+        """What may be done with the run besides looking at it and scoring it, and how."""
+        command = (
+            f"ns-export gaussian-splat --load-config {quote(str(config))} --output-dir exports"
+        )
+        return {**super().further_commands(config), "Export": command}

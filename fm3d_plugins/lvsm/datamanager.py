@@ -11,11 +11,11 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from fm3d_plugins.lvsm.inference import PosedPhotos
 from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 from fm3d_plugins.one_pass.views.model import colors_of
-from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
+from fm3d_plugins.photo_datamanager import PhotoDatasets, UnsampledPhotoOptions
 
 
 @dataclass
-class LvsmDataManagerConfig(PhotoOptions, FullImageDatamanagerConfig):
+class LvsmDataManagerConfig(UnsampledPhotoOptions, FullImageDatamanagerConfig):
     """Options of the photos; what the network sees of them is the model's `image_size`."""
 
     _target: type = field(default_factory=lambda: LvsmDataManager)

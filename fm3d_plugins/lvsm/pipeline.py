@@ -1,7 +1,6 @@
 """The pipeline of LVSM."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -77,6 +76,7 @@ class LvsmPipeline(PerScenePipeline):
         size = self.datamanager.config.max_image_size
         return [f"Scores are those of photos of at most {size} pixels."] if size else []
 
-    def further_commands(self, config: Path) -> list[str]:
-        """What may be done with the run besides looking at it."""
-        return [f"A film: fm3d film --load-config {config} --output FILM.mp4"]
+    def result(self) -> str:
+        """What was made and how large it is, in a few words."""
+        count = len(self.datamanager.train_dataset)
+        return f"a network that makes views from {count} training photos"

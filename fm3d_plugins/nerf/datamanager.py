@@ -42,13 +42,8 @@ class NerfDataManagerConfig(PhotoOptions, VanillaDataManagerConfig):
     """Which random pixels are drawn. The same seed draws the same pixels at the same step."""
 
     # nerfstudio's, without effect here: all pixels of all photos are drawn from, on the device.
-    masks_on_gpu: tyro.conf.Suppress[bool] = False
-    images_on_gpu: tyro.conf.Suppress[bool] = False
     train_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
     train_num_times_to_repeat_images: tyro.conf.Suppress[int] = -1
-    eval_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
-    eval_num_times_to_repeat_images: tyro.conf.Suppress[int] = -1
-    eval_image_indices: tyro.conf.Suppress[tuple[int, ...] | None] = None
     patch_size: tyro.conf.Suppress[int] = 1
     collate_fn: tyro.conf.Suppress[Callable[[Any], Any]] = cast(
         Any, staticmethod(nerfstudio_collate)

@@ -48,21 +48,22 @@ class NerfModelConfig(RayModelConfig):
     """Distance from the camera at which rays end, scene units; all of space is contracted."""
     num_samples: int | None = None
     """Intervals per ray in training, short where something is. On a CPU multiples of 16 are much
-    faster."""
+    faster. None: the device's recipe."""
     num_eval_samples: int | None = None
-    """Intervals per ray in evaluation, where more of them cost less."""
+    """Intervals per ray in evaluation, where more of them cost less. None: the device's recipe."""
     num_levels: int | None = None
     """Levels of the hash grid, each twice as fine as the one before, from 16 points along an axis
-    of contracted space. On a CPU multiples of 4 are much faster."""
+    of contracted space. On a CPU multiples of 4 are much faster. None: the device's recipe."""
     log2_table_size: int | None = None
-    """At most 2 to this power entries on each level of the hash grid."""
+    """At most 2 to this power entries on each level of the hash grid. None: the recipe."""
     loss: Literal["squared", "charbonnier"] = "squared"
     """Error of the colours: squared, as PSNR counts it, or by size, which forgives what moved."""
     distortion_weight: float = 0.002
     """Weight of the distortion loss (mip-NeRF 360, equation 15), which gathers each ray's weight
     in one place. 0: off."""
     distortion_warmup: int | None = None
-    """Steps over which that weight rises from 0, so that shapes can form first."""
+    """Steps over which that weight rises from 0, so that shapes can form first. None: a tenth of
+    the run."""
     calm_distance: float = 1.0
     """Scene units: gradients of what is nearer to the camera fade with the square of the distance
     (Philip and Deschaintre 2023), against fog in front of single cameras. 0: off."""

@@ -1,11 +1,16 @@
 """The pipeline of both NeRF methods."""
 
+import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from pathlib import Path
+from shlex import quote
+from typing import Any, ClassVar
+
+from nerfstudio.cameras.cameras import Cameras
 
 from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScenePipelineConfig
 from fm3d_plugins.nerf.datamanager import NerfDataManagerConfig
-from fm3d_plugins.nerf.ray_model import RayModelConfig
+from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig
 
 
 @dataclass
@@ -21,3 +26,17 @@ class NerfPipelineConfig(PerScenePipelineConfig):
 
 class NerfPipeline(PerScenePipeline):
     """Named in saved config.yml files."""
+
+    model: RayModel
+
+    def view_psnr(self, camera: Cameras, batch: dict[str, Any]) -> float:
+        """PSNR, dB, of some pixels of a photo: all of them would take as long as many steps."""
+        return -10 * math.log10(max(float(self.model.render_loss(camera, batch)), 1e-12))
+
+    def further_commands(self, config: Path) -> dict[str, str]:
+        """What may be done with the run besides looking at it and scoring it, and how."""
+        command = (
+            f"ns-export pointcloud --load-config {quote(str(config))} --output-dir exports "
+            "--normal-method open3d"
+        )
+        return {**super().further_commands(config), "Export": command}

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-import tyro
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
@@ -15,7 +14,7 @@ from nerfstudio.engine.callbacks import (
     TrainingCallbackAttributes,
     TrainingCallbackLocation,
 )
-from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
@@ -27,6 +26,7 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
 from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
+from fm3d_plugins.training import BareModelConfig
 
 POSE_PIXELS = 4096
 """Pixels of a photo by which the pose of a held-out camera is found."""
@@ -42,7 +42,7 @@ BACKGROUNDS = {"random": 0.0, "black": 0.0, "white": 1.0}
 
 
 @dataclass
-class RayModelConfig(ModelConfig):
+class RayModelConfig(BareModelConfig):
     """Options of every model that renders rays."""
 
     _target: type = field(default_factory=lambda: RayModel)
@@ -60,12 +60,6 @@ class RayModelConfig(ModelConfig):
     """Rays that are rendered at once in evaluation; fewer need less memory."""
     camera_optimizer: CameraOptimizerConfig = field(default_factory=CameraOptimizerConfig)
     """Whether and how the training cameras are optimised with the scene."""
-
-    # nerfstudio's, without effect here.
-    enable_collider: tyro.conf.Suppress[bool] = False
-    collider_params: tyro.conf.Suppress[dict[str, float] | None] = None
-    loss_coefficients: tyro.conf.Suppress[dict[str, float]] = field(default_factory=dict)
-    prompt: tyro.conf.Suppress[str | None] = None
 
     def check(self) -> None:
         """Refuse planes between which there is nothing.

@@ -1,28 +1,19 @@
 """A run of a method whose result is there at once: saved, scored, and shown."""
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import tyro
 from nerfstudio.configs.base_config import LocalWriterConfig, LoggingConfig
-from nerfstudio.utils import writer
 
-from fm3d_plugins.atomic import atomic_write
-from fm3d_plugins.progress import say
+from fm3d_plugins.running.step_log import step_logging
 from fm3d_plugins.training import Trainer, TrainerConfig
-
-RENDERS = "held_out"
-"""Folder of a run with its held-out photos beside their renders."""
-
-RESULTS = "eval.json"
-"""File of a run with the scores of its held-out photos, as ns-eval writes them."""
 
 
 def _without_step_log() -> LoggingConfig:
     """There are no steps; nerfstudio's log of them fails without any."""
-    return LoggingConfig(local_writer=LocalWriterConfig(enable=False))
+    return LoggingConfig(local_writer=LocalWriterConfig(enable=False), profiler="none")
 
 
 @dataclass
@@ -50,62 +41,54 @@ class OnePassTrainerConfig(TrainerConfig):
     start_paused: tyro.conf.Suppress[bool] = False
     optimizers: tyro.conf.Suppress[dict[str, Any]] = field(default_factory=dict)
 
+    weights: str | None = None
+    """Published weights by name (`fm3d weights list`), or a file or folder. None: those that the
+    dataparser's --weights, or the model, names."""
+
+    def resolve(self) -> list[str]:
+        """As for every method; the weights go where they are used.
+
+        Raises:
+            ValueError: The dataparser has other weights, or there is no use for any.
+        """
+        if self.weights is not None:
+            self._hand_on_weights(self.weights)
+        return super().resolve()
+
+    def _hand_on_weights(self, weights: str) -> None:
+        parser: Any = getattr(self.pipeline.datamanager, "dataparser", None)
+        model: Any = self.pipeline.model
+        if getattr(model, "weights", ""):
+            model.weights = weights
+            return
+        estimator: Any = getattr(parser, "estimator", None)
+        if not hasattr(estimator, "weights"):
+            raise ValueError(
+                f"--weights {weights} was given, but the dataparser {type(parser).__name__} has no "
+                "network. Expected an estimator by a network. Leave --weights out, or the "
+                "dataparser's word."
+            )
+        default = type(estimator)().weights
+        if estimator.weights not in (default, weights):
+            raise ValueError(
+                f"--weights {weights} stands before the dataparser's word, and --weights "
+                f"{estimator.weights} after it. Expected one of them. Leave the other out."
+            )
+        parser.estimator = replace(estimator, weights=weights)
+
 
 class OnePassTrainer(Trainer):
-    """Saves what the pipeline brings, scores the held-out photos, and ends (or shows) the run.
-
-    The pipeline has a method `caveats(metrics)` that says in sentences how to take the scores, and
-    `further_commands(config)` with lines about what may be done with the run.
-    """
+    """Takes no steps: the result is in the model when the pipeline is there."""
 
     config: OnePassTrainerConfig
 
-    def train(self) -> None:
-        """Called by ns-train once everything is set up; the result is already in the model."""
+    def _take_steps(self) -> None:
+        """What nerfstudio's trainer does before the first step."""
         manager: Any = self.pipeline.datamanager
         manager.train_dataparser_outputs.save_dataparser_transform(
             self.base_dir / "dataparser_transforms.json"
         )
         self._init_viewer_state()
-        self.save_checkpoint(self.step)
-        if len(manager.eval_dataset):  # Else that was said when the photos were read.
-            self._score()
-        self._after_train()
-
-    def _score(self) -> None:
-        """Render the held-out photos, write their scores, and say how to take them."""
-        with self.train_lock:
-            metrics = self.pipeline.get_average_eval_image_metrics(
-                output_path=self.base_dir / RENDERS
-            )
-        self._write(metrics)
-        self._say(metrics)
-
-    def _write(self, metrics: dict[str, Any]) -> None:
-        """To eval.json, and to whatever log was asked for."""
-        results = {
-            "experiment_name": self.config.experiment_name,
-            "method_name": self.config.method_name,
-            "checkpoint": str(self.checkpoint_dir / f"step-{self.step:09d}.ckpt"),
-            "results": metrics,
-        }
-        with atomic_write(self.base_dir / RESULTS) as temporary:
-            temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
-        numbers = {name: value for name, value in metrics.items() if not isinstance(value, str)}
-        writer.put_dict("Eval Images Metrics Dict (all images)", numbers, self.step)
-
-    def _say(self, metrics: dict[str, Any]) -> None:
-        """What came out, and where to look."""
-        pipeline: Any = self.pipeline
-        config = self.base_dir / "config.yml"
-        lines = [
-            *pipeline.caveats(metrics),
-            f"Photos beside renders: {self.base_dir / RENDERS}",
-            f"Look around: ns-viewer --load-config {config} --viewer.websocket-host 127.0.0.1",
-            *pipeline.further_commands(config),
-        ]
-        for line in lines:
-            say(line)
 
     def _check_viewer_warnings(self) -> None:
         """nerfstudio's says that nothing is evaluated with the viewer alone; here all is."""
@@ -128,14 +111,15 @@ class TuningTrainerConfig(OnePassTrainerConfig):
     """Folder `nerfstudio_models` of an earlier run, to go on from its latest checkpoint."""
     optimizers: dict[str, Any] = field(default_factory=dict)
     """How the network's weights are fine-tuned."""
-    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    logging: LoggingConfig = field(default_factory=step_logging)
     """Where the course of a run is written."""
 
-    def resolve(self) -> None:
+    def resolve(self) -> list[str]:
         """As for every method; what cannot be without steps is left out."""
-        super().resolve()
+        sentences = super().resolve()
         if not self.max_num_iterations:
             self.logging, self.optimizers = _without_step_log(), {}
+        return sentences
 
 
 class TuningTrainer(OnePassTrainer):
@@ -143,15 +127,9 @@ class TuningTrainer(OnePassTrainer):
 
     config: TuningTrainerConfig
 
-    def train(self) -> None:
-        """Called by ns-train once everything is set up."""
+    def _take_steps(self) -> None:
+        """Those of fine-tuning, if there are any."""
         if self.config.max_num_iterations:
-            Trainer.train(self)
+            Trainer._take_steps(self)
         else:
-            super().train()
-
-    def _after_train(self) -> None:
-        """Scores come before the viewer is left open."""
-        if self.config.max_num_iterations:
-            self._score()
-        super()._after_train()
+            super()._take_steps()

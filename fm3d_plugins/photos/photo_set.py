@@ -195,12 +195,28 @@ def find_photos(
             + "\nRepair or remove them, or skip them with --skip-unreadable True."
         )
     if not photos:
-        raise FileNotFoundError(
-            f"{folder} holds no photo that can be read. Expected files with one of the suffixes "
-            f"{', '.join(sorted(READ_SUFFIXES))}. Point --data at the folder of photos."
-        )
+        raise FileNotFoundError(_no_photo(folder))
     notes = [f"skipped: {fault}" for fault in faults] + _oddities(photos)
     return PhotoSet(folder=folder, photos=tuple(photos), warnings=tuple(notes))
+
+
+def require_photos(data: Path) -> None:
+    """Refuse a folder without photos, by their names alone: `find_photos` reads them.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no photo in it.
+        NotADirectoryError: `data` is a file.
+    """
+    folder = _photo_folder(Path(data).expanduser())
+    if not any(_candidates(folder)):
+        raise FileNotFoundError(_no_photo(folder))
+
+
+def _no_photo(folder: Path) -> str:
+    return (
+        f"{folder} holds no photo that can be read. Expected files with one of the suffixes "
+        f"{', '.join(sorted(READ_SUFFIXES))}. Point --data at the folder of photos."
+    )
 
 
 def _photo_folder(data: Path) -> Path:

@@ -10,12 +10,12 @@ from nerfstudio.data.datamanagers.full_images_datamanager import (
 )
 from nerfstudio.data.datasets.base_dataset import InputDataset
 
-from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
+from fm3d_plugins.photo_datamanager import PhotoDatasets, UnsampledPhotoOptions
 from fm3d_plugins.rayzer.inference import PhotoSequence, canvases_of, on_canvases
 
 
 @dataclass
-class RayzerDataManagerConfig(PhotoOptions, FullImageDatamanagerConfig):
+class RayzerDataManagerConfig(UnsampledPhotoOptions, FullImageDatamanagerConfig):
     """Options of the photos; renders are scored at their size."""
 
     _target: type = field(default_factory=lambda: RayzerDataManager)

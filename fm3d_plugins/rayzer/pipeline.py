@@ -1,7 +1,6 @@
 """The pipeline of RayZer."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScenePipelineConfig
@@ -59,6 +58,7 @@ class RayzerPipeline(PerScenePipeline):
             "(test poses: own image): the network has seen where it was taken from.",
         ]
 
-    def further_commands(self, config: Path) -> list[str]:
-        """What may be done with the run besides looking at it."""
-        return [f"A film: fm3d film --load-config {config} --output FILM.mp4"]
+    def result(self) -> str:
+        """What was made and how large it is, in a few words."""
+        count = len(self.datamanager.train_dataset)
+        return f"a network that makes views from {count} training photos"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.kernels.shapes import check_shapes
+from fm3d_plugins.memory import available_memory
 from fm3d_plugins.photos.photo_set import SMALLEST_SIDE
 from fm3d_plugins.scene import SceneGeometry
 from fm3d_plugins.synthetic_rooms.scene import Room
@@ -32,6 +33,12 @@ A synthetic capture: photos of a room that was ray cast from seed {seed}, made b
 images/ photos; transforms.json exact cameras (nerfstudio's convention, metres, z up);
 depth/ z-depth in millimetres (16-bit PNG); points.ply surface points in the same world.
 """
+
+LARGEST_SIDE = 65_000
+"""Pixels; a JPEG has at most 65 535."""
+
+_BYTES_PER_PIXEL = 80
+"""Of all views: colours, depth and charts, and copies of them while they are written."""
 
 Track = Callable[[Sequence[Any]], Any]
 """Yields the items it is given, showing progress or not."""
@@ -191,6 +198,7 @@ def write_sample(
     quality: RenderQuality | None = None,
     num_threads: int | None = None,
     track: Track = iter,
+    started: Callable[[], object] = bool,
 ) -> SceneGeometry:
     """Write a capture of a synthetic room: photos, and the truth beside them.
 
@@ -198,23 +206,23 @@ def write_sample(
     16 bits, nerfstudio's default unit), points.ply, transforms.json and README.txt. It appears
     when it is complete.
 
+    Args:
+        started: Called when nothing is left to refuse, before the work.
+
     Returns:
         The cameras and points that were written.
 
     Raises:
         FileExistsError: `output_dir` holds something and `overwrite` is False, or holds what
             this package did not write.
-        ValueError: Fewer than 2 photos, or photos too small to see anything in.
+        ValueError: Fewer than 2 photos, photos too small to see anything in, or too large.
     """
     from fm3d_plugins.atomic import atomic_directory
     from fm3d_plugins.synthetic_rooms.rooms import random_room
 
-    if num_photos < 2 or min(width, height) < SMALLEST_SIDE:
-        raise ValueError(
-            f"A sample of {num_photos} photos of {width} x {height} pixels was asked for. Expected "
-            f"at least 2 photos of at least {SMALLEST_SIDE} x {SMALLEST_SIDE}. Ask for more."
-        )
+    _require_possible(num_photos, width, height, seed)
     with atomic_directory(output_dir, overwrite=overwrite) as folder:
+        started()
         room = random_room(seed)
         cameras, intrinsics = capture_cameras(room, num_photos), capture_intrinsics(width, height)
         lit = light_room(room, quality, num_threads)
@@ -225,6 +233,25 @@ def write_sample(
         _write_files(folder, views, scene)
         (folder / "README.txt").write_text(_README.format(seed=seed), encoding="utf-8")
     return scene
+
+
+def _require_possible(num_photos: int, width: int, height: int, seed: int) -> None:
+    """Raise ValueError where photos are too few, too small or too large, or the seed is no seed."""
+    asked = f"A sample of {num_photos} photos of {width} x {height} pixels was asked for. "
+    if num_photos < 2 or min(width, height) < SMALLEST_SIDE:
+        raise ValueError(
+            f"{asked}Expected at least 2 photos of at least {SMALLEST_SIDE} x {SMALLEST_SIDE}. "
+            "Ask for more."
+        )
+    needed = num_photos * width * height * _BYTES_PER_PIXEL
+    free = available_memory(torch.device("cpu"))
+    if max(width, height) > LARGEST_SIDE or needed > free:
+        raise ValueError(
+            f"{asked}Expected sides of at most {LARGEST_SIDE} pixels, and views that fit into the "
+            f"{free / 1e9:.1f} GB of free memory; these need {needed / 1e9:.1f} GB. Ask for less."
+        )
+    if not -(1 << 63) <= seed < 1 << 63:
+        raise ValueError(f"The seed is {seed}. Expected a number of 64 bits. Choose another.")
 
 
 def _write_files(folder: Path, views: RoomViews, scene: SceneGeometry) -> None:

@@ -27,6 +27,32 @@ def test_a_folder_of_the_users_ends_in_one_message(tmp_path, more):
     assert (tmp_path / "sample" / "mine.txt").read_text() == "keep"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--num-photos", "1"],
+        ["--num-photos", "-3"],
+        ["--num-photos", "1000000000"],
+        ["--width", "0"],
+        ["--height", "7"],
+        ["--width", "100000"],
+        ["--seed", str(1 << 64)],
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_said_or_written(tmp_path, capsys, options):
+    with pytest.raises(SystemExit, match="Error: .*Expected"):
+        sample(tmp_path / "sample", *options)
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "sample").exists()
+
+
+def test_a_refused_folder_is_refused_before_anything_is_said(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(SystemExit, match="Error: "):
+        sample(tmp_path)
+    assert capsys.readouterr().out == ""
+
+
 def test_overwrite_replaces_an_earlier_sample(tmp_path):
     sample(tmp_path / "sample")
     before = (tmp_path / "sample" / "images" / "frame_0001.jpg").read_bytes()

@@ -163,6 +163,6 @@ def test_a_photo_that_is_predicted_is_not_among_its_contexts(run):
 
 def test_weights_that_are_absent_are_named(capture, tmp_path, monkeypatch):
     monkeypatch.setenv("FM3D_OFFLINE", "1")
-    config = run_config(capture, tmp_path, "coast01/LVSM/decoder_only_256")
     with pytest.raises(SystemExit, match=r"coast01/LVSM.*scene_decoder_only_256\.pt"):
-        train(config)
+        run_config(capture, tmp_path, "coast01/LVSM/decoder_only_256")
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fm3d_plugins.checkpoints import require_obtainable
 from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.base import Estimator, Refinement
 from fm3d_plugins.estimators.dense.cameras import (
@@ -87,6 +88,16 @@ class DenseEstimator(PointOptions, Estimator):
         with Stages().stage("Making points", total=len(views)) as report:
             found = points_from_views(scene, views, self, report)
         return found.added_to(seen)
+
+    def check_weights(self) -> None:
+        """Refuse weights that cannot be had; those that are gone may have left their estimate.
+
+        Raises:
+            ValueError: They are refused, or of an unknown name.
+            FileNotFoundError: They are absent, and the network is switched off.
+        """
+        if self.weights and not weights_sha256(self.weights):
+            require_obtainable(self.weights, commercial_only=self.commercial_only)
 
     def point_options(self) -> dict:
         """What `with_points` depends on besides its arguments, as JSON values."""

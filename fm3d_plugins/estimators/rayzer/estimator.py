@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from fm3d_plugins.checkpoints import locate
+from fm3d_plugins.checkpoints import locate, require_obtainable
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
 from fm3d_plugins.estimators.stages import Stages
@@ -49,6 +49,15 @@ class Rayzer(Estimator):
     """Of the matrices; auto: bfloat16 where the device is fast at it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where there is a device."""
+
+    def check_weights(self) -> None:
+        """Refuse weights that cannot be had.
+
+        Raises:
+            ValueError: They are refused, or of an unknown name.
+            FileNotFoundError: They are absent, and the network is switched off.
+        """
+        require_obtainable(self.weights, commercial_only=self.commercial_only)
 
     def estimate(self, photos: PhotoSet) -> SceneGeometry:
         """Predict a camera for each of as many photos as the network was trained with.

@@ -14,25 +14,17 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.depth_supervision.units import check_depth_unit
 from fm3d_plugins.one_pass.geometry.point_splats import PointSplats, splats_at
-from fm3d_plugins.photo_datamanager import DEPTH_FILES, PhotoDatasets, PhotoOptions
+from fm3d_plugins.photo_datamanager import DEPTH_FILES, PhotoDatasets, UnsampledPhotoOptions
 
 
 @dataclass
-class GeometryDataManagerConfig(PhotoOptions, FullImageDatamanagerConfig):
+class GeometryDataManagerConfig(UnsampledPhotoOptions, FullImageDatamanagerConfig):
     """Options of the photos at which renders are looked at; the estimator sees whole photos."""
 
     _target: type = field(default_factory=lambda: GeometryDataManager)
     # nerfstudio's, without effect here: photos are read once, in order.
-    eval_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
-    eval_num_times_to_repeat_images: tyro.conf.Suppress[int] = -1
-    eval_image_indices: tyro.conf.Suppress[tuple[int, ...] | None] = None
     cache_images: tyro.conf.Suppress[Literal["cpu", "gpu"]] = "gpu"
-    masks_on_gpu: tyro.conf.Suppress[bool] = False
-    images_on_gpu: tyro.conf.Suppress[bool] = False
     max_thread_workers: tyro.conf.Suppress[int | None] = None
-    train_cameras_sampling_strategy: tyro.conf.Suppress[Literal["random", "fps"]] = "random"
-    train_cameras_sampling_seed: tyro.conf.Suppress[int] = 42
-    fps_reset_every: tyro.conf.Suppress[int] = 100
 
 
 class GeometryDataManager(PhotoDatasets, FullImageDatamanager[InputDataset]):

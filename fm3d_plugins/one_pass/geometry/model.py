@@ -8,7 +8,6 @@ import tyro
 from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import OrientedBox
-from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel
 from torch import Tensor
 from torch.nn import Parameter
@@ -22,6 +21,7 @@ from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import rasterize
 from fm3d_plugins.nerfstudio_cameras import pinhole
 from fm3d_plugins.one_pass.geometry.point_splats import PointSplats
+from fm3d_plugins.training import BareModelConfig
 from fm3d_plugins.viewer import CloudPoints
 
 OPACITY = 0.9
@@ -35,7 +35,7 @@ SPLATS = ("means", "colors", "confidence", "scales")
 
 
 @dataclass
-class GeometryModelConfig(ModelConfig):
+class GeometryModelConfig(BareModelConfig):
     """How points are shown; which ones there are is said by the options of the estimator."""
 
     _target: type = field(default_factory=lambda: GeometryModel)
@@ -46,12 +46,6 @@ class GeometryModelConfig(ModelConfig):
     lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
     """Backbones of the LPIPS metric; `lpips` in the results is alex, `lpips_vgg` is vgg."""
 
-    # nerfstudio's, without effect here.
-    enable_collider: tyro.conf.Suppress[bool] = False
-    collider_params: tyro.conf.Suppress[dict[str, float] | None] = None
-    loss_coefficients: tyro.conf.Suppress[dict[str, float]] = field(default_factory=dict)
-    eval_num_rays_per_chunk: tyro.conf.Suppress[int] = 4096
-    prompt: tyro.conf.Suppress[str | None] = None
     sh_degree: tyro.conf.Suppress[int] = 0
 
 

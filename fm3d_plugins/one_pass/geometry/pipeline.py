@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar
 
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -53,13 +54,17 @@ class GeometryPipeline(PerScenePipeline):
         self.least_confidence = self.point_cloud.slider
 
     def get_average_eval_image_metrics(
-        self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
+        self,
+        step: int | None = None,
+        output_path: Path | None = None,
+        get_std: bool = False,
+        panels: Path | None = None,
     ) -> dict[str, Any]:
         """Average metrics of the held-out photos, of all points whatever the viewer shows."""
         shown = self.model.shown_confidence
         self.model.shown_confidence = 0.0
         try:
-            metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
+            metrics = super().get_average_eval_image_metrics(step, output_path, get_std, panels)
         finally:
             self.model.shown_confidence = shown
         undefined = [
@@ -73,9 +78,15 @@ class GeometryPipeline(PerScenePipeline):
             CONSOLE.print(f"Left out, as no point is seen in some photo: {', '.join(undefined)}")
         return metrics
 
-    def further_commands(self, config: Path) -> list[str]:
-        """What may be done with the run besides looking at it."""
-        return [f"Files of it: fm3d export --load-config {config} --output-dir FOLDER"]
+    def result(self) -> str:
+        """What was made and how large it is, in a few words."""
+        count = len(self.datamanager.train_dataset)
+        return f"{len(self.model.splat_means):,} points of {count} training photos"
+
+    def further_commands(self, config: Path) -> dict[str, str]:
+        """What may be done with the run besides looking at it and scoring it, and how."""
+        command = f"fm3d export --load-config {quote(str(config))} --output-dir exported"
+        return {**super().further_commands(config), "Points, cameras, depth": command}
 
     def caveats(self, metrics: dict[str, Any]) -> list[str]:
         """How to take the scores, in sentences.

@@ -9,7 +9,7 @@ import torch
 import tyro
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -18,12 +18,12 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizer,
     CameraOptimizerConfig,
 )
-from fm3d_plugins.checkpoints import CheckpointFile, locate
+from fm3d_plugins.checkpoints import CheckpointFile, locate, require_obtainable
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision, duration
 from fm3d_plugins.nn.view_planning import Pass, plan_views
 from fm3d_plugins.progress import say
-from fm3d_plugins.training import RunPlan
+from fm3d_plugins.training import BareModelConfig, RunPlan
 from fm3d_plugins.viewer import SlowRenders
 
 NO_DEPTH = 1000.0
@@ -32,7 +32,7 @@ draws cameras and contexts before the picture."""
 
 
 @dataclass
-class ViewModelConfig(ModelConfig):
+class ViewModelConfig(BareModelConfig):
     """The network, and how large its pictures are."""
 
     _target: type = field(default_factory=lambda: ViewModel)
@@ -53,12 +53,15 @@ class ViewModelConfig(ModelConfig):
     num_steps: tyro.conf.Suppress[int] = 0
     """Of fine-tuning, as --max-num-iterations says."""
 
-    # nerfstudio's, without effect here.
-    enable_collider: tyro.conf.Suppress[bool] = False
-    collider_params: tyro.conf.Suppress[dict[str, float] | None] = None
-    loss_coefficients: tyro.conf.Suppress[dict[str, float]] = field(default_factory=dict)
-    eval_num_rays_per_chunk: tyro.conf.Suppress[int] = 4096
-    prompt: tyro.conf.Suppress[str | None] = None
+    def check_weights(self) -> None:
+        """Refuse weights that cannot be had.
+
+        Raises:
+            ValueError: They are refused, or of an unknown name.
+            FileNotFoundError: They are absent, and the network is switched off.
+        """
+        if self.weights:  # Else the dataparser's are taken.
+            require_obtainable(self.weights, commercial_only=self.commercial_only)
 
     def resolve(self, device_type: str, max_num_iterations: int | None) -> RunPlan:
         """What the run does, once its device and number of steps are known."""
@@ -67,7 +70,12 @@ class ViewModelConfig(ModelConfig):
             # Weights that change need more digits than products of them.
             chosen = choose_precision("auto", torch.device(device_type))
             self.precision = "float32" if self.num_steps else chosen  # type: ignore[assignment]
-        return RunPlan(self.num_steps, {}, "The network is used as it is; no step is trained.")
+        sentence = (
+            f"The network is fine-tuned on {device_type}: {self.num_steps} steps."
+            if self.num_steps
+            else f"The network is used as it is, on {device_type}; no step is trained."
+        )
+        return RunPlan(self.num_steps, {}, sentence)
 
 
 class ViewModel(Model):

@@ -1,0 +1,1 @@
+"""What a run says of itself: checked before it begins, its steps in a log, its end, its stop."""
