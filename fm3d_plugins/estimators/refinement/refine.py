@@ -5,16 +5,17 @@ where there are enough, and show whether they may be believed.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from fm3d_plugins.backends.pycolmap.database import read_matches
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.backends.pycolmap.triangulation import Matches
 from fm3d_plugins.disk_space import temporary_folder
-from fm3d_plugins.estimators.matching.photo_matches import match_photos
+from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_photos
 from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
 from fm3d_plugins.estimators.refinement.belief import cameras_of
@@ -31,6 +32,13 @@ from fm3d_plugins.estimators.refinement.judged_cameras import (
     Searchable,
     refine_cameras,
 )
+from fm3d_plugins.estimators.refinement.registration import (
+    Wanted,
+    joined_lens,
+    lost_pairs,
+    placed,
+    some_views,
+)
 from fm3d_plugins.estimators.refinement.rounds import (
     Evidence,
     Solution,
@@ -39,6 +47,7 @@ from fm3d_plugins.estimators.refinement.rounds import (
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.geometry.cameras import equal_cameras, resize_intrinsics
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.kernels.bundle_adjustment import Cameras
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry, ViewDepth
 
@@ -60,8 +69,9 @@ def refine(
     """The scene with cameras that explain matches between its photos, or as it was.
 
     The report is `provenance["refinement"]`. Accepted cameras come with the points that they were
-    found by, and their tracks; depth maps are scaled to them view by view. A view with hardly any
-    matches keeps its camera, and is named. The same for any number of threads.
+    found by, and their tracks; depth maps are scaled to them view by view. Photos without a camera,
+    and views that no match verifies, are placed by the points that others see, where that is
+    possible; otherwise a view keeps its camera, and is named. The same for any number of threads.
 
     Args:
         scene: Cameras, at best with depth or points, of any estimator.
@@ -70,82 +80,183 @@ def refine(
         num_threads: For features and matches; all cores if not given.
     """
     of_name = {photo.name: photo for photo in photos}
+    # Depth is of all views or of none: no further one can be added.
+    lost = [name for name in scene.unregistered if name in of_name and scene.depth is None]
     stages, threads = Stages(), num_threads or all_cores()
-    with stages.stage("Finding features", total=len(scene)) as report:
+    chosen = [of_name[name] for name in (*scene.names, *lost)]
+    with stages.stage("Finding features", total=len(chosen)) as report:
         working = find_features(
-            [of_name[name] for name in scene.names],
-            max_features=MAX_FEATURES, max_image_size=MAX_IMAGE_SIZE, num_threads=threads,
+            chosen,
+            max_features=MAX_FEATURES,
+            max_image_size=MAX_IMAGE_SIZE,
+            num_threads=threads,
             report=report,
-        )  # fmt: skip
-    pairs = covisible_pairs(scene)
-    matches = _matches(pairs, working, threads, stages)
-    evidence = Evidence(
-        [(one.width, one.height) for one in working],
-        [one.features.keypoints[:, :2].astype(np.float64) for one in working],
-        matches,
-    )
-    prior = cameras_of(scene, [one.scale for one in working])
-    with stages.stage("Adjusting cameras", total=1) as report:
-        judged = refine_cameras(
-            scene.names,
-            prior,
-            evidence,
-            mode,
-            Searchable([one.features.descriptors for one in working], pairs),
         )
-        report(1)
+    work = _Work(working, len(scene), mode, threads, stages)
+    pairs = covisible_pairs(scene)
+    matches = work.matches(pairs)
+    prior = cameras_of(scene, [one.scale for one in working[: len(scene)]])
+    judged = work.judged(range(len(scene)), prior, matches, pairs)
+    rows: Sequence[int] = range(len(scene))
+    if judged.report.is_accepted:
+        rows, judged = _with_placed(work, prior, judged, matches, pairs)
     told = judged.report.values() | {
         "mode": mode, "pairs": len(matches), "matches": sum(map(len, matches.values())),
+        "placed": [working[row].photo.name for row in rows if row >= len(scene)],
         "seconds": stages.seconds, "version": VERSION,
     }  # fmt: skip
     provenance = {**scene.provenance, REPORT: told}
     if not judged.report.is_accepted:
         return replace(scene, provenance=provenance)
-    found = _assembled(scene, working, judged)
+    found = _assembled(scene, [working[row] for row in rows], judged)
     told[DEPTH_FACTORS] = _depth_factors(scene, found, judged.solution.observations)
     return with_depth(replace(found, provenance=provenance), scene.depth)
 
 
-def _matches(
-    pairs: Sequence[Pair], working: Sequence[WorkingPhoto], threads: int, stages: Stages
-) -> Matches:
-    with (
-        temporary_folder("refinement") as folder,
-        stages.stage("Matching photos", total=len(pairs)) as report,
-    ):
+@dataclass(frozen=True)
+class _Work:
+    """Photos with their features, those of the scene first, and how they are worked on."""
+
+    working: Sequence[WorkingPhoto]
+    views: int
+    """How many are the scene's; the others have no camera yet."""
+    mode: Mode
+    threads: int
+    stages: Stages
+
+    def matches(self, pairs: Sequence[Pair]) -> dict[Pair, Int64[np.ndarray, "_match 2"]]:
+        """Verified ones."""
         if not pairs:
             return {}
-        database = folder / "matches.db"
-        match_photos(working, pairs, database, seed=0, num_threads=threads, report=report)
-        return read_matches(database)
+        with (
+            temporary_folder("refinement") as folder,
+            self.stages.stage("Matching photos", total=len(pairs)) as report,
+        ):
+            database = folder / "matches.db"
+            match_photos(
+                self.working, pairs, database, seed=0, num_threads=self.threads, report=report
+            )
+            return read_matches(database)
+
+    def evidence(self, rows: Sequence[int], matches: Matches) -> Evidence:
+        """Of some photos."""
+        place = {row: number for number, row in enumerate(rows)}
+        some = [self.working[row] for row in rows]
+        return Evidence(
+            [(one.width, one.height) for one in some],
+            [one.features.keypoints[:, :2].astype(np.float64) for one in some],
+            {
+                (place[first], place[second]): ends
+                for (first, second), ends in matches.items()
+                if first in place and second in place
+            },
+        )
+
+    def judged(
+        self, rows: Sequence[int], prior: Cameras, matches: Matches, pairs: Sequence[Pair]
+    ) -> Judged:
+        """Cameras of some photos, refined."""
+        place = {row: number for number, row in enumerate(rows)}
+        some = [self.working[row] for row in rows]
+        inside = [(place[a], place[b]) for a, b in pairs if a in place and b in place]
+        with self.stages.stage("Adjusting cameras", total=1) as report:
+            found = refine_cameras(
+                tuple(one.photo.name for one in some),
+                prior,
+                self.evidence(rows, matches),
+                self.mode,
+                Searchable([one.features.descriptors for one in some], inside),
+            )
+            report(1)
+        return found
+
+
+def _with_placed(
+    work: _Work, prior: Cameras, judged: Judged, matches: Matches, pairs: Sequence[Pair]
+) -> tuple[Sequence[int], Judged]:
+    """Rows of the photos that have a camera now, and all of it refined once more.
+
+    Photos without a camera, and views that no match verified, are compared with all others and
+    placed by the points that these see.
+    """
+    every = range(len(work.working))
+    good = judged.solution.observations >= LEAST_OBSERVATIONS
+    lost = [row for row in every if row >= work.views or not good[row]]
+    if not lost:
+        return range(work.views), judged
+    others = [row for row in range(work.views) if good[row]]
+    new = lost_pairs([one.features.descriptors for one in work.working], lost, others)
+    added = sorted(set(new) - set(pairs))
+    joined = {**matches, **work.matches(added)}
+    lenses = [_lens_of(work, row) for row in every[work.views :]]
+    wanted = [Wanted(row, row < work.views or lenses[row - work.views] is not None) for row in lost]
+    seen = _extended(judged.solution.cameras, work, lenses)
+    cameras, found = placed(seen, wanted, work.evidence(every, joined), judged.solution)
+    if not found:
+        return range(work.views), judged
+    rows = [*range(work.views), *(row for row in found if row >= work.views)]
+    believed = _extended(prior, work, lenses)
+    for row in found:
+        believed.camera_from_world[row] = cameras.camera_from_world[row]
+        believed.centers[row] = cameras.centers[row]
+        if row >= work.views and lenses[row - work.views] is None:
+            believed.focal[believed.group[row]] = cameras.focal[cameras.group[row]]
+    again = work.judged(rows, some_views(believed, rows), joined, [*pairs, *added])
+    is_better = again.report.is_accepted and again.report.verified > judged.report.verified
+    return (rows, again) if is_better else (range(work.views), judged)
+
+
+def _lens_of(work: _Work, row: int) -> int | None:
+    """A view of the scene whose photo agrees with one in size and EXIF, if there is one."""
+    photo = work.working[row].photo
+    for view in range(work.views):
+        other = work.working[view].photo
+        same_size = (photo.width, photo.height) == (other.width, other.height)
+        if same_size and photo.camera_key == other.camera_key:
+            return view
+    return None
+
+
+def _extended(cameras: Cameras, work: _Work, lenses: Sequence[int | None]) -> Cameras:
+    """With the photos that have no camera yet, by the lenses of the views that are named."""
+    for view, one in zip(lenses, work.working[work.views :], strict=True):
+        guess = camera_guess(one, "SIMPLE_PINHOLE")
+        lens = None if view is None else int(cameras.group[view])
+        cameras = joined_lens(cameras, lens, guess.focal, np.array(one.center))
+    return replace(
+        cameras,
+        camera_from_world=cameras.camera_from_world.copy(),
+        centers=cameras.centers.copy(),
+        focal=cameras.focal.copy(),
+    )
 
 
 def _assembled(
     scene: SceneGeometry, working: Sequence[WorkingPhoto], judged: Judged
 ) -> SceneGeometry:
-    """The scene with refined cameras and their points, in pixels of the photos."""
+    """The scene of these photos with refined cameras and their points, in pixels of the photos."""
     solution = judged.solution
     cameras = solution.cameras
-    verified = solution.observations >= LEAST_OBSERVATIONS
     scale = torch.tensor([[1 / one.scale] * 2 for one in working], dtype=torch.float64)
-    intrinsics = resize_intrinsics(torch.from_numpy(pinholes(cameras)), scale)
-    distortion = torch.from_numpy(cameras.distortion[cameras.group])
     poses = torch.from_numpy(world_from_camera(cameras))
-    kept = torch.from_numpy(~verified)
-    poses[kept] = scene.world_from_camera.double()[kept]
-    model = _model(solution)
-    sparse = sparse_points(model, working)
+    unverified = torch.from_numpy(solution.observations < LEAST_OBSERVATIONS)
+    poses[unverified] = torch.from_numpy(world_from_camera(solution.prior))[unverified]
+    sparse = sparse_points(_model(solution), working)
+    names = tuple(one.photo.name for one in working)
     return replace(
         scene,
+        names=names,
+        image_sizes=torch.tensor([(one.photo.width, one.photo.height) for one in working]),
         world_from_camera=poses,
-        intrinsics=intrinsics,
-        distortion=distortion,
+        intrinsics=resize_intrinsics(torch.from_numpy(pinholes(cameras)), scale),
+        distortion=torch.from_numpy(cameras.distortion[cameras.group]),
         camera_index=equal_cameras(torch.from_numpy(cameras.group)),
         points=torch.from_numpy(solution.points),
         point_colors=sparse.colors,
         point_confidence=sparse.confidence,
         tracks=sparse.tracks,
         camera_confidence=torch.from_numpy(camera_confidence(solution)),
+        unregistered=tuple(name for name in scene.unregistered if name not in names),
     )
 
 

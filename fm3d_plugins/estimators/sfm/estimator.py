@@ -23,15 +23,15 @@ from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.base import Estimator, Refinement
 from fm3d_plugins.estimators.camera_groups import camera_groups
-from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_photos
-from fm3d_plugins.estimators.matching.sparse_points import sparse_points
-from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
-from fm3d_plugins.estimators.sfm.attempts import Search, implausibility
-from fm3d_plugins.estimators.sfm.image_pairs import (
+from fm3d_plugins.estimators.matching.image_pairs import (
     exhaustive_pairs,
     sequential_pairs,
     similar_pairs,
 )
+from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_photos
+from fm3d_plugins.estimators.matching.sparse_points import sparse_points
+from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
+from fm3d_plugins.estimators.sfm.attempts import Search, implausibility
 from fm3d_plugins.estimators.sfm.zooms import (
     explains_more,
     odd_rows,

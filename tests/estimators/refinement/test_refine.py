@@ -244,3 +244,41 @@ def test_photos_that_do_not_overlap_are_named(shared, reference, folder, prior, 
 
 def _first(shared):
     return sorted(path.name for path in (shared / "scenes/berlin3/images").iterdir())[0]
+
+
+def without_depth(scene):
+    return replace(scene, depth=None)
+
+
+def test_a_photo_without_a_camera_is_placed_by_what_the_others_see(prior, reference, folder):
+    rows = [0, 1, 3]
+    some = {
+        name: getattr(prior, name)[rows]
+        for name in (
+            "image_sizes", "world_from_camera", "intrinsics", "distortion", "camera_index",
+        )
+    }  # fmt: skip
+    lost = prior.names[2]
+    scene = replace(
+        without_depth(prior),
+        **some,
+        names=tuple(prior.names[row] for row in rows),
+        unregistered=(lost,),
+    )
+    found = refine(scene, find_photos(folder), num_threads=1)
+    assert found.provenance[REPORT]["placed"] == [lost]
+    assert found.provenance[REPORT]["state"] == "refined"
+    assert found.unregistered == ()
+    assert set(found.names) == set(reference.names)
+    assert auc(found, reference) > 0.99
+    # It shares the lens of the others, whose size and EXIF it has.
+    assert len(found.camera_index.unique()) == 1
+
+
+def test_a_view_that_looks_the_wrong_way_is_placed_anew(prior, reference, folder):
+    poses = prior.world_from_camera.clone()
+    poses[1, :3, :3] = poses[1, :3, :3] @ torch.diag(torch.tensor([-1.0, 1, -1])).double()
+    scene = replace(without_depth(prior), world_from_camera=poses)
+    found = refine(scene, find_photos(folder), num_threads=1)
+    assert found.provenance[REPORT]["state"] == "refined"
+    assert auc(found, reference) > 0.99

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fm3d_plugins.estimators.sfm.image_pairs import (
+from fm3d_plugins.estimators.matching.image_pairs import (
     exhaustive_pairs,
     sequential_pairs,
     similar_pairs,
