@@ -14,6 +14,7 @@ import torch
 from fm3d_plugins.io.pose_files.posed_photos import PosedPhotos, posed_photos, without_rounding
 from fm3d_plugins.io.pose_files.reading import (
     files_in,
+    is_transforms,
     json_or_none,
     number,
     numbers,
@@ -23,10 +24,14 @@ from fm3d_plugins.io.pose_files.reading import (
 
 LOOKED_FOR = "ARKit: *.json with cameraPoseARFrame (or transform) and intrinsics, one per photo"
 
-_POSE = ("cameraPoseARFrame", "cameraTransform", "camera_transform", "transform")
+_POSE = (
+    "cameraPoseARFrame", "cameraTransform", "camera_transform", "transform", "transform_matrix",
+    "cameraToWorld", "camera_to_world",
+)  # fmt: skip
 _INTRINSICS = ("intrinsics", "cameraIntrinsics", "camera_intrinsics")
 _NAME = ("file_path", "imageName", "image_name", "image", "imagePath", "image_path")
 _SIZE = ("imageResolution", "image_resolution", "resolution")
+_LENS = (("fx", "fl_x"), ("fy", "fl_y"), ("cx",), ("cy",))
 _SIDES = (("width", "height"), ("w", "h"), ("imageWidth", "imageHeight"))
 
 
@@ -73,6 +78,8 @@ def read(files: tuple[Path, ...]) -> PosedPhotos:
 
 def _frames(document: Any) -> Sequence[Mapping[str, Any]]:
     """Frames of a JSON document; none if it holds anything else."""
+    if is_transforms(document):
+        return []
     listed = document.get("frames") if isinstance(document, dict) else document
     frames = listed if isinstance(listed, list) else [document]
     are_frames = all(
@@ -91,11 +98,16 @@ def _intrinsics(frames: Sequence[Mapping[str, Any]], names: Sequence[str]) -> to
     for frame, name in zip(frames, names, strict=True):
         found = _first(frame, _INTRINSICS)
         source = found if isinstance(found, dict) else frame
-        if isinstance(found, list):
+        if isinstance(found, list) and len(found) != len(_LENS):
             told.append(found)
-        else:
-            fx, fy, cx, cy = (number(source, key, name) for key in ("fx", "fy", "cx", "cy"))
-            told.append([fx, 0, cx, 0, fy, cy, 0, 0, 1])
+            continue
+        if isinstance(found, list):
+            source = {keys[0]: value for keys, value in zip(_LENS, found, strict=True)}
+        fx, fy, cx, cy = (
+            number(source, next((key for key in keys if key in source), keys[0]), name)
+            for keys in _LENS
+        )
+        told.append([fx, 0, cx, 0, fy, cy, 0, 0, 1])
     matrices = _matrices(told, 3, names)
     expected = torch.zeros(3, 3, dtype=torch.bool)
     expected[(0, 0, 1, 1, 2), (0, 2, 1, 2, 2)] = True

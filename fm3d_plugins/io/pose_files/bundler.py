@@ -7,6 +7,7 @@ In OpenCV's axes (y and z turned round) that is k1 and k2 of the usual polynomia
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -59,7 +60,10 @@ def read(files: tuple[Path, ...]) -> PosedPhotos:
     for _ in range(points):
         xyz.append(_taken(tokens, 3))
         rgb.append(_taken(tokens, 3))
-        _taken(tokens, 4 * int(_taken(tokens, 1)[0]))
+        # The views that see it: image, key, x, y.
+        skipped = 4 * int(_taken(tokens, 1)[0])
+        if sum(1 for _ in islice(tokens, skipped)) != skipped:
+            raise ValueError(f"{bundle} is cut off within its points. Copy it anew.")
     has_pose = table[:, 0] != 0
     kept = table[has_pose]
     distortion = torch.zeros(len(kept), 6, dtype=torch.float64)

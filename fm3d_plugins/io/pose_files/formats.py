@@ -115,7 +115,11 @@ def find_pose_files(path: Path) -> PoseFiles:
         )
     if kind not in ("a file", "a folder"):
         raise OSError(f"{path} is {kind}; expected a file or folder with poses. Give another path.")
-    found = [PoseFiles(path, one, files) for one in FORMATS if (files := one.find(path))]
+    *exports, positions = FORMATS
+    found = [PoseFiles(path, one, files) for one in exports if (files := one.find(path))]
+    # Positions are of photos, all of which would be opened for them.
+    if not found and (files := positions.find(path)):
+        return PoseFiles(path, positions, files)
     if not found:
         looked_for = "".join(f"\n  - {one.looked_for}" for one in FORMATS)
         holds = listed(sorted(each.name for each in path.iterdir())) if kind == "a folder" else kind
@@ -123,9 +127,5 @@ def find_pose_files(path: Path) -> PoseFiles:
             f"{path} holds no poses that can be read (found: {holds or 'nothing'}). "
             f"Looked for:{looked_for}\nPoint at the file or the folder of such an export."
         )
-    others = tuple(
-        f"{one.format.name} ({one.files[0]})"
-        for one in found[1:]
-        if one.format.read is not gps.read
-    )
+    others = tuple(f"{one.format.name} ({one.files[0]})" for one in found[1:])
     return replace(found[0], others=others)

@@ -87,7 +87,7 @@ def _read_chunk(chunk: Element) -> PosedPhotos:
         names.append(name)
         lenses.append(sensors[camera.get("sensor_id")])
         is_placed.append(moved is not None)
-    order = sorted(sensors, key=str)
+    order, has_pose = sorted(sensors, key=str), set(aligned)
     return posed_photos(
         names,
         torch.cat(poses),
@@ -99,7 +99,7 @@ def _read_chunk(chunk: Element) -> PosedPhotos:
         camera_index=[order.index(camera.get("sensor_id")) for camera in aligned],
         # A transform into the world is there where markers, scale bars or GPS told it.
         scale="metric" if all(is_placed) else "relative",
-        without_pose=[_name(one) for one in chunk.iter("camera") if one not in aligned],
+        without_pose=[_name(one) for one in chunk.iter("camera") if one not in has_pose],
     )
 
 

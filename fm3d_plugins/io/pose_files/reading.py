@@ -81,6 +81,15 @@ def json_or_none(path: Path) -> Any:
         return None
 
 
+def is_transforms(document: Any) -> bool:
+    """Whether a JSON document is laid out as nerfstudio's transforms.json."""
+    frames = document.get("frames") if isinstance(document, dict) else None
+    return isinstance(frames, list) and all(
+        isinstance(frame, dict) and {"file_path", "transform_matrix"} <= set(frame)
+        for frame in frames
+    )
+
+
 class _NoDoctype(ElementTree.TreeBuilder):
     """Entities are declared in a document type, and a few of them grow without bounds."""
 

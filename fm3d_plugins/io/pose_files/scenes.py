@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fm3d_plugins.io.colmap import read_colmap
 from fm3d_plugins.io.pose_files.posed_photos import PosedPhotos
-from fm3d_plugins.io.pose_files.reading import files_in, json_or_none
+from fm3d_plugins.io.pose_files.reading import files_in, is_transforms, json_or_none
 from fm3d_plugins.io.posed_scenes import colmap_model
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.scene import SceneGeometry
@@ -17,14 +17,10 @@ def find_transforms(path: Path) -> tuple[Path, ...]:
     """The file, and the point cloud that it names."""
     for file in files_in(path, (".",), ("transforms.json",)):
         document = json_or_none(file)
-        if not isinstance(document, dict) or not isinstance(document.get("frames"), list):
-            # A file of this very name is damaged rather than something else.
-            if file.name == "transforms.json":
-                return (file,)
+        # A file of this very name is damaged rather than something else.
+        if not is_transforms(document) and file.name != "transforms.json":
             continue
-        if not all(isinstance(one, dict) and "file_path" in one for one in document["frames"]):
-            continue
-        cloud = document.get("ply_file_path")
+        cloud = document.get("ply_file_path") if isinstance(document, dict) else None
         is_named = isinstance(cloud, str) and cloud.isprintable() and cloud
         return (file, file.parent / str(cloud)) if is_named else (file,)
     return ()

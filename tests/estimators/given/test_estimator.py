@@ -116,6 +116,11 @@ def test_it_is_known_by_its_name():
     assert estimator_class("given") is Given
 
 
+def test_given_cameras_are_refined_unless_told_otherwise(folder):
+    assert given(folder).refinement == "auto"
+    assert given(folder, refine="off").refinement == "off"
+
+
 def test_poses_must_be_given(folder):
     with pytest.raises(ValueError, match="--poses"):
         estimated(folder / "photos", Given(), cache_dir=folder / "cache")

@@ -105,6 +105,11 @@ def test_other_formats_in_the_folder_are_named(tmp_path):
     assert "scene.nvm" in found.others[0]
 
 
+@pytest.mark.parametrize("name", SAMPLES)
+def test_nothing_is_taken_for_two_formats(name, tmp_path):
+    assert find_pose_files(write(tmp_path, SAMPLES[name])).others == ()
+
+
 def test_digest_is_of_the_content_and_not_of_the_place(tmp_path):
     first, second = (write(tmp_path / name, SAMPLES["Polycam"]) for name in ("a", "b"))
     digests = [find_pose_files(folder).digest() for folder in (first, second)]
@@ -175,6 +180,8 @@ FRAME = TRANSFORMS["frames"][0]
         damaged("Bundler", "bundle.out", BUNDLE.replace("1 0\n500", "x 0\n500")),
         damaged("Bundler", "bundle.out", BUNDLE.replace("1 0\n500", "1 5\n500")),
         damaged("Bundler", "bundle.out", BUNDLE.replace("500 0 0", "0 0 0")),
+        damaged("Bundler", "bundle.out", BUNDLE.replace("1 0\n", "1 1\n") + "1 2 3 4 5 6 9999 1"),
+        damaged("Bundler", "bundle.out", BUNDLE.replace("1 0\n", "1 1\n") + "1 2 3 4 5 6 -1"),
         damaged("Bundler", "bundle.out", BUNDLE.replace("500 0 0", "-500 0 0")),
         damaged("Bundler", "bundle.out", BUNDLE.replace("500 0 0", "inf 0 0")),
         damaged("Bundler", "list.txt", "a.jpg\nb.jpg\n"),

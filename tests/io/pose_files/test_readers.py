@@ -252,6 +252,22 @@ def test_arkit_one_file_per_frame(rig, opengl, expect, layout, tmp_path):
     expect.pixels(found, rig, opencv_formula(rig, rig.focals, rig.focals + 3, *rig.middle))
 
 
+@pytest.mark.parametrize("lens", ["list", "object", "keys"])
+def test_arkit_in_plain_words(rig, opengl, expect, lens, tmp_path):
+    """A matrix named as a plain transform, and four numbers in the place of a matrix."""
+    (tmp_path / "cameras").mkdir()
+    for row, name in enumerate(rig.names):
+        numbers = [float(rig.focals[row]), float(rig.focals[row]) + 3, *rig.middle]
+        named = dict(zip(("fx", "fy", "cx", "cy"), numbers, strict=True))
+        told = {"list": {"intrinsics": numbers}, "object": {"intrinsics": named}}.get(lens, named)
+        frame = {"transform_matrix": opengl[row].tolist(), "w": 640, "h": 480, **told}
+        path = tmp_path / "cameras" / name
+        path.with_suffix(".json").write_text(json.dumps(frame))
+    found = find_pose_files(tmp_path).read()
+    expect.poses(found, rig, [name.removesuffix(".jpg") for name in rig.names])
+    expect.pixels(found, rig, opencv_formula(rig, rig.focals, rig.focals + 3, *rig.middle))
+
+
 @pytest.mark.parametrize("is_object", [False, True])
 def test_arkit_all_frames_in_a_list(rig, opengl, expect, is_object, tmp_path):
     frames = []
