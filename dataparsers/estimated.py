@@ -35,6 +35,7 @@ from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
 from fm3d_plugins.estimators.cache import estimated, points_cached
 from fm3d_plugins.estimators.dust3r.estimator import Dust3r
+from fm3d_plugins.estimators.given.estimator import Given
 from fm3d_plugins.estimators.rayzer.estimator import Rayzer
 from fm3d_plugins.estimators.sfm.estimator import Sfm
 from fm3d_plugins.estimators.vggt.estimator import Vggt
@@ -247,6 +248,7 @@ sfm = _specification(Sfm())
 vggt = _specification(Vggt())
 dust3r = _specification(Dust3r())
 rayzer = _specification(Rayzer())
+given = _specification(Given())
 
 
 def _register_foreign_estimators() -> None:

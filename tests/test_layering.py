@@ -148,7 +148,7 @@ def test_axes_are_converted_where_the_conventions_say():
         for path in MODULES.values()
         if any(name in path.read_text() for name in pair)
     } - {"geometry/cameras.py"}
-    paragraph = text[text.index("Three modules call it") : text.index("* Quaternions")]
+    paragraph = text[text.index("Four modules call it") : text.index("* Quaternions")]
     assert callers == set(re.findall(r"`([\w/]+\.py)`", paragraph))
 
 

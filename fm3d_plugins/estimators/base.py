@@ -25,6 +25,7 @@ _BUILT_IN = {
     "vggt": "fm3d_plugins.estimators.vggt.estimator:Vggt",
     "dust3r": "fm3d_plugins.estimators.dust3r.estimator:Dust3r",
     "rayzer": "fm3d_plugins.estimators.rayzer.estimator:Rayzer",
+    "given": "fm3d_plugins.estimators.given.estimator:Given",
 }
 
 

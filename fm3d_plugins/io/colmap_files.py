@@ -182,25 +182,29 @@ def num_images(folder: Path) -> int:
     return 0
 
 
-def largest_model(folder: Path) -> Path:
+def largest_model(folder: Path, *, tell: bool = True) -> Path:
     """The model with most images among a model's folder and those beside it (sparse/0, 1, ...).
 
     COLMAP writes one for every part of the photos that it could not join, and the first need not
     be the largest. Said where it is not the one that was named. A model named otherwise than `0` is
     one's own choice, and kept.
+
+    Args:
+        tell: Say it.
     """
     if folder.name != "0" or not folder.parent.is_dir():
         return folder
     beside = [path for path in sorted(folder.parent.iterdir()) if path.name.isdecimal()]
     counts = {path: num_images(path) for path in (folder, *beside)}
     best = max(counts, key=lambda path: counts[path])
-    if counts[best] > counts[folder]:
+    if counts[best] <= counts[folder]:
+        return folder
+    if tell:
         say(
             f"{best} is taken: it has {counts[best]} images, {folder} has {counts[folder]}. For "
             f"the latter, give it another name than 0."
         )
-        return best
-    return folder
+    return best
 
 
 class UnsupportedCameraError(ValueError):

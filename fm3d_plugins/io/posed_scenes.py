@@ -17,15 +17,27 @@ def read_posed_scene(path: Path) -> SceneGeometry:
         ValueError: None of these is there, or it cannot be read.
     """
     json_path = path if path.suffix == ".json" else path / "transforms.json"
-    models = [path, *(largest_model(path / part) for part in ("sparse/0", "colmap/sparse/0"))]
-    model = next(
-        (m for m in models if (m / "images.bin").exists() or (m / "images.txt").exists()), None
-    )
     if json_path.is_file():
         return read_transforms(json_path, require_images=False)
+    model = colmap_model(path)
     if model is not None:
         return read_colmap(model)
     raise ValueError(
         f"{path} holds neither transforms.json nor a COLMAP model (images.bin or images.txt). "
         "Expected a posed scene. Point at the folder that holds one of them."
+    )
+
+
+def colmap_model(path: Path, *, tell: bool = True) -> Path | None:
+    """The folder of the COLMAP model at a path or in the places below that COLMAP uses, if any.
+
+    Of several models in one folder `sparse` the largest is taken.
+
+    Args:
+        tell: Say it where that is not the first.
+    """
+    parts = ("sparse/0", "colmap/sparse/0", "0")
+    models = [path, *(largest_model(path / part, tell=tell) for part in parts), path / "sparse"]
+    return next(
+        (m for m in models if (m / "images.bin").is_file() or (m / "images.txt").is_file()), None
     )

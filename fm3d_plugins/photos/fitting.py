@@ -163,6 +163,15 @@ def fitted_photos(
     return Fit(photos, told, undecided), faults
 
 
+def exif_orientation(path: Path) -> int:
+    """EXIF orientation of a photo, by its header; 1 where it says nothing.
+
+    Raises:
+        ValueError: It is no readable image.
+    """
+    return _read_header(path).orientation
+
+
 def _is_copy(size: Size, camera: Size, downscale: int) -> bool:
     if downscale == 1:
         return size == camera

@@ -55,7 +55,9 @@ def test_unknown_name_lists_the_known_ones():
 
 def test_foreign_estimator_is_found_and_others_are_refused(foreign_packages):
     assert estimator_class("foreign") is Foreign
-    assert estimator_names() == ("sfm", "vggt", "dust3r", "rayzer", "broken", "foreign", "number")
+    assert estimator_names() == (
+        "sfm", "vggt", "dust3r", "rayzer", "given", "broken", "foreign", "number"
+    )  # fmt: skip
     with pytest.raises(ValueError, match="Expected a subclass"):
         estimator_class("number")
 

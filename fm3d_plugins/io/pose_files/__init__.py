@@ -1,0 +1,1 @@
+"""Cameras of photos as other programs export them, one reader per format."""
