@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float64, UInt8
 
 from fm3d_plugins.backends.pycolmap.triangulation import Matches
 from fm3d_plugins.estimators.refinement.adjustment import Spread
@@ -17,9 +17,10 @@ from fm3d_plugins.estimators.refinement.epipolar import (
     sampson_errors,
     straightened,
 )
-from fm3d_plugins.estimators.refinement.gate import Report, judge
+from fm3d_plugins.estimators.refinement.gate import LARGEST_Z, LEAST_OBSERVATIONS, Report, judge
 from fm3d_plugins.estimators.refinement.guided import with_guided_matches
 from fm3d_plugins.estimators.refinement.rounds import Evidence, Solution, solve
+from fm3d_plugins.geometry.neighbours import connected_parts
 from fm3d_plugins.geometry.poses import rotation_angle_degrees
 from fm3d_plugins.kernels.bundle_adjustment import Cameras
 from fm3d_plugins.kernels.bundle_adjustment.layout import LENS, POSE
@@ -38,6 +39,10 @@ SUSPICIOUS_RMS = 0.5 / 640
 
 MUCH_BETTER = 0.6
 """Error with cameras of their own over that with shared ones, at which zooms are believed."""
+
+MOST_REMOVALS, LARGEST_ODD_SHARE = 3, 1 / 3
+"""How often, and of which share of the views at most, matches are left out because they contradict
+what was believed of these views alone."""
 
 Mode = Literal["map", "free"]
 
@@ -62,6 +67,8 @@ class Judged:
 
     solution: Solution
     report: Report
+    z: Float64[np.ndarray, " view"]
+    """By how many of its prior's standard deviations about one axis each view turned."""
 
 
 def refine_cameras(
@@ -81,6 +88,44 @@ def refine_cameras(
         more: Where photos are few, matches are sought in this as well, now that cameras are nearly
             known, and kept if the gate accepts what comes of them.
     """
+    found = _refined(names, prior, evidence, mode, more)
+    part = _largest_part(evidence)
+    for _ in range(MOST_REMOVALS):
+        if found.report.is_accepted:
+            break
+        # Photos of another place match each other, and contradict cameras that were never theirs.
+        # So does a view that was believed to be elsewhere.
+        odd = (found.z > LARGEST_Z) & (found.solution.observations > 0)
+        if len(part.matches) == len(evidence.matches):
+            if not 0 < odd.sum() <= LARGEST_ODD_SHARE * len(odd):
+                break
+            part = _without(evidence, odd)
+        evidence = part
+        found = _refined(names, prior, evidence, mode, more)
+    return found
+
+
+def _largest_part(evidence: Evidence) -> Evidence:
+    """Only the matches among the most photos that hang together by matches."""
+    pairs = np.array([*evidence.matches], dtype=np.int64).reshape(-1, 2)
+    part = connected_parts(pairs, len(evidence.keypoints))
+    largest = np.bincount(part).argmax()
+    return _without(evidence, part != largest)
+
+
+def _without(evidence: Evidence, rows: Bool[np.ndarray, " view"]) -> Evidence:
+    """The evidence without any match of some views."""
+    kept = {pair: m for pair, m in evidence.matches.items() if not rows[list(pair)].any()}
+    return replace(evidence, matches=kept)
+
+
+def _refined(
+    names: tuple[str, ...],
+    prior: Cameras,
+    evidence: Evidence,
+    mode: Mode,
+    more: Searchable | None,
+) -> Judged:
     noise = noise_degrees(prior, evidence.keypoints, evidence.matches)
     taking_part, held_out = held_out_parts(evidence)
     spread = spread_at(prior, noise if np.isfinite(noise) else 0.0)
@@ -115,7 +160,10 @@ class _Judge:
     def __call__(self, solution: Solution) -> Judged:
         prior, cameras = self.prior, solution.cameras
         straight = straightened(cameras, self.evidence.keypoints)
-        errors = sampson_errors(cameras, straight, self.held_out)
+        good = solution.observations >= LEAST_OBSERVATIONS
+        # Of views that are not verified nothing is claimed.
+        judges = {pair: rows for pair, rows in self.held_out.items() if good[list(pair)].all()}
+        errors = sampson_errors(cameras, straight, judges)
         # Lenses may have been parted, but views were not.
         before, after = (each.focal[each.group, 0] for each in (prior, cameras))
         turns = rotation_angle_degrees(
@@ -134,7 +182,7 @@ class _Judge:
             numbers,
             np.concatenate([np.zeros(0), *errors.values()]),
         )
-        return Judged(solution, report)
+        return Judged(solution, report, turns / np.degrees(self.spread.turn[0]))
 
 
 def held_out_parts(evidence: Evidence) -> tuple[Matches, Matches]:
@@ -142,15 +190,11 @@ def held_out_parts(evidence: Evidence) -> tuple[Matches, Matches]:
 
     The same ones at every call.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     if not evidence.matches:
         return {}, {}
     offsets = np.cumsum([0, *map(len, evidence.keypoints)])
     ends = np.concatenate([rows + offsets[list(pair)] for pair, rows in evidence.matches.items()])
-    graph = coo_matrix((np.ones(len(ends)), ends.T), shape=(offsets[-1],) * 2)
-    part = connected_components(graph, directed=False)[1]
+    part = connected_parts(ends, int(offsets[-1]))
     numbers = np.unique(part[ends[:, 0]])
     count = int(HELD_OUT_SHARE * len(numbers))
     chosen = np.random.default_rng(0).choice(numbers, count, replace=False)

@@ -9,6 +9,7 @@ import torch
 from fm3d_plugins.estimators.refinement.belief import LEVEL_DEGREES, extent, spread_at
 from fm3d_plugins.estimators.refinement.epipolar import noise_degrees, sampson_errors, straightened
 from fm3d_plugins.estimators.refinement.judged_cameras import held_out_parts, refine_cameras
+from fm3d_plugins.estimators.refinement.registration import some_views
 from fm3d_plugins.estimators.refinement.rounds import world_from_camera
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 
@@ -155,3 +156,52 @@ def test_held_out_matches_share_no_track_with_the_others(ring):
 
 def _ends(pair, rows):
     return [(view, row) for side, view in enumerate(pair) for row in rows[:, side]]
+
+
+def joined(rig, other):
+    """Two rigs in one: views and matches of both, without any match between them."""
+    views = len(rig.cameras.group)
+    evidence = replace(
+        rig.evidence,
+        image_sizes=[*rig.evidence.image_sizes, *other.evidence.image_sizes],
+        keypoints=[*rig.evidence.keypoints, *other.evidence.keypoints],
+        matches={
+            **rig.evidence.matches,
+            **{(a + views, b + views): m for (a, b), m in other.evidence.matches.items()},
+        },
+    )
+    cameras = replace(
+        rig.cameras,
+        camera_from_world=np.concatenate(
+            [rig.cameras.camera_from_world, other.cameras.camera_from_world]
+        ),
+        centers=np.concatenate([rig.cameras.centers, other.cameras.centers]),
+        group=np.concatenate([rig.cameras.group, other.cameras.group]),
+    )
+    return cameras, evidence
+
+
+def test_photos_of_another_place_do_not_spoil_the_rest(rigs, ring):
+    """Three views that match each other, at cameras that were never theirs."""
+    foreign = rigs.orbit(3, seed=9, span=80.0)
+    turned = replace(
+        foreign, cameras=replace(foreign.cameras, centers=foreign.cameras.centers[[1, 2, 0]])
+    )
+    cameras, evidence = joined(ring, turned)
+    prior = rigs.disturbed(cameras, 1)
+    names = tuple(f"{row:03d}.jpg" for row in range(11))
+    found = refine_cameras(names, prior, evidence)
+    assert found.report.headline == "partly verified 8/11"
+    assert found.report.unverified == names[8:]
+    assert auc30(some_views(found.solution.cameras, range(8)), ring) > 0.99
+
+
+def test_one_view_that_was_believed_elsewhere_does_not_spoil_the_rest(rigs, ring):
+    prior = rigs.disturbed(ring.cameras, 1)
+    turned = prior.camera_from_world.copy()
+    turned[3] = np.diag([-1.0, 1, -1]) @ turned[3]
+    found = refine_cameras(ring.names, replace(prior, camera_from_world=turned), ring.evidence)
+    assert found.report.is_accepted
+    rest = [row for row in range(8) if row != 3]
+    truth = replace(ring, cameras=some_views(ring.cameras, rest))
+    assert auc30(some_views(found.solution.cameras, rest), truth) > 0.99
