@@ -4,7 +4,7 @@ BIN := .venv/bin
 PHOTOS ?=
 OUTPUT := outputs/demo/3dgs/latest
 
-.PHONY: setup demo test lint bench bench-vggt bench-dust3r bench-poses gpu-check test-slow clean
+.PHONY: setup demo test lint bench bench-vggt bench-dust3r bench-poses bench-refine gpu-check test-slow clean
 
 setup: .venv/installed
 
@@ -57,6 +57,9 @@ bench-vggt: setup
 
 bench-poses: setup
 	$(BIN)/python tests/benchmarks/bench_poses.py
+
+bench-refine: setup
+	$(BIN)/python tests/benchmarks/bench_refine.py
 
 # Minutes on a GPU; without one a small form, which shows that the script works.
 gpu-check: setup

@@ -40,6 +40,9 @@ SUSPICIOUS_RMS = 0.5 / 640
 MUCH_BETTER = 0.6
 """Error with cameras of their own over that with shared ones, at which zooms are believed."""
 
+SMALL_SHARE = 0.5
+"""Of the views of the largest group: smaller ones without a match to it are strays."""
+
 MOST_REMOVALS, LARGEST_ODD_SHARE = 3, 1 / 3
 """How often, and of which share of the views at most, matches are left out because they contradict
 what was believed of these views alone."""
@@ -88,29 +91,27 @@ def refine_cameras(
         more: Where photos are few, matches are sought in this as well, now that cameras are nearly
             known, and kept if the gate accepts what comes of them.
     """
+    evidence = _without_strays(evidence)
     found = _refined(names, prior, evidence, mode, more)
-    part = _largest_part(evidence)
     for _ in range(MOST_REMOVALS):
-        if found.report.is_accepted:
-            break
-        # Photos of another place match each other, and contradict cameras that were never theirs.
-        # So does a view that was believed to be elsewhere.
+        # A view that was believed to be elsewhere bends all others.
         odd = (found.z > LARGEST_Z) & (found.solution.observations > 0)
-        if len(part.matches) == len(evidence.matches):
-            if not 0 < odd.sum() <= LARGEST_ODD_SHARE * len(odd):
-                break
-            part = _without(evidence, odd)
-        evidence = part
+        if found.report.is_accepted or not 0 < odd.sum() <= LARGEST_ODD_SHARE * len(odd):
+            break
+        evidence = _without_strays(_without(evidence, odd))
         found = _refined(names, prior, evidence, mode, more)
     return found
 
 
-def _largest_part(evidence: Evidence) -> Evidence:
-    """Only the matches among the most photos that hang together by matches."""
+def _without_strays(evidence: Evidence) -> Evidence:
+    """The evidence without small groups of views that no match ties to the largest one.
+
+    Photos of another place match each other; nothing says that they belong to this scene.
+    """
     pairs = np.array([*evidence.matches], dtype=np.int64).reshape(-1, 2)
     part = connected_parts(pairs, len(evidence.keypoints))
-    largest = np.bincount(part).argmax()
-    return _without(evidence, part != largest)
+    size = np.bincount(part)
+    return _without(evidence, (size <= SMALL_SHARE * size.max())[part])
 
 
 def _without(evidence: Evidence, rows: Bool[np.ndarray, " view"]) -> Evidence:
