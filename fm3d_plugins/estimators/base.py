@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+import tyro
 
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
@@ -18,7 +20,9 @@ ENTRY_POINT_GROUP = "fm3d_plugins.estimators"
 """Other packages add estimators here: name = "module:Class", Class a subclass of `Estimator`."""
 
 Refinement = Literal["auto", "off", "map", "free"]
-"""Type of an estimator's option `refine`."""
+
+RefinementOption = Annotated[Refinement, tyro.conf.arg(prefix_name=False)]
+"""Type of an estimator's option `refine`, which is --refine everywhere."""
 
 _BUILT_IN = {
     "sfm": "fm3d_plugins.estimators.sfm.estimator:Sfm",

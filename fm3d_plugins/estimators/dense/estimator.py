@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fm3d_plugins.checkpoints import require_obtainable
 from fm3d_plugins.errors import listed
-from fm3d_plugins.estimators.base import Estimator, Refinement
+from fm3d_plugins.estimators.base import Estimator, RefinementOption
 from fm3d_plugins.estimators.dense.cameras import (
     DenseCameras,
     known_cameras,
@@ -55,7 +55,7 @@ class DenseEstimator(PointOptions, Estimator):
     """Otherwise only the intrinsics of known_cameras count."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the matrices; auto: bfloat16 where the device is fast at it."""
-    refine: Refinement = "auto"
+    refine: RefinementOption = "auto"
     """Make cameras exact by matches between the photos, and judge them. auto, map: what the network
     says of them counts as well; free: it does not, where photos are many; off: as the network
     sees them."""

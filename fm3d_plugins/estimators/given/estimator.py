@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from fm3d_plugins.errors import listed
-from fm3d_plugins.estimators.base import Estimator, Refinement
+from fm3d_plugins.estimators.base import Estimator, Refinement, RefinementOption
 from fm3d_plugins.estimators.camera_groups import camera_groups
 from fm3d_plugins.estimators.given.fitting import Fitted, fitted_cameras, fitted_tracks
 from fm3d_plugins.estimators.given.matching import match_names
@@ -46,7 +46,7 @@ class Given(Estimator):
     camera: Literal["auto", "shared", "per-photo"] = "auto"
     """Which photos share one focal length and lens: those to which the file gives equal ones; all
     (their median); none."""
-    refine: Refinement = "auto"
+    refine: RefinementOption = "auto"
     """Make cameras exact by matches between the photos, and judge them. auto, map: what the file
     says of them counts as well; free: it does not, where photos are many; off: as in the file.
     With EXIF positions, auto is off."""

@@ -21,7 +21,7 @@ from fm3d_plugins.backends.pycolmap.mapping import LensSettings, refine_apart, r
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.errors import listed
-from fm3d_plugins.estimators.base import Estimator, Refinement
+from fm3d_plugins.estimators.base import Estimator, RefinementOption
 from fm3d_plugins.estimators.camera_groups import camera_groups
 from fm3d_plugins.estimators.matching.image_pairs import (
     exhaustive_pairs,
@@ -85,7 +85,7 @@ class Sfm(Estimator):
     """Try again with lower demands when fewer than 90 % of the photos join the model."""
     min_registered: float = 0.25
     """Share of the photos that must get a camera (never fewer than 3 photos, or 2 of 2)."""
-    refine: Refinement = "off"
+    refine: RefinementOption = "off"
     """Adjust cameras once more, by all matches and with judgement: map (or auto) or free; off."""
     seed: int = 0
     """Seed of all random choices."""
