@@ -346,7 +346,7 @@ def test_dataparser_takes_the_poses(tmp_path):
     config = tyro.cli(
         type(all_methods["3dgs"]),
         default=all_methods["3dgs"],
-        args=["--data", str(tmp_path), "given", "--poses", "prior", "--estimator.refine", "off"],
+        args=["--data", str(tmp_path), "given", "--poses", "prior", "--refine", "off"],
         config=(tyro.conf.FlagConversionOff,),
     )
     estimator = config.pipeline.datamanager.dataparser.estimator
