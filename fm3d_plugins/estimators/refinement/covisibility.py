@@ -26,6 +26,9 @@ GRID = (12, 16)
 ALL_UP_TO = 80
 """Photos; of more, each is compared with its best neighbours only."""
 
+NEAR = 3.0
+"""One over the distance, in units of the centres' extent, at which nearness is a half."""
+
 NEIGHBOURS = 30
 """Of each of very many photos."""
 
@@ -41,11 +44,19 @@ def covisible_pairs(scene: SceneGeometry) -> list[tuple[int, int]]:
     np.fill_diagonal(shares, 0)
     chosen = shares >= LEAST_SHARE
     if len(scene) > ALL_UP_TO:
-        best = np.argsort(-shares, axis=1, kind="stable")[:, :NEIGHBOURS]
+        best = np.argsort(-shares * _nearness(scene), axis=1, kind="stable")[:, :NEIGHBOURS]
         near = np.zeros_like(chosen)
         np.put_along_axis(near, best, True, axis=1)
         chosen &= near | near.T
     return [(int(a), int(b)) for a, b in np.argwhere(np.triu(chosen))]
+
+
+def _nearness(scene: SceneGeometry) -> Float64[np.ndarray, "view view"]:
+    """From 1 to 0 as views are farther apart: near ones see the same more alike."""
+    centers = scene.world_from_camera[:, :3, 3].double()
+    extent = (centers - centers.mean(0)).square().sum(1).mean().sqrt().clamp_min(1e-12)
+    apart = torch.cdist(centers, centers) / extent
+    return (1 / (1 + (NEAR * apart).square())).numpy()
 
 
 def _shares(scene: SceneGeometry) -> Float64[np.ndarray, "view view"]:

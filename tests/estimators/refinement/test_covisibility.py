@@ -95,3 +95,16 @@ def test_of_very_many_views_each_keeps_its_nearest(monkeypatch):
 def test_depth_that_is_known_nowhere_is_no_obstacle(count):
     scene = with_depth(scene_of([0] * count), 0)
     assert covisible_pairs(scene) == [(0, 1)][: count - 1]
+
+
+def test_of_very_many_views_of_unknown_depth_the_near_ones_are_compared(monkeypatch):
+    """A walk straight on, all looking the same way."""
+    monkeypatch.setattr(covisibility, "ALL_UP_TO", 5)
+    monkeypatch.setattr(covisibility, "NEIGHBOURS", 4)
+    order = [3, 0, 7, 1, 5, 2, 9, 4, 8, 6]
+    pairs = covisible_pairs(scene_of([0] * 10, [[float(place), 0, 0] for place in order]))
+    assert max(abs(order[a] - order[b]) for a, b in pairs) <= 4
+    assert all(
+        (min(a, b), max(a, b)) in pairs
+        for a in range(10) for b in range(10) if abs(order[a] - order[b]) == 1
+    )  # fmt: skip
