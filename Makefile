@@ -27,8 +27,9 @@ endif
 		--timestamp latest --vis tensorboard sfm
 	@$(BIN)/fm3d show --load-config $(OUTPUT)/config.yml --output result.png
 
+# In two processes, which is as many as need no more than 8 GiB.
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # Full-size networks: minutes, and 6 GiB of memory.
 test-slow: setup
