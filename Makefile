@@ -19,7 +19,7 @@ setup: .venv/installed
 # make demo PHOTOS=folder does it with your photos.
 demo: setup
 ifeq ($(PHOTOS),)
-	$(BIN)/fm3d sample --output-dir sample --overwrite True
+	$(BIN)/fm3d sample --output-dir sample --overwrite
 endif
 	$(BIN)/ns-train 3dgs --data "$(if $(PHOTOS),$(PHOTOS),sample)" --experiment-name demo --timestamp latest \
 		--vis tensorboard --viewer.quit-on-train-completion True sfm

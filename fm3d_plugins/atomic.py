@@ -140,7 +140,7 @@ def _require_free(target: Path, overwrite: bool, inputs: Sequence[Path]) -> None
     if not overwrite:
         raise FileExistsError(
             f"{target} already holds {sum(1 for _ in target.iterdir())} entries; expected an "
-            "empty or absent folder. Choose another path; --overwrite True replaces a folder that "
+            "empty or absent folder. Choose another path; --overwrite replaces a folder that "
             "this package wrote."
         )
     require_overwritable(target, inputs)

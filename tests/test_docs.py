@@ -191,7 +191,7 @@ def test_options_in_the_text_are_fields_or_parameters():
     declared = {name for pair in declared for name in pair}
     for path in DOCUMENTS:
         for option in re.findall(r"`--([a-z0-9][\w.-]*\w)", path.read_text()):
-            names = option.split(".")
+            names = option.removeprefix("no-").split(".")  # As --no-overwrite.
             unknown = [name for name in names if not {name, name.replace("-", "_")} & declared]
             assert not unknown, (path.name, option)
 

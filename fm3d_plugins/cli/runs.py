@@ -15,8 +15,43 @@ from fm3d_plugins.cli.run_configs import read_run_config
 from fm3d_plugins.errors import listed
 from fm3d_plugins.files import kind_of
 from fm3d_plugins.input_checks import data_of
+from fm3d_plugins.progress import say
 
 _CHECKPOINT = re.compile(r"step-(\d{1,15})\.ckpt")
+
+_DEEPEST = 4
+"""Folders from the given one to that of a run: outputs/experiment/method/time, and one to spare."""
+
+
+def find_run(path: Path) -> Path:
+    """The config.yml that --load-config means: the file, or that of the newest run in a folder.
+
+    Args:
+        path: config.yml, the folder of a run, or one above: an experiment's, or `outputs`. Of
+            several runs the one counts that was begun last and has a checkpoint; a line says so.
+
+    Raises:
+        FileNotFoundError: There is nothing, or no run in the folder.
+    """
+    path = path.expanduser()
+    if kind_of(path) != "a folder":
+        return path
+    if (path / "config.yml").is_file():
+        return path / "config.yml"
+    patterns = ["*/" * depth + "config.yml" for depth in range(1, _DEEPEST + 1)]
+    found = [run for pattern in patterns for run in path.glob(pattern) if run.is_file()]
+    if not found:
+        raise FileNotFoundError(
+            f"{path} holds no config.yml, nor does a folder in it. Expected the folder of a run, "
+            "of an experiment, or all outputs. ns-train names a run's folder when it begins."
+        )
+    begun = sorted(found, key=lambda run: (run.stat().st_mtime_ns, run))
+    trained = [run for run in begun if any(run.parent.glob("*/step-*.ckpt"))]
+    newest = (trained or begun)[-1]
+    unfinished = len(begun) - 1 - begun.index(newest)
+    passed = f" (without {unfinished} newer ones that have no checkpoint)" if unfinished else ""
+    say(f"The newest of {len(found)} runs{passed}: {newest}")
+    return newest
 
 
 def load_run(load_config: Path) -> tuple[TrainerConfig, Any]:

@@ -192,7 +192,7 @@ def find_photos(
         raise ValueError(
             f"{len(faults)} of {len(paths)} photos in {folder} cannot be used:\n"
             + "\n".join(f"  - {fault}" for fault in faults)
-            + "\nRepair or remove them, or skip them with --skip-unreadable True."
+            + "\nRepair or remove them, or skip them: --skip-unreadable (in ns-train with True)."
         )
     if not photos:
         raise FileNotFoundError(

@@ -1,5 +1,6 @@
 """The pipeline of RayZer."""
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -61,4 +62,4 @@ class RayzerPipeline(PerScenePipeline):
 
     def further_commands(self, config: Path) -> list[str]:
         """What may be done with the run besides looking at it."""
-        return [f"A film: fm3d film --load-config {config} --output FILM.mp4"]
+        return [f"A film: fm3d film --load-config {shlex.quote(str(config))} --output FILM.mp4"]

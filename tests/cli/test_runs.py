@@ -1,5 +1,6 @@
 """Commands on runs: what is broken ends in one line, and no file of the run is written over."""
 
+import contextlib
 import os
 import shutil
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from fm3d_plugins.cli import main as cli
-from fm3d_plugins.cli.runs import load_run
+from fm3d_plugins.cli.runs import find_run, load_run
 
 COMMANDS = {
     "show": ["--output", "{out}/result.png"],
@@ -181,8 +182,60 @@ def test_folders_of_a_run_are_not_overwritten(command, small_run, trained_once, 
     ):
         before = sorted(path for path in target.rglob("*"))
         with pytest.raises(SystemExit, match=relation):
-            run(command, small_run, tmp_path, "--output-dir", target, "--overwrite", "True")
+            run(command, small_run, tmp_path, "--output-dir", target, "--overwrite")
         assert sorted(path for path in target.rglob("*")) == before
+
+
+def made_run(folder, seconds, checkpoint=True):
+    """The files by which a run is found, begun at some time."""
+    (folder / "nerfstudio_models").mkdir(parents=True)
+    (folder / "config.yml").touch()
+    os.utime(folder / "config.yml", (seconds, seconds))
+    if checkpoint:
+        (folder / "nerfstudio_models" / "step-000000001.ckpt").touch()
+    return folder / "config.yml"
+
+
+def test_newest_run_of_a_folder_is_found_at_every_level(tmp_path, capsys):
+    outputs = tmp_path / "outputs"
+    old = made_run(outputs / "photos" / "3dgs" / "latest", 3000)
+    newest = made_run(outputs / "photos" / "3dgs" / "2024-01-01_000000", 4000)
+    other = made_run(outputs / "photos" / "nerf" / "2025-01-01_000000", 2000)
+    begun = made_run(outputs / "more" / "3dgs" / "2026-01-01_000000", 5000, checkpoint=False)
+    for folder, found in (
+        (outputs, newest),
+        (outputs / "photos", newest),
+        (outputs / "photos" / "3dgs", newest),
+        (outputs / "photos" / "nerf", other),
+        (outputs / "more", begun),
+        (tmp_path, newest),
+    ):
+        assert find_run(folder) == found
+        assert str(found) in capsys.readouterr().out
+    for path, found in ((old, old), (old.parent, old), (tmp_path / "no.yml", tmp_path / "no.yml")):
+        assert find_run(path) == found
+        assert capsys.readouterr().out == ""
+    find_run(outputs)
+    said = capsys.readouterr().out
+    assert "newest of 4 runs (without 1 newer ones that have no checkpoint)" in said
+    with pytest.raises(
+        FileNotFoundError, match="holds no config.yml.*Expected the folder of a run"
+    ):
+        find_run(old.parent / "nerfstudio_models")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_the_folder_of_outputs(
+    command, small_run, tmp_path, monkeypatch, capsys
+):
+    made_run(tmp_path / "outputs" / "a" / "3dgs" / "x", 10, checkpoint=False)
+    shutil.move(small_run, tmp_path / "outputs" / "a" / "3dgs" / "y")
+    (tmp_path / "out").mkdir()
+    words = [word.format(out=tmp_path / "out") for word in COMMANDS[command]]
+    with contextlib.suppress(SystemExit):  # `export` asks for another method's run.
+        cli.main([command, "--load-config", str(tmp_path / "outputs"), *words])
+    assert f"The newest of 2 runs: {tmp_path}/outputs/a/3dgs/y" in capsys.readouterr().out
+    assert command == "export" or len(os.listdir(tmp_path / "out")) == 1
 
 
 def test_no_views_are_refused(small_run, tmp_path):

@@ -1,6 +1,7 @@
 """The pipeline of methods that find geometry in one forward pass."""
 
 import math
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -75,7 +76,9 @@ class GeometryPipeline(PerScenePipeline):
 
     def further_commands(self, config: Path) -> list[str]:
         """What may be done with the run besides looking at it."""
-        return [f"Files of it: fm3d export --load-config {config} --output-dir FOLDER"]
+        return [
+            f"Files of it: fm3d export --load-config {shlex.quote(str(config))} --output-dir FOLDER"
+        ]
 
     def caveats(self, metrics: dict[str, Any]) -> list[str]:
         """How to take the scores, in sentences.
