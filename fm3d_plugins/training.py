@@ -158,7 +158,6 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
 
         path = self.get_base_dir() / "config.yml"
         with one_line_errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary:
                 temporary.write_text(yaml.dump(self), "utf8")
         CONSOLE.log(f"Saving config to: {path}")

@@ -67,18 +67,17 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    from fm3d_plugins.atomic import atomic_write
+    from fm3d_plugins.atomic import atomic_write, require_place
     from fm3d_plugins.camera_optimization.evaluation import PROTOCOL, score_held_out
     from fm3d_plugins.camera_optimization.held_out_poses import TestPoseProtocol
     from fm3d_plugins.cli.runs import files_of, find_run, load_run
-    from fm3d_plugins.overwriting import require_no_input
 
     protocols = [TestPoseProtocol.parse(text) for text in test_poses]
     load_config = find_run(load_config)
     config, pipeline = load_run(load_config)
     inputs = [load_config, *files_of(pipeline)]
     if output_path is not None:
-        require_no_input(output_path, inputs)
+        require_place(output_path, inputs)
     rows: list[dict[str, Any]] = [score_held_out(pipeline, protocol) for protocol in protocols]
     shown = {name: title for name, title in SHOWN.items() if any(name in row for row in rows)}
     table = Table(title=f"{config.method_name}, {len(pipeline.datamanager.eval_dataset)} photos")

@@ -41,6 +41,7 @@ def command(
         ValueError: A number is too small, the camera path is no such file, or the run is of a
             method of another package.
     """
+    from fm3d_plugins.atomic import require_place
     from fm3d_plugins.cli.runs import files_of, find_run, load_run
     from fm3d_plugins.io.video import write_video
     from fm3d_plugins.progress import say, track
@@ -55,6 +56,7 @@ def command(
     load_config = find_run(load_config)
     _, pipeline = load_run(load_config)
     inputs = [load_config, *files_of(pipeline), *([camera_path] if camera_path else [])]
+    require_place(output, inputs)
     if camera_path is None:
         training = pipeline.datamanager.train_dataset.cameras.to("cpu")
         cameras = _cameras(training, path, num_keys, order, radius, frames, loop)

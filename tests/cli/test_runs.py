@@ -238,6 +238,17 @@ def test_every_command_takes_the_folder_of_outputs(
     assert command == "export" or len(os.listdir(tmp_path / "out")) == 1
 
 
+@pytest.mark.parametrize("command", ["show", "film", "evaluate", "export-cameras"])
+def test_place_below_a_file_is_refused_before_the_work(
+    command, small_run, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "out").touch()
+    monkeypatch.setattr("fm3d_plugins.camera_optimization.evaluation.score_held_out", None)
+    monkeypatch.setattr("fm3d_plugins.camera_optimization.evaluation.held_out_views", None)
+    with pytest.raises(SystemExit, match="Nothing can be written in .*out: .*out is a file"):
+        run(command, small_run, tmp_path / "out")
+
+
 def test_no_views_are_refused(small_run, tmp_path):
     with pytest.raises(SystemExit, match="--views is 0; expected at least 1"):
         run("show", small_run, tmp_path, "--views", 0)
