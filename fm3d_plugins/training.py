@@ -20,6 +20,7 @@ from fm3d_plugins.files import require_regular, require_replaceable
 from fm3d_plugins.input_checks import data_of
 from fm3d_plugins.io.transforms import estimator_of
 from fm3d_plugins.kernels.adam import KernelAdam
+from fm3d_plugins.nerfstudio_commands import require_log_service
 from fm3d_plugins.progress import say
 
 WHOLE_RUN = 0
@@ -110,6 +111,8 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
 
     def set_timestamp(self) -> None:
         """Called by ns-train before anything else: when to decide what depends on the device."""
+        with one_line_errors():
+            require_log_service(self.vis)
         super().set_timestamp()
         self.resolve()
 

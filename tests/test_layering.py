@@ -31,6 +31,7 @@ ORDER = [
     "checkpoints",
     "backends",
     "synthetic_rooms",
+    "nerfstudio_commands",
     "nerfstudio_cameras",
     "parsed_scenes",
     "scene_points",

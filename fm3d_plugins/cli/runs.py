@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from nerfstudio.engine.trainer import TrainerConfig
-from torch import Tensor
 
+from fm3d_plugins.camera_optimization.saved_state import EXPECTED, check_state
 from fm3d_plugins.cli.run_configs import read_run_config
-from fm3d_plugins.errors import listed
 from fm3d_plugins.files import kind_of
 from fm3d_plugins.input_checks import data_of
 from fm3d_plugins.progress import say
@@ -154,43 +153,11 @@ def _load_checkpoint(pipeline: Any, step: int, path: Path) -> None:
     Raises:
         ValueError: It is damaged, of another model, or holds what is not finite.
     """
-    expected = (
-        "Expected a checkpoint that ns-train wrote for this config. Train again, or delete it to "
-        "take an earlier one."
-    )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too early"
-        raise ValueError(f"{path} cannot be read ({reason}). {expected}") from error
+        raise ValueError(f"{path} cannot be read ({reason}). {EXPECTED}") from error
     state = content.get("pipeline") if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
-        raise ValueError(f"{path} holds no tensors of a pipeline. {expected}")
-    faults = [
-        f"{name} ({int((~value.isfinite()).sum())} of {value.numel()})"
-        for name, value in state.items()
-        if value.is_floating_point() and not bool(value.isfinite().all())
-    ]
-    if faults:
-        raise ValueError(f"{path} holds numbers that are not finite: {listed(faults)}. {expected}")
-    in_parallel = all(name.startswith("_model.module.") for name in state if name[:7] == "_model.")
-    if in_parallel:  # As torch's data parallel names them.
-        state = {name.replace("_model.module.", "_model.", 1): each for name, each in state.items()}
-    own = {f"_model.{name}" for name in pipeline.model.state_dict()}
-    lacking = sorted(own - set(state))
-    foreign = sorted(name for name in state if name[:7] == "_model." and name not in own)
-    if lacking or foreign:
-        raise ValueError(
-            f"{path} lacks {listed(lacking) or 'nothing'} and holds {listed(foreign) or 'nothing'} "
-            f"that the model has not. {expected}"
-        )
+    state = check_state(pipeline.model, state, str(path))
     pipeline.load_pipeline(state, step)
-    after = pipeline.model.state_dict()
-    for name in own:
-        if after[name.removeprefix("_model.")].shape != state[name].shape:
-            raise ValueError(
-                f"{path}: {name} has the shape {list(state[name].shape)}, the model "
-                f"{list(after[name.removeprefix('_model.')].shape)}. {expected}"
-            )

@@ -3,6 +3,9 @@
 import contextlib
 import os
 import shutil
+import sys
+from importlib.metadata import entry_points
+from math import nan
 
 import pytest
 import torch
@@ -151,6 +154,43 @@ def damages():
 def test_damaged_run_ends_in_one_line(said, small_run, tmp_path):
     damages()[said](small_run)
     assert said in refused("show", small_run, tmp_path / "out")
+
+
+SPOILED = {
+    "means .1 of 150": lambda state: (
+        state["_model.gauss_params.means"].view(-1).__setitem__(7, nan)
+    ),
+    "rows. Expected as many of each": lambda state: state.update(
+        {"_model.gauss_params.quats": torch.zeros(7, 4)}
+    ),
+    "means of the shape .50, 2.. Expected .'rows', 3": lambda state: state.update(
+        {"_model.gauss_params.means": torch.zeros(50, 2)}
+    ),
+    "lacks _model.gauss_params.scales": lambda state: state.pop("_model.gauss_params.scales"),
+    "holds no tensors": lambda state: state.update({"_model.gauss_params.means": 3}),
+}
+
+
+@pytest.mark.parametrize("said", SPOILED)
+def test_nerfstudios_commands_take_no_damaged_checkpoint_either(said, small_run):
+    """They hand what they read to the pipeline."""
+    pipeline = load_run(small_run / "config.yml")[1]
+    state = {name: values.clone() for name, values in pipeline.state_dict().items()}
+    pipeline.load_pipeline(dict(state), 1)
+    SPOILED[said](state)
+    with pytest.raises(SystemExit, match=f"^Error: The checkpoint .*{said}"):
+        pipeline.load_pipeline(state, 1)
+
+
+@pytest.mark.parametrize("line", ["ns-render spiral", "ns-export pointcloud", "ns-export tsdf"])
+def test_nerfstudios_command_on_a_run_ends_in_one_line(line, small_run, tmp_path, monkeypatch):
+    out = "--output-path" if "render" in line else "--output-dir"
+    words = [*line.split(), "--load-config", str(small_run / "config.yml"), out]
+    monkeypatch.setattr(sys, "argv", [*words, str(tmp_path / "out")])
+    command = next(iter(entry_points(group="console_scripts", name=line.split()[0]))).load()
+    with pytest.raises(SystemExit, match=f"^Error: `{line}` cannot be used .*`(ns-export|fm3d)"):
+        command()
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_files_of_a_run_are_not_written_over(small_run, trained_once, tmp_path):
