@@ -24,6 +24,7 @@ from fm3d_plugins.photos.pixels import (
     ORIENTATION,
     alpha_channel,
     camera_from_exif,
+    counted_pixels,
     open_stored,
     open_upright,
     rgb_pixels,
@@ -87,7 +88,7 @@ class Photo:
         keep = None
         if self.mask_path is not None:
             with Image.open(self.mask_path) as mask:
-                keep = np.asarray(mask.convert("L")) > 0
+                keep = counted_pixels(mask)
         alpha = alpha_channel(image)
         if alpha is not None:
             keep = alpha > 127 if keep is None else keep & (alpha > 127)
@@ -336,7 +337,7 @@ def _write_mask(photo: Photo, path: Path) -> None:
         mask = Image.new("L", (photo.width, photo.height), 255)
     else:
         with Image.open(photo.mask_path) as image:
-            mask = image.convert("L").point(lambda value: 255 if value else 0)
+            mask = Image.fromarray(counted_pixels(image)).convert("L")
     with atomic_write(path) as temporary:
         mask.save(temporary, format="PNG")
 
