@@ -70,8 +70,8 @@ def process(
     from fm3d_plugins.estimators.cache import estimated, points_cached
     from fm3d_plugins.progress import say
 
-    inputs = [data.expanduser(), *_named_files(estimator)]
-    with atomic_directory(output_dir, overwrite, inputs) as folder:
+    inputs = [Path(data).expanduser(), *_named_files(estimator)]
+    with atomic_directory(Path(output_dir), overwrite, inputs) as folder:
         photos, scene = estimated(
             data, estimator, skip_unreadable=skip_unreadable, cache_dir=cache_dir
         )

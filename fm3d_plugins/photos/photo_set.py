@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from fm3d_plugins.errors import listed
 from fm3d_plugins.files import kind_of, require_regular
 from fm3d_plugins.photos.pixels import (
     ORIENTATION,
@@ -111,6 +112,13 @@ class PhotoSet:
     def __iter__(self):
         return iter(self.photos)
 
+    def __repr__(self) -> str:
+        """What there is, in one line."""
+        sizes = sorted({f"{photo.width} x {photo.height}" for photo in self.photos})
+        masked = sum(photo.mask_path is not None for photo in self.photos)
+        masks = f", {masked} with a mask" if masked else ""
+        return f"PhotoSet({len(self)} photos in {self.folder}, {listed(sizes, 3)} pixels{masks})"
+
     @cached_property
     def digest(self) -> str:
         """BLAKE2b over the names and contents of photos and masks."""
@@ -157,7 +165,7 @@ class PhotoSet:
 
 
 def find_photos(
-    data: Path,
+    data: str | Path,
     *,
     skip_unreadable: bool = False,
     progress: Callable[[Iterable, str, int], Iterable] | None = None,

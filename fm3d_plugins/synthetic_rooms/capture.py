@@ -181,7 +181,7 @@ def capture_intrinsics(width: int, height: int) -> Float[Tensor, "3 3"]:
 
 
 def write_sample(
-    output_dir: Path,
+    output_dir: str | Path,
     *,
     num_photos: int = 24,
     width: int = 480,
@@ -214,7 +214,7 @@ def write_sample(
             f"A sample of {num_photos} photos of {width} x {height} pixels was asked for. Expected "
             f"at least 2 photos of at least {SMALLEST_SIDE} x {SMALLEST_SIDE}. Ask for more."
         )
-    with atomic_directory(output_dir, overwrite=overwrite) as folder:
+    with atomic_directory(Path(output_dir), overwrite=overwrite) as folder:
         room = random_room(seed)
         cameras, intrinsics = capture_cameras(room, num_photos), capture_intrinsics(width, height)
         lit = light_room(room, quality, num_threads)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,6 +79,21 @@ def test_nerfstudio_and_colmap_read_the_same_scene(processed):
         with Image.open(path) as image:
             assert image.size == (int(camera.width), int(camera.height))
     assert outputs.cameras.camera_to_worlds.isfinite().all()
+
+
+def test_readers_take_paths_as_texts(processed):
+    from fm3d_plugins.io.colmap import read_colmap
+    from fm3d_plugins.io.ply import read_ply
+    from fm3d_plugins.io.posed_scenes import read_posed_scene
+    from fm3d_plugins.io.transforms import read_transforms
+
+    names = read_transforms(processed).names
+    assert read_transforms(f"{processed}/transforms.json").names == names
+    assert read_posed_scene(str(processed)).names == names
+    assert set(read_colmap(f"{processed}/colmap/sparse/0").names) == {
+        Path(name).name for name in names
+    }
+    assert len(read_ply(f"{processed}/sparse_pc.ply").points) > 0
 
 
 def test_odd_names_keep_their_spelling(processed):

@@ -133,6 +133,15 @@ def test_focal_prior_follows_the_diagonal(tmp_path):
     assert photo.focal_prior == pytest.approx(500 * 43 / np.hypot(36, 24))
 
 
+def test_paths_may_be_texts_and_a_set_is_printed_in_one_line(tmp_path):
+    save(tmp_path, "a.png", np.zeros((48, 64), np.uint8))
+    save(tmp_path, "b.png", np.zeros((50, 64), np.uint8))
+    save(tmp_path / "masks", "b.png", np.zeros((50, 64), np.uint8))
+    assert repr(find_photos(str(tmp_path))) == (
+        f"PhotoSet(2 photos in {tmp_path}, 64 x 48, 64 x 50 pixels, 1 with a mask)"
+    )
+
+
 COUNTED = np.arange(12).reshape(3, 4) % 3 > 0
 """What the masks below mean."""
 
