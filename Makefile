@@ -21,7 +21,7 @@ setup: .venv/installed
 demo: export PYTHONWARNINGS := ignore::FutureWarning:torch.jit._script,ignore::FutureWarning:nerfstudio.field_components.activations
 demo: setup
 ifeq ($(PHOTOS),)
-	$(BIN)/fm3d sample --output-dir sample --overwrite True
+	$(BIN)/fm3d sample --output-dir sample --overwrite
 endif
 	$(BIN)/ns-train 3dgs --data "$(if $(PHOTOS),$(PHOTOS),sample)" --experiment-name demo \
 		--timestamp latest --vis tensorboard sfm

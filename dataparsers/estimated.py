@@ -42,6 +42,7 @@ from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.geometry.cameras import opengl_from_opencv
 from fm3d_plugins.io.depth_files import depth_digest, write_depth_maps
 from fm3d_plugins.nerfstudio_cameras import cameras_of_scene, dataparser_frame
+from fm3d_plugins.nerfstudio_commands import require_device_of_method
 from fm3d_plugins.photo_datamanager import LATENT_CAMERAS
 from fm3d_plugins.photos.photo_set import PhotoSet, require_photos
 from fm3d_plugins.scene import SceneGeometry
@@ -123,6 +124,8 @@ class EstimatedDataParser(DataParser):
 
     def __init__(self, config: EstimatedDataParserConfig) -> None:
         super().__init__(config)
+        with one_line_errors():
+            require_device_of_method()
         self.downscale_factor = 1  # Tools set it; photos keep their size here.
         self._memo: tuple[PhotoSet, SceneGeometry] | None = None
 

@@ -37,6 +37,7 @@ from fm3d_plugins.io.depth_files import read_map, write_map
 from fm3d_plugins.lvsm.between import CamerasBetween, cameras_between, rendered_between
 from fm3d_plugins.lvsm.inference import PosedPhotos, ViewRenderer, load_network
 from fm3d_plugins.nerfstudio_cameras import calibrations, with_pinholes
+from fm3d_plugins.nerfstudio_commands import require_device_of_method
 from fm3d_plugins.nn.planning import (
     DTYPES,
     Precision,
@@ -158,6 +159,7 @@ class LvsmDataParser(DataParser):
     def __init__(self, config: LvsmDataParserConfig) -> None:
         super().__init__(config)
         with one_line_errors():
+            require_device_of_method()
             config.check()
             self._inner_config = config.inner_config()
             use_own_parser(self._inner_config)

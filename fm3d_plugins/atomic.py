@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from fm3d_plugins.disk_space import naming_full_disk
-from fm3d_plugins.files import kind_of, require_replaceable
+from fm3d_plugins.disk_space import FullDiskError, naming_full_disk
+from fm3d_plugins.files import kind_of, require_replaceable, require_writable
 from fm3d_plugins.overwriting import mark_as_written, require_no_input, require_overwritable
 
 ABANDONED_SECONDS = 24 * 3600.0
@@ -40,11 +40,9 @@ def atomic_write(path: Path, inputs: Sequence[Path] = ()) -> Iterator[Path]:
         FileExistsError: The path leads to an input.
         OSError: The path leads to a device, a pipe or a folder, or cannot be written.
     """
-    # As given: what /dev/stdout leads to is seen here only.
-    require_replaceable(path)
-    require_no_input(path, inputs)
+    require_place(path, inputs)
     target = path.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     _recover(target)
     # The suffix stays last: some writers choose the format by it, or append it.
     temporary = _hidden_beside(target, "new", target.suffix)
@@ -57,6 +55,18 @@ def atomic_write(path: Path, inputs: Sequence[Path] = ()) -> Iterator[Path]:
             _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_place(path: Path, inputs: Sequence[Path] = ()) -> None:
+    """Refuse what `atomic_write` would refuse, before long work whose result goes there.
+
+    Raises:
+        FileExistsError, OSError: As `atomic_write`.
+    """
+    # As given: what /dev/stdout leads to is seen here only.
+    require_replaceable(path)
+    require_no_input(path, inputs)
+    require_writable(path.resolve().parent)
 
 
 @contextmanager
@@ -75,9 +85,10 @@ def atomic_directory(
     Raises:
         FileExistsError: `path` is a file, or holds something and `overwrite` is not set, or holds
             what this package did not write, or an input.
+        OSError: It cannot be written.
     """
     target = path.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     _recover(target)
     _require_free(target, overwrite, inputs)
     temporary = _hidden_beside(target, "new")
@@ -103,13 +114,26 @@ def _naming(target: Path, temporary: Path) -> Iterator[None]:
     try:
         with naming_full_disk(target.parent, target.name, temporary):
             yield
+    except FullDiskError:
+        raise
     except OSError as error:
-        if str(error.filename or "") != str(temporary):
+        if temporary.name not in str(error):
             raise
+        shown = error.strerror or str(error).replace(temporary.name, target.name)
         raise OSError(
-            f"{target} cannot be written ({error.strerror}). Expected a place that can be written. "
+            f"{target} cannot be written ({shown}). Expected a place that can be written. "
             "Choose another path."
         ) from error
+    except ValueError as error:
+        if temporary.name not in str(error):
+            raise
+        shown = str(error).replace(str(temporary), str(target)).replace(temporary.name, target.name)
+        raise ValueError(shown) from error
+
+
+def _make_folder(folder: Path) -> None:
+    require_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _exchange(temporary: Path, target: Path) -> None:
@@ -140,7 +164,7 @@ def _require_free(target: Path, overwrite: bool, inputs: Sequence[Path]) -> None
     if not overwrite:
         raise FileExistsError(
             f"{target} already holds {sum(1 for _ in target.iterdir())} entries; expected an "
-            "empty or absent folder. Choose another path; --overwrite True replaces a folder that "
+            "empty or absent folder. Choose another path; --overwrite replaces a folder that "
             "this package wrote."
         )
     require_overwritable(target, inputs)

@@ -1,5 +1,6 @@
 """What a path leads to: only regular files are read, and only those are replaced."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -53,3 +54,26 @@ def require_replaceable(path: Path) -> None:
             f"{path} is {kind}, which is not replaced; expected a file or nothing at that path. "
             "Choose another path."
         )
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be made, or that cannot be made itself.
+
+    Args:
+        folder: Need not be there yet.
+
+    Raises:
+        OSError: It, or what is to hold it, is no folder, or may not be written to.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    kind = kind_of(place)
+    if kind != "a folder":
+        fault = f"{place} is {kind or 'a link to nothing'}"
+    elif not os.access(place, os.W_OK | os.X_OK):
+        fault = f"{place} may not be written to"
+    else:
+        return
+    raise OSError(
+        f"Nothing can be written in {folder}: {fault}. Expected a folder that can be written. "
+        "Choose another path."
+    )

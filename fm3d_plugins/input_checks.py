@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.errors import one_line_errors
+from fm3d_plugins.parsed_scenes import automatic_downscale
 from fm3d_plugins.scene_points import use_own_parser
 
 
@@ -86,14 +86,14 @@ def _check_transforms(data: Path, dataparser: NerfstudioDataParserConfig) -> Non
 
 
 def _ask_nobody(data: Path, dataparser: NerfstudioDataParserConfig) -> None:
-    """Keep nerfstudio's parser from asking a question where nobody can answer.
+    """Keep nerfstudio's parser from asking a question.
 
     With a COLMAP model, but no `ply_file_path` in transforms.json, it asks on the terminal whether
     it may make a PLY of the model's points.
     """
     path = data if data.suffix == ".json" else data / "transforms.json"
     has_points = b'"ply_file_path"' in path.read_bytes()
-    if dataparser.load_3D_points and not has_points and not sys.stdin.isatty():
+    if dataparser.load_3D_points and not has_points:
         dataparser.load_3D_points = False
         CONSOLE.print(
             f"{path} names no `ply_file_path`: the scene's points, if it has any, are not used."
@@ -106,7 +106,32 @@ def _check_colmap(data: Path, dataparser: ColmapDataParserConfig) -> None:
 
     dataparser.colmap_path = largest_model(data / dataparser.colmap_path).relative_to(data)
     photos = data / dataparser.images_path
+    _use_copies_that_are_there(photos, dataparser)
     check_colmap(data / dataparser.colmap_path, photos if _reads_originals(dataparser) else None)
+
+
+def _use_copies_that_are_there(photos: Path, dataparser: ColmapDataParserConfig) -> None:
+    """Keep nerfstudio's parser from asking whether it may make smaller copies of large photos.
+
+    Without copies photos are read as they are: methods here scale them down themselves.
+
+    Raises:
+        FileNotFoundError: Copies are asked for by the dataparser's options, and absent.
+    """
+    factor = dataparser.downscale_factor or automatic_downscale(photos)
+    if factor == 1:
+        return
+    copies = photos.parent / f"{photos.name}_{factor}"
+    folders = {file.relative_to(photos).parent for file in photos.rglob("*") if file.is_file()}
+    if copies.is_dir() and all((copies / folder).is_dir() for folder in folders):
+        return
+    if dataparser.downscale_factor is not None:
+        raise FileNotFoundError(
+            f"There is no folder {copies} with copies of all photos, smaller by {factor}, as "
+            "--downscale-factor says. Make them, or leave the option out: photos are scaled down "
+            "as they are read (--pipeline.datamanager.max-image-size)."
+        )
+    dataparser.downscale_factor = 1
 
 
 def _reads_originals(dataparser: ColmapDataParserConfig | NerfstudioDataParserConfig) -> bool:

@@ -1,5 +1,6 @@
 """What nerfstudio's dataparsers pass over, added to what they say of a scene."""
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -9,10 +10,14 @@ import torch
 from jaxtyping import Int
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
-from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParser
+from nerfstudio.data.dataparsers.colmap_dataparser import (
+    MAX_AUTO_RESOLUTION,
+    ColmapDataParser,
+)
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import Nerfstudio
 from torch import Tensor
 
+from fm3d_plugins.files import require_regular
 from fm3d_plugins.geometry.lenses import FISHEYE
 from fm3d_plugins.io.transforms_fields import lenses_of, load
 from fm3d_plugins.nerfstudio_cameras import image_sizes
@@ -124,6 +129,23 @@ def downscale_factor(dataparser: Any) -> int:
         factor = getattr(dataparser, name, None)
         if factor is not None:
             return int(factor)
+    return 1
+
+
+def automatic_downscale(photos: Path) -> int:
+    """By how much smaller copies are that nerfstudio's COLMAP parser reads unless told otherwise.
+
+    By its rule, of one photo's size; 1 where no photo can be read.
+    """
+    from PIL import Image
+
+    for file in sorted(photos.rglob("*")):
+        try:
+            with Image.open(require_regular(file)) as image:
+                longest = max(image.size)
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue
+        return 2 ** max(0, math.ceil(math.log2(longest / MAX_AUTO_RESOLUTION)))
     return 1
 
 

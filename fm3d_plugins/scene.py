@@ -58,6 +58,10 @@ class Tracks:
     pixels: Float[Tensor, "observation 2"]
     """x, y in pixels of the upright photo; the centre of the first pixel is (0.5, 0.5)."""
 
+    def __repr__(self) -> str:
+        """What there is, in one line."""
+        return f"Tracks({len(self.view_index)} observations)"
+
 
 @dataclass(frozen=True)
 class ViewDepth:
@@ -75,6 +79,11 @@ class ViewDepth:
     """Where the pixels of each view's photo lie in its map."""
     colors: UInt8[Tensor, "view rows columns 3"] | None = None
     """The photo under each pixel of its map, where the estimator keeps it."""
+
+    def __repr__(self) -> str:
+        """What there is, in one line."""
+        colors = "" if self.colors is None else ", with colours"
+        return f"ViewDepth({list(self.depth.shape)} {self.depth.dtype}{colors})"
 
     def __post_init__(self) -> None:
         """Refuse maps that no later stage could use.
@@ -225,6 +234,24 @@ class SceneGeometry:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        """What there is, in one line; the tensors themselves are attributes."""
+        parts = [
+            f"{len(self)} views",
+            f"{len(self.camera_index.unique())} cameras",
+            f"{len(self.points)} points",
+            f"scale {self.scale}",
+        ]
+        if self.depth is not None:
+            parts.append(f"depth {list(self.depth.depth.shape)}")
+        if self.tracks is not None:
+            parts.append(f"{len(self.tracks.view_index)} observations")
+        if self.unregistered:
+            parts.append(f"{len(self.unregistered)} photos without a camera")
+        if isinstance(self.provenance.get("estimator"), str):
+            parts.append(f"by {self.provenance['estimator']}")
+        return f"SceneGeometry({', '.join(parts)})"
 
     def seen_from(self, views: Iterable[int]) -> "SceneGeometry":
         """The scene with only the points that one of these views sees; all if it does not tell."""

@@ -5,7 +5,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
-from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
+from nerfstudio.data.dataparsers.base_dataparser import (
+    DataParserConfig,
+    DataparserOutputs,
+)
 from nerfstudio.data.dataparsers.blender_dataparser import Blender
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParser
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import Nerfstudio
@@ -20,6 +23,10 @@ from fm3d_plugins.parsed_scenes import FisheyeColmapParser
 
 POINTS, COLORS = "points3D_xyz", "points3D_rgb"
 """Keys of a dataparser's metadata: [N, 3] in the frame of the cameras, and [N, 3] uint8."""
+
+
+NO_EXTENT = 1e6
+"""Scale from which positions differ by rounding alone."""
 
 
 def use_own_parser(config: DataParserConfig) -> None:
@@ -103,7 +110,28 @@ def _placed(
     return {POINTS: moved.float(), **({} if colors is None else {COLORS: colors})}
 
 
-class _Nerfstudio(Nerfstudio):
+class _OfAnyExtent:
+    """Stands before a parser of nerfstudio's, which divides by the extent of the cameras.
+
+    Where all are in one place the scale stays as it is.
+    """
+
+    config: Any
+
+    def _generate_dataparser_outputs(self, split: str = "train", **kwargs) -> DataparserOutputs:
+        parse: Any = super()._generate_dataparser_outputs  # type: ignore[misc] (a mixin)
+        try:
+            outputs = parse(split, **kwargs)
+            if not self.config.auto_scale_poses or outputs.dataparser_scale < NO_EXTENT:
+                return outputs
+        except ZeroDivisionError:
+            pass
+        self.config.auto_scale_poses = False
+        CONSOLE.print("All cameras are in one place: the scene keeps its scale, and has no depth.")
+        return parse(split, **kwargs)
+
+
+class _Nerfstudio(_OfAnyExtent, Nerfstudio):
     """`ply_file_path` of transforms.json."""
 
     def _load_3D_points(self, ply_file_path: Path, transform_matrix, scale_factor):
@@ -128,7 +156,7 @@ class _Blender(Blender):
         return _placed(cloud.points, cloud.colors, torch.eye(4), self.config.scale_factor)
 
 
-class _Colmap(FisheyeColmapParser):
+class _Colmap(_OfAnyExtent, FisheyeColmapParser):
     """points3D of the model."""
 
     def _load_3D_points(self, colmap_path: Path, transform_matrix, scale_factor):

@@ -31,6 +31,7 @@ from fm3d_plugins.files import require_regular, require_replaceable
 from fm3d_plugins.input_checks import data_of
 from fm3d_plugins.io.transforms import estimator_of
 from fm3d_plugins.kernels.adam import KernelAdam
+from fm3d_plugins.nerfstudio_commands import require_log_service
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life
 from fm3d_plugins.running import summary
@@ -163,6 +164,8 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
 
     def set_timestamp(self) -> None:
         """Called by ns-train before anything is written: the time to refuse, and to decide."""
+        with one_line_errors():
+            require_log_service(self.vis)
         super().set_timestamp()
         with one_line_errors():
             sentences = self.resolve()
@@ -225,7 +228,6 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
 
         path = self.get_base_dir() / "config.yml"
         with one_line_errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary:
                 temporary.write_text(yaml.dump(self), "utf8")
         CONSOLE.log(f"Saving config to: {path}")

@@ -52,6 +52,31 @@ def test_file_appears_only_when_complete(tmp_path):
     assert not hidden(path.parent)
 
 
+@pytest.mark.parametrize("write", [atomic_write, atomic_directory])
+@pytest.mark.parametrize("below", ["file/x", "file/a/b/x", "dangling/x"])
+def test_place_below_a_file_is_named_in_one_line(write, below, tmp_path):
+    (tmp_path / "file").write_text("keep")
+    (tmp_path / "dangling").symlink_to(tmp_path / "file" / "nowhere")
+    expected = "Nothing can be written in .*(file is a file|dangling is a link to nothing)"
+    with pytest.raises(OSError, match=expected), write(tmp_path / below):
+        raise AssertionError("not reached")
+    assert (tmp_path / "file").read_text() == "keep"
+
+
+def test_errors_within_a_write_name_what_was_to_be_written(tmp_path):
+    for write in (atomic_write, atomic_directory):
+        with pytest.raises(OSError, match="scene.json cannot be written") as caught:
+            with write(tmp_path / "scene.json") as temporary:
+                open(f"{temporary}{'' if temporary.is_dir() else '/'}/a/b.png", "wb").close()
+        assert ".fm3d-" not in str(caught.value)
+    for error in (ValueError, OSError):
+        with pytest.raises(error, match="scene.json") as caught:
+            with atomic_write(tmp_path / "scene.json") as temporary:
+                raise error(f"no writer for {temporary}")
+        assert ".fm3d-" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
     path = tmp_path / "scene.json"
     path.write_text("old")

@@ -16,6 +16,7 @@ import pytest
 import tyro
 
 from fm3d_plugins.cli.main import COMMANDS, main
+from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 try:
     import tomllib
@@ -115,6 +116,15 @@ def run_command(program, words, monkeypatch):
         next(iter(entry_points(group="console_scripts", name=program))).load()()
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of photos with that name."""
+    folder = tmp_path_factory.mktemp("snippets")
+    size = {"num_photos": 8, "width": 240, "height": 180}
+    write_sample(folder / "sample", **size, quality=DRAFT, num_threads=1)
+    return (folder / "sample" / "images").rename(folder / "photos")
+
+
 def test_every_code_block_names_a_language_that_is_tested():
     for path in DOCUMENTS:
         fences = re.findall(r"^\s*```(\w*)$", path.read_text(), re.MULTILINE)
@@ -123,7 +133,9 @@ def test_every_code_block_names_a_language_that_is_tested():
 
 
 @pytest.mark.parametrize("code", snippets("python", whole_files=False))
-def test_python_snippet_runs(code):
+def test_python_snippet_runs(code, photos, monkeypatch):
+    if '"photos"' in code:  # A folder of the reader's.
+        monkeypatch.chdir(photos.parent)
     made = {"__name__": "snippet"}
     exec(compile(code, "snippet", "exec"), made)  # noqa: S102
     assert set(made) - {"__name__", "__builtins__"}, "it defines nothing"
@@ -191,7 +203,7 @@ def test_options_in_the_text_are_fields_or_parameters():
     declared = {name for pair in declared for name in pair}
     for path in DOCUMENTS:
         for option in re.findall(r"`--([a-z0-9][\w.-]*\w)", path.read_text()):
-            names = option.split(".")
+            names = option.removeprefix("no-").split(".")  # As --no-overwrite.
             unknown = [name for name in names if not {name, name.replace("-", "_")} & declared]
             assert not unknown, (path.name, option)
 

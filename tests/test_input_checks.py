@@ -1,6 +1,7 @@
 """A wrong scene ends training with one message, before anything long begins."""
 
 import copy
+import dataclasses
 import json
 import shutil
 
@@ -10,6 +11,7 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline
+from PIL import Image
 
 from fm3d_plugins.camera_optimization.evaluation import score_held_out
 from fm3d_plugins.camera_optimization.held_out_poses import TestPoseProtocol
@@ -109,13 +111,66 @@ def test_traceback_is_shown_on_request(monkeypatch):
         raise ValueError("reason")
 
 
-def test_a_question_that_nobody_can_answer_is_not_asked(scene, monkeypatch, capsys):
+def test_a_question_about_points_is_not_asked(scene, monkeypatch, capsys):
     """nerfstudio's parser asks on the terminal when a scene has a COLMAP model but no PLY."""
     edit(scene, lambda content: content.pop("ply_file_path"))
     (scene / "colmap/sparse/0").mkdir(parents=True, exist_ok=True)
-    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    monkeypatch.setattr("rich.prompt.Confirm.ask", None)
     assert len(open_scene(scene).train_dataset) == NUM_PHOTOS - 2
     assert "names no `ply_file_path`" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture
+def large_colmap(tmp_path):
+    """A COLMAP model of photos of 1700 pixels, more than nerfstudio reads without a question."""
+    folder = tmp_path / "large"
+    write_sample(folder, num_photos=9, width=68, height=36, quality=DRAFT, num_threads=1)
+    known = read_transforms(folder)
+    scale = torch.diag(torch.tensor([25.0, 25, 1])).to(known.intrinsics)
+    sizes = 25 * known.image_sizes
+    write_colmap(
+        dataclasses.replace(known, intrinsics=scale @ known.intrinsics, image_sizes=sizes),
+        folder / "colmap" / "sparse" / "0",
+    )
+    for photo in (folder / "images").iterdir():
+        Image.open(photo).resize((1700, 900)).save(photo)
+    return folder
+
+
+def test_large_photos_of_a_colmap_model_are_read_without_a_question(large_colmap, monkeypatch):
+    monkeypatch.setattr(
+        "nerfstudio.data.dataparsers.colmap_dataparser.Confirm.ask",
+        lambda *_, **__: pytest.fail("it asked"),
+    )
+    manager = open_scene(large_colmap, ColmapDataParserConfig(colmap_path="colmap/sparse/0"))
+    # 1700 x 900 to the limit of a CPU, 640: 900 * 640 / 1700 = 338.8.
+    assert manager.train_dataset[0]["image"].shape == (339, 640, 3)
+    absent = ColmapDataParserConfig(colmap_path="colmap/sparse/0", downscale_factor=2)
+    with pytest.raises(SystemExit, match="There is no folder .*images_2.*leave the option out"):
+        open_scene(large_colmap, absent)
+    (large_colmap / "images_2").mkdir()
+    for photo in (large_colmap / "images").iterdir():
+        Image.open(photo).resize((850, 450)).save(large_colmap / "images_2" / photo.name)
+    # Those that are there are read, as nerfstudio does.
+    manager = open_scene(large_colmap, ColmapDataParserConfig(colmap_path="colmap/sparse/0"))
+    assert manager.train_dataset.image_filenames[0].parent.name == "images_2"
+
+
+@pytest.mark.parametrize("places", [[[0.1, 0.2, 0.3]], [[5, 7, 0.3]] * 3, [[1e4, 2e4, 3.3]] * 7])
+def test_cameras_in_one_place_are_read_with_their_own_scale(places, scene):
+    """Truth: nothing can be scaled to a size that it has not."""
+
+    def change(content):
+        content["frames"] = content["frames"][: len(places)]
+        for frame, place in zip(content["frames"], places, strict=True):
+            for row, value in zip(frame["transform_matrix"], place, strict=False):
+                row[3] = value
+
+    edit(scene, change)
+    manager = open_scene(scene, NerfstudioDataParserConfig(eval_mode="all"))
+    assert manager.train_dataparser_outputs.dataparser_scale == 1.0
+    assert manager.train_dataset.cameras.camera_to_worlds.isfinite().all()
+    assert float(manager.train_dataset.cameras.camera_to_worlds[..., 3].abs().max()) < 1e-2
 
 
 def test_the_largest_colmap_model_is_trained_on(scene, capsys):

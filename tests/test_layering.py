@@ -32,6 +32,7 @@ ORDER = [
     "checkpoints",
     "backends",
     "synthetic_rooms",
+    "nerfstudio_commands",
     "nerfstudio_cameras",
     "parsed_scenes",
     "scene_points",

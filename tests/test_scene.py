@@ -71,6 +71,18 @@ def test_scene_survives_the_disk(tmp_path, changes):
     assert_equal(SceneGeometry.load(tmp_path / "scene.safetensors"), original)
 
 
+def test_what_is_printed_is_a_summary_in_one_line():
+    assert repr(scene(camera_index=torch.tensor([0, 0, 1]))) == (
+        "SceneGeometry(3 views, 2 cameras, 5 points, scale metric, 2 observations, 1 photos "
+        "without a camera, by test)"
+    )
+    plain = scene(tracks=None, unregistered=(), provenance={})
+    assert repr(plain) == "SceneGeometry(3 views, 3 cameras, 5 points, scale metric)"
+    assert "depth [3, 6, 8]" in repr(scene(depth=view_depth()))
+    assert repr(view_depth()) == "ViewDepth([3, 6, 8] torch.float16)"
+    assert repr(scene().tracks) == "Tracks(2 observations)"
+
+
 def test_points_that_some_views_see_keep_their_tracks():
     """Point 0 is seen by view 0, point 4 by views 2 and 1, the others by none."""
     index, views = torch.tensor([4, 0, 4]), torch.tensor([2, 0, 1])

@@ -1,5 +1,6 @@
 """The pipeline of methods that train on one scene and may optimise its cameras."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,10 @@ from fm3d_plugins.camera_optimization.evaluation import (
     score_held_out,
 )
 from fm3d_plugins.camera_optimization.held_out_poses import HeldOutView, TestPoseProtocol
+from fm3d_plugins.camera_optimization.saved_state import EXPECTED, check_state
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
+from fm3d_plugins.nerfstudio_commands import require_supported
 from fm3d_plugins.panels import photo_colors
 from fm3d_plugins.viewer import StartAtPhoto
 
@@ -39,6 +42,9 @@ class PerScenePipelineConfig(VanillaPipelineConfig):
 
     one_device_because: ClassVar[str] = "its state is kept per process"
     """Why the method trains on one device; ends the sentence of an error."""
+
+    instead: ClassVar[Mapping[str, str]] = {}
+    """Commands of nerfstudio that the method cannot serve: why, and what does it instead."""
 
     def check_devices(self, count: int) -> None:
         """Refuse more than one device, before any process is started.
@@ -63,6 +69,7 @@ class PerScenePipeline(VanillaPipeline):
         config.check_devices(kwargs.get("world_size", 1))
         with one_line_errors():
             test_poses = TestPoseProtocol.parse(config.test_poses)
+            require_supported(config.instead)
         super().__init__(config, *args, **kwargs)
         self.test_poses = test_poses
         self.steps_per_log = 1
@@ -72,6 +79,16 @@ class PerScenePipeline(VanillaPipeline):
         self.camera_frusta = camera_frusta(self)
         if self.camera_frusta is not None:
             self.initial_cameras = self.camera_frusta.checkbox  # Found here by the viewer.
+
+    def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
+        """Take a checkpoint's `pipeline`, whole and finite; anything else ends the program."""
+        with one_line_errors():
+            state = check_state(self.model, loaded_state)
+            try:
+                super().load_pipeline(state, step)
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise ValueError(f"The checkpoint does not fit: {reason}. {EXPECTED}") from error
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes

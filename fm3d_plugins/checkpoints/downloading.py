@@ -28,6 +28,7 @@ from fm3d_plugins.checkpoints.records import (
     weights_folder,
     write_record,
 )
+from fm3d_plugins.disk_space import size_of
 from fm3d_plugins.errors import require
 from fm3d_plugins.files import require_replaceable
 from fm3d_plugins.progress import say, track
@@ -65,21 +66,23 @@ class _Offer:
 
 
 def absent(published: PublishedCheckpoint, reason: str) -> str:
-    """The one message about weights that are not here: what, why, where from, where to."""
+    """The one message about weights that are not here, in lines: what, why, and how to get them."""
     file, folder = published.files[0], weights_folder(published)
     others = f" (or {', '.join(published.files[1:])})" if published.files[1:] else ""
-    terms = (
-        f" Its owner lets in only those who are logged in and accepted the terms at "
-        f"{HUB}/{published.repository}; a token of yours is taken from HF_TOKEN or `hf auth login`."
-        if published.is_gated
-        else ""
-    )
-    return (
-        f"The weights {published.name} are not on this computer, and {reason}. "
-        f"Expected the file {file}{others}. Get {published.url(file)} and put it at "
-        f"{folder / file}, or run `fm3d weights fetch {published.name}` where there is a network."
-        f"{terms} Estimators that work without weights: sfm."
-    )
+    lines = [
+        f"The weights {published.name} are not on this computer, and {reason}.",
+        f"  Fetch them (about {size_of(published.num_bytes)}):",
+        f"    fm3d weights fetch {published.name}",
+        f"  Or put this file{others} at this place by hand:",
+        f"    {published.url(file)}",
+        f"    {folder / file}",
+    ]
+    if published.is_gated:
+        lines += [
+            "  They need a log-in (`hf auth login`, or HF_TOKEN) and accepted terms:",
+            f"    {HUB}/{published.repository}",
+        ]
+    return "\n".join([*lines, "  Or find cameras with sfm, which needs no weights."])
 
 
 def download(published: PublishedCheckpoint) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
+from fm3d_plugins.cli.options import run_with_options
 
 SHOWN = {"psnr": "PSNR dB", "ssim": "SSIM", "lpips": "LPIPS"}
 """Metrics of the table and their titles; one that was not computed is left out."""
@@ -44,8 +44,7 @@ def run(arguments: Sequence[str]) -> None:
         from fm3d_plugins.cli.protocol import command as chosen
     # The form's name alone has no value, and only asks for help.
     rest = ["--help"] if words & {"-h", "--help"} else list(arguments)
-    config = (tyro.conf.FlagConversionOff,)
-    tyro.cli(chosen, prog="fm3d evaluate", args=rest, config=config)
+    run_with_options(chosen, "fm3d evaluate", rest)
 
 
 def command(
@@ -56,29 +55,29 @@ def command(
     """Score the held-out photos of a trained run under one or more test-pose protocols.
 
     Args:
-        load_config: config.yml of a finished run.
+        load_config: config.yml of a finished run, or a folder: the newest run in it.
         test_poses: none (cameras as given), sim3 (moved as the training cameras were), and
             photometric:K (then K optimiser steps on each held-out pose, the scene frozen).
         output_path: Also write all metrics to this JSON file.
 
     Raises:
-        FileNotFoundError: There is no such config.yml.
+        FileNotFoundError: There is no such run.
         ValueError: A protocol is unknown, or the run has no cameras to move.
     """
     from rich.console import Console
     from rich.table import Table
 
-    from fm3d_plugins.atomic import atomic_write
+    from fm3d_plugins.atomic import atomic_write, require_place
     from fm3d_plugins.camera_optimization.evaluation import PROTOCOL, score_held_out
     from fm3d_plugins.camera_optimization.held_out_poses import TestPoseProtocol
-    from fm3d_plugins.cli.runs import files_of, load_run
-    from fm3d_plugins.overwriting import require_no_input
+    from fm3d_plugins.cli.runs import files_of, find_run, load_run
 
     protocols = [TestPoseProtocol.parse(text) for text in test_poses]
+    load_config = find_run(load_config)
     config, pipeline = load_run(load_config)
     inputs = [load_config, *files_of(pipeline)]
     if output_path is not None:
-        require_no_input(output_path, inputs)
+        require_place(output_path, inputs)
     rows: list[dict[str, Any]] = [score_held_out(pipeline, protocol) for protocol in protocols]
     shown = {name: title for name, title in SHOWN.items() if any(name in row for row in rows)}
     table = Table(title=f"{config.method_name}, {len(pipeline.datamanager.eval_dataset)} photos")

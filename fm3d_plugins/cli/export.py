@@ -16,22 +16,23 @@ def command(
     one per photo. The folder is a posed scene: ns-train 3dgs --data FOLDER.
 
     Args:
-        load_config: config.yml of a finished run.
+        load_config: config.yml of a finished run, or a folder: the newest run in it.
         output_dir: Folder to write; must not exist, or be empty.
         min_confidence: Leave out points of a lower confidence, 0 to 1. Depth maps stay whole.
         overwrite: Replace the output folder if this command wrote it before.
 
     Raises:
-        FileNotFoundError: There is no such config.yml.
+        FileNotFoundError: There is no such run.
         FileExistsError: The output folder holds something, or what would be lost.
         ValueError: It is no feed-forward run, or holds no such points.
     """
     from fm3d_plugins.atomic import atomic_directory
-    from fm3d_plugins.cli.runs import files_of, load_run, run_inputs
+    from fm3d_plugins.cli.runs import files_of, find_run, load_run, run_inputs
     from fm3d_plugins.one_pass.geometry.export import write_run
     from fm3d_plugins.one_pass.geometry.pipeline import GeometryPipeline
     from fm3d_plugins.progress import say
 
+    load_config = find_run(load_config)
     inputs = run_inputs(load_config)
     with atomic_directory(output_dir, overwrite, inputs) as folder:
         config, pipeline = load_run(load_config)

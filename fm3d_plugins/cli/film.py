@@ -25,7 +25,7 @@ def command(
     """Write a film of a finished run. ffmpeg need not be installed.
 
     Args:
-        load_config: config.yml of a finished run.
+        load_config: config.yml of a finished run, or a folder: the newest run in it.
         output: The film to write (mp4).
         path: through: from one key camera to the next; around: a small circle around each of them.
         camera_path: A path that was saved in the viewer (JSON), in the place of the options below.
@@ -37,11 +37,12 @@ def command(
         loop: Return to the first key camera at the end; only with path through.
 
     Raises:
-        FileNotFoundError: There is no such config.yml or camera path.
+        FileNotFoundError: There is no such run or camera path.
         ValueError: A number is too small, the camera path is no such file, or the run is of a
             method of another package.
     """
-    from fm3d_plugins.cli.runs import files_of, load_run
+    from fm3d_plugins.atomic import require_place
+    from fm3d_plugins.cli.runs import files_of, find_run, load_run
     from fm3d_plugins.io.video import write_video
     from fm3d_plugins.progress import say, track
 
@@ -52,8 +53,10 @@ def command(
         raise ValueError(f"--radius is {radius}; expected a number above 0, such as 0.1.")
     if camera_path is not None:
         cameras, fps = read_camera_path(camera_path, fps)
+    load_config = find_run(load_config)
     _, pipeline = load_run(load_config)
     inputs = [load_config, *files_of(pipeline), *([camera_path] if camera_path else [])]
+    require_place(output, inputs)
     if camera_path is None:
         training = pipeline.datamanager.train_dataset.cameras.to("cpu")
         cameras = _cameras(training, path, num_keys, order, radius, frames, loop)

@@ -44,10 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if hasattr(module, "run"):
                 module.run(rest)
             else:
-                import tyro
+                from fm3d_plugins.cli.options import run_with_options
 
-                config = (tyro.conf.FlagConversionOff,)
-                tyro.cli(module.command, prog=f"fm3d {name}", args=rest, config=config)
+                run_with_options(module.command, f"fm3d {name}", rest)
     except KeyboardInterrupt:
         raise SystemExit("Stopped; nothing was left half-written.") from None
 

@@ -1,5 +1,6 @@
 """`fm3d process <estimator>`: a folder of photos becomes a posed scene on disk."""
 
+import shlex
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import tyro
 
+from fm3d_plugins.cli.options import run_with_options
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
@@ -23,12 +25,8 @@ def run(arguments: Sequence[str]) -> None:
         print(_usage())
         return
     name, *rest = arguments
-    tyro.cli(
-        partial(process, estimator=estimator_class(name)()),
-        prog=f"fm3d process {name}",
-        args=rest,
-        config=(tyro.conf.FlagConversionOff,),
-    )
+    command = partial(process, estimator=estimator_class(name)())
+    run_with_options(command, f"fm3d process {name}", rest)
 
 
 def _usage() -> str:
@@ -72,8 +70,8 @@ def process(
     from fm3d_plugins.estimators.cache import estimated, points_cached
     from fm3d_plugins.progress import say
 
-    inputs = [data.expanduser(), *_named_files(estimator)]
-    with atomic_directory(output_dir, overwrite, inputs) as folder:
+    inputs = [Path(data).expanduser(), *_named_files(estimator)]
+    with atomic_directory(Path(output_dir), overwrite, inputs) as folder:
         photos, scene = estimated(
             data, estimator, skip_unreadable=skip_unreadable, cache_dir=cache_dir
         )
@@ -83,7 +81,7 @@ def process(
         write_scene(scene, photos, folder)
     points = f"{len(scene.points)} points"
     say(f"{len(scene)} of {len(photos)} photos and {points} are in {output_dir}")
-    say(f"Next: ns-train 3dgs --data {output_dir}")
+    say(f"Next: {shlex.join(['ns-train', '3dgs', '--data', str(output_dir)])}")
     return scene
 
 

@@ -52,13 +52,15 @@ def command(
     import torch
     from rich.console import Console
 
-    from fm3d_plugins.atomic import atomic_write
+    from fm3d_plugins.atomic import atomic_write, require_place
     from fm3d_plugins.checkpoints import locate
     from fm3d_plugins.data.evaluation import Evaluation, data_files
     from fm3d_plugins.nn.planning import DTYPES, choose_device, choose_precision
 
     if limit is not None and limit < 1:
         raise ValueError(f"--limit is {limit}; expected at least 1 scene. Leave it out for all.")
+    if output_path is not None:
+        require_place(output_path)
     rules = PROTOCOLS[protocol]
     frames, files = rules.read_index(index), data_files(data)
     name = weights or rules.weights

@@ -62,8 +62,8 @@ def read_run_config(path: Path) -> TrainerConfig:
     kind = kind_of(path)
     if kind is None:
         raise FileNotFoundError(
-            f"There is no {path}. Expected the config.yml that ns-train wrote. "
-            "ns-train names its place at the end of a run."
+            f"There is no {path}. Expected the config.yml that ns-train wrote, or a folder with "
+            "runs, such as outputs. ns-train names the place when it begins."
         )
     if kind != "a file" or path.stat().st_size > LARGEST:
         found = kind if kind != "a file" else f"a file of {path.stat().st_size} bytes"

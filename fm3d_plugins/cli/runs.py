@@ -9,14 +9,48 @@ from typing import Any
 
 import torch
 from nerfstudio.engine.trainer import TrainerConfig
-from torch import Tensor
 
+from fm3d_plugins.camera_optimization.saved_state import EXPECTED, check_state
 from fm3d_plugins.cli.run_configs import read_run_config
-from fm3d_plugins.errors import listed
 from fm3d_plugins.files import kind_of
 from fm3d_plugins.input_checks import data_of
+from fm3d_plugins.progress import say
 
 _CHECKPOINT = re.compile(r"step-(\d{1,15})\.ckpt")
+
+_DEEPEST = 4
+"""Folders from the given one to that of a run: outputs/experiment/method/time, and one to spare."""
+
+
+def find_run(path: Path) -> Path:
+    """The config.yml that --load-config means: the file, or that of the newest run in a folder.
+
+    Args:
+        path: config.yml, the folder of a run, or one above: an experiment's, or `outputs`. Of
+            several runs the one counts that was begun last and has a checkpoint; a line says so.
+
+    Raises:
+        FileNotFoundError: There is nothing, or no run in the folder.
+    """
+    path = path.expanduser()
+    if kind_of(path) != "a folder":
+        return path
+    if (path / "config.yml").is_file():
+        return path / "config.yml"
+    patterns = ["*/" * depth + "config.yml" for depth in range(1, _DEEPEST + 1)]
+    found = [run for pattern in patterns for run in path.glob(pattern) if run.is_file()]
+    if not found:
+        raise FileNotFoundError(
+            f"{path} holds no config.yml, nor does a folder in it. Expected the folder of a run, "
+            "of an experiment, or all outputs. ns-train names a run's folder when it begins."
+        )
+    begun = sorted(found, key=lambda run: (run.stat().st_mtime_ns, run))
+    trained = [run for run in begun if any(run.parent.glob("*/step-*.ckpt"))]
+    newest = (trained or begun)[-1]
+    unfinished = len(begun) - 1 - begun.index(newest)
+    passed = f" (without {unfinished} newer ones that have no checkpoint)" if unfinished else ""
+    say(f"The newest of {len(found)} runs{passed}: {newest}")
+    return newest
 
 
 def load_run(load_config: Path) -> tuple[TrainerConfig, Any]:
@@ -119,43 +153,11 @@ def _load_checkpoint(pipeline: Any, step: int, path: Path) -> None:
     Raises:
         ValueError: It is damaged, of another model, or holds what is not finite.
     """
-    expected = (
-        "Expected a checkpoint that ns-train wrote for this config. Train again, or delete it to "
-        "take an earlier one."
-    )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too early"
-        raise ValueError(f"{path} cannot be read ({reason}). {expected}") from error
+        raise ValueError(f"{path} cannot be read ({reason}). {EXPECTED}") from error
     state = content.get("pipeline") if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
-        raise ValueError(f"{path} holds no tensors of a pipeline. {expected}")
-    faults = [
-        f"{name} ({int((~value.isfinite()).sum())} of {value.numel()})"
-        for name, value in state.items()
-        if value.is_floating_point() and not bool(value.isfinite().all())
-    ]
-    if faults:
-        raise ValueError(f"{path} holds numbers that are not finite: {listed(faults)}. {expected}")
-    in_parallel = all(name.startswith("_model.module.") for name in state if name[:7] == "_model.")
-    if in_parallel:  # As torch's data parallel names them.
-        state = {name.replace("_model.module.", "_model.", 1): each for name, each in state.items()}
-    own = {f"_model.{name}" for name in pipeline.model.state_dict()}
-    lacking = sorted(own - set(state))
-    foreign = sorted(name for name in state if name[:7] == "_model." and name not in own)
-    if lacking or foreign:
-        raise ValueError(
-            f"{path} lacks {listed(lacking) or 'nothing'} and holds {listed(foreign) or 'nothing'} "
-            f"that the model has not. {expected}"
-        )
+    state = check_state(pipeline.model, state, str(path))
     pipeline.load_pipeline(state, step)
-    after = pipeline.model.state_dict()
-    for name in own:
-        if after[name.removeprefix("_model.")].shape != state[name].shape:
-            raise ValueError(
-                f"{path}: {name} has the shape {list(state[name].shape)}, the model "
-                f"{list(after[name.removeprefix('_model.')].shape)}. {expected}"
-            )

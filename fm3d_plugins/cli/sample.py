@@ -1,5 +1,6 @@
 """`fm3d sample`: a synthetic capture to try things on, made on the spot."""
 
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -45,4 +46,4 @@ def command(
             started=partial(say, beginning),
         )
     say(f"The capture is in {output_dir}")
-    say(f"Next: ns-train 3dgs --data {output_dir} sfm")
+    say(f"Next: {shlex.join(['ns-train', '3dgs', '--data', str(output_dir), 'sfm'])}")

@@ -7,6 +7,7 @@ import tyro
 
 from fm3d_plugins.checkpoints import CATALOGUE, FoundFile, find, locate, verify
 from fm3d_plugins.checkpoints.downloading import absent
+from fm3d_plugins.cli.options import run_with_options
 from fm3d_plugins.progress import say
 
 PIPED_WIDTH = 240
@@ -39,7 +40,7 @@ def run(arguments: Sequence[str]) -> None:
             f"fm3d weights has no word {word!r}. Expected one of: {', '.join(words)}. "
             "Run `fm3d weights --help`."
         )
-    tyro.cli(words[word], prog=f"fm3d weights {word}", args=rest)
+    run_with_options(words[word], f"fm3d weights {word}", rest)
 
 
 def list_weights() -> None:

@@ -33,7 +33,7 @@ def cache_key(estimator: Estimator, photos: PhotoSet) -> str:
 
 
 def estimated(
-    data: Path,
+    data: str | Path,
     estimator: Estimator,
     *,
     skip_unreadable: bool = False,

@@ -23,6 +23,7 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizer,
     CameraOptimizerConfig,
 )
+from fm3d_plugins.camera_optimization.saved_state import require_one_row_each
 from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.depth_supervision.supervision import DepthSupervision, DepthSupervisionConfig
 from fm3d_plugins.gaussian_splatting.density_control import (
@@ -246,12 +247,8 @@ class GaussianSplattingModel(SplatfactoModel):
         Raises:
             ValueError: The checkpoint has not the same number of each parameter.
         """
-        rows = {name: len(dict[f"gauss_params.{name}"]) for name in self.gauss_params}
-        if len(set(rows.values())) > 1:
-            raise ValueError(
-                f"The checkpoint holds {rows} rows. Expected as many of each: one per gaussian. "
-                "It is damaged: take an earlier one, or train again."
-            )
+        own = {name: values.data for name, values in self.gauss_params.items()}
+        require_one_row_each(own, dict, "gauss_params.")
         for name, values in self.gauss_params.items():
             values.data = values.new_zeros(dict[f"gauss_params.{name}"].shape)
         return super(SplatfactoModel, self).load_state_dict(dict, **kwargs)

@@ -11,6 +11,7 @@ from fm3d_plugins.gaussian_splatting.model import (
     GaussianSplattingModel,
     GaussianSplattingModelConfig,
 )
+from fm3d_plugins.nerfstudio_commands import GAUSSIANS, OF_RAYS, SPIRAL
 
 
 @dataclass
@@ -26,6 +27,14 @@ class GaussianSplattingPipelineConfig(PerScenePipelineConfig):
     one_device_because: ClassVar[str] = (
         "in density control every process would grow other gaussians"
     )
+    instead = {
+        SPIRAL: "`fm3d film --path around` makes a film of circles around cameras.",
+        **dict.fromkeys(
+            OF_RAYS,
+            f"it asks for single rays, and 3dgs draws whole pictures. `{GAUSSIANS}` writes the "
+            "splats; for a mesh or a dense cloud train nerf.",
+        ),
+    }
 
 
 class GaussianSplattingPipeline(PerScenePipeline):

@@ -63,7 +63,7 @@ def write_ply(
         temporary.write_bytes("\n".join(header).encode("ascii") + table.tobytes())
 
 
-def read_ply(path: Path) -> PointCloud:
+def read_ply(path: str | Path) -> PointCloud:
     """Read the vertices of an ASCII or binary PLY file; faces and unknown properties are skipped.
 
     Coordinates keep the file's precision. Colours may be 8-bit, 16-bit, or floats in [0, 1]
@@ -74,6 +74,7 @@ def read_ply(path: Path) -> PointCloud:
         ValueError: The file is no PLY file, is cut off, has no vertex positions, or colours out of
             range.
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no file {path}. Expected a PLY point cloud. Check the path."

@@ -8,7 +8,7 @@ from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.scene import SceneGeometry
 
 
-def read_posed_scene(path: Path) -> SceneGeometry:
+def read_posed_scene(path: str | Path) -> SceneGeometry:
     """A transforms.json, a folder that holds one, or a folder with a COLMAP model.
 
     Of several models in one folder `sparse` the largest is taken. Photos need not be there.
@@ -16,6 +16,7 @@ def read_posed_scene(path: Path) -> SceneGeometry:
     Raises:
         ValueError: None of these is there, or it cannot be read.
     """
+    path = Path(path)
     json_path = path if path.suffix == ".json" else path / "transforms.json"
     if json_path.is_file():
         return read_transforms(json_path, require_images=False)

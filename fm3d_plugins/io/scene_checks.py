@@ -24,13 +24,16 @@ Options = ParamSpec("Options")
 
 def naming_its_path(
     read: Callable[Concatenate[Path, Options], SceneGeometry],
-) -> Callable[Concatenate[Path, Options], SceneGeometry]:
-    """Let a reader's ValueError name what was read also where `SceneGeometry` raises it."""
+) -> Callable[Concatenate[str | Path, Options], SceneGeometry]:
+    """Let a reader's ValueError name what was read also where `SceneGeometry` raises it.
+
+    The path may be a text.
+    """
 
     @wraps(read)
-    def named(path: Path, *args: Options.args, **kwargs: Options.kwargs) -> SceneGeometry:
+    def named(path: str | Path, *args: Options.args, **kwargs: Options.kwargs) -> SceneGeometry:
         try:
-            return read(path, *args, **kwargs)
+            return read(Path(path), *args, **kwargs)
         except ValueError as error:
             if str(path) in str(error):
                 raise

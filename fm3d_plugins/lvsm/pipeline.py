@@ -9,6 +9,7 @@ from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScene
 from fm3d_plugins.lvsm.datamanager import LvsmDataManager, LvsmDataManagerConfig
 from fm3d_plugins.lvsm.model import LvsmModel, LvsmModelConfig
 from fm3d_plugins.nerfstudio_cameras import fovs_and_aspects
+from fm3d_plugins.nerfstudio_commands import WITHOUT_GEOMETRY
 from fm3d_plugins.nn.view_planning import Pass
 from fm3d_plugins.one_pass.views.sizes import size_within
 from fm3d_plugins.viewer import ContextControl
@@ -26,6 +27,7 @@ class LvsmPipelineConfig(PerScenePipelineConfig):
     optimiser steps on each held-out pose. sim3 is none here, as no training camera moves."""
 
     one_device_because: ClassVar[str] = "all of its photos are held on one"
+    instead = WITHOUT_GEOMETRY
 
 
 class LvsmPipeline(PerScenePipeline):

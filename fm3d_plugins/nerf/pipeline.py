@@ -11,6 +11,7 @@ from nerfstudio.cameras.cameras import Cameras
 from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScenePipelineConfig
 from fm3d_plugins.nerf.datamanager import NerfDataManagerConfig
 from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig
+from fm3d_plugins.nerfstudio_commands import GAUSSIANS, OF_DISTANCES
 
 
 @dataclass
@@ -20,6 +21,13 @@ class NerfPipelineConfig(PerScenePipelineConfig):
     _target: type = field(default_factory=lambda: NerfPipeline)
     datamanager: NerfDataManagerConfig = field(default_factory=NerfDataManagerConfig)
     model: RayModelConfig = field(default_factory=RayModelConfig)
+
+    instead = {
+        GAUSSIANS: "nerf has no splats. `ns-export pointcloud --normal-method open3d` writes "
+        "points; for splats train 3dgs.",
+        OF_DISTANCES: "it asks for a signed distance, which nerf has not. `ns-export tsdf` makes a "
+        "mesh.",
+    }
 
     one_device_because: ClassVar[str] = "its memory of where space is empty is kept per process"
 

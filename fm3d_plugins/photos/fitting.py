@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from fm3d_plugins.photos.pixels import ORIENTATION, alpha_channel, rgb_pixels
+from fm3d_plugins.photos.pixels import ORIENTATION, alpha_channel, counted_pixels, rgb_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,7 +62,7 @@ class FittedPhoto:
         return None
 
     def read_mask(self, path: Path) -> Bool[np.ndarray, "height width"]:
-        """Which pixels count: those where the mask is not 0, of any colour.
+        """Which pixels count, as `counted_pixels` says.
 
         A mask that lies on its side as the photo is stored is turned with it.
 
@@ -73,10 +73,10 @@ class FittedPhoto:
 
         orientation = self._mask_orientation(path)
         with Image.open(path) as stored:
-            mask = _oriented(stored, orientation).convert("L")
+            mask = Image.fromarray(counted_pixels(_oriented(stored, orientation)))
         if mask.size != self.size:
             mask = mask.resize(self.size, Image.Resampling.NEAREST)
-        return np.asarray(mask) > 0
+        return np.asarray(mask)
 
     def _mask_orientation(self, path: Path) -> int:
         """The orientation to apply to a mask so that it lies on the photo; ValueError if none."""

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from fm3d_plugins.errors import listed
 from fm3d_plugins.files import kind_of, require_regular
 from fm3d_plugins.photos.pixels import (
     ORIENTATION,
     alpha_channel,
     camera_from_exif,
+    counted_pixels,
     open_stored,
     open_upright,
     rgb_pixels,
@@ -87,7 +89,7 @@ class Photo:
         keep = None
         if self.mask_path is not None:
             with Image.open(self.mask_path) as mask:
-                keep = np.asarray(mask.convert("L")) > 0
+                keep = counted_pixels(mask)
         alpha = alpha_channel(image)
         if alpha is not None:
             keep = alpha > 127 if keep is None else keep & (alpha > 127)
@@ -109,6 +111,13 @@ class PhotoSet:
 
     def __iter__(self):
         return iter(self.photos)
+
+    def __repr__(self) -> str:
+        """What there is, in one line."""
+        sizes = sorted({f"{photo.width} x {photo.height}" for photo in self.photos})
+        masked = sum(photo.mask_path is not None for photo in self.photos)
+        masks = f", {masked} with a mask" if masked else ""
+        return f"PhotoSet({len(self)} photos in {self.folder}, {listed(sizes, 3)} pixels{masks})"
 
     @cached_property
     def digest(self) -> str:
@@ -156,7 +165,7 @@ class PhotoSet:
 
 
 def find_photos(
-    data: Path,
+    data: str | Path,
     *,
     skip_unreadable: bool = False,
     progress: Callable[[Iterable, str, int], Iterable] | None = None,
@@ -192,7 +201,7 @@ def find_photos(
         raise ValueError(
             f"{len(faults)} of {len(paths)} photos in {folder} cannot be used:\n"
             + "\n".join(f"  - {fault}" for fault in faults)
-            + "\nRepair or remove them, or skip them with --skip-unreadable True."
+            + "\nRepair or remove them, or skip them: --skip-unreadable (in ns-train with True)."
         )
     if not photos:
         raise FileNotFoundError(_no_photo(folder))
@@ -352,7 +361,7 @@ def _write_mask(photo: Photo, path: Path) -> None:
         mask = Image.new("L", (photo.width, photo.height), 255)
     else:
         with Image.open(photo.mask_path) as image:
-            mask = image.convert("L").point(lambda value: 255 if value else 0)
+            mask = Image.fromarray(counted_pixels(image)).convert("L")
     with atomic_write(path) as temporary:
         mask.save(temporary, format="PNG")
 

@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 if TYPE_CHECKING:
     from PIL.Image import Exif, Image
@@ -71,3 +71,16 @@ def rgb_pixels(image: "Image") -> UInt8[np.ndarray, "height width 3"]:
         rgba = np.asarray(image.convert("RGBA"), dtype=np.float32)
         return (rgba[..., :3] * (rgba[..., 3:] / 255.0) + 0.5).astype(np.uint8)
     return np.array(image.convert("RGB"))
+
+
+def counted_pixels(mask: "Image") -> Bool[np.ndarray, "height width"]:
+    """Which pixels a mask lets count: those that are not black and, where it has alpha, opaque.
+
+    Editors save masks with alpha, and say by it, by grey or by both what counts. So whichever of
+    the two is the same everywhere says nothing, and is passed over.
+    """
+    is_bright, alpha = np.asarray(mask.convert("L")) > 0, alpha_channel(mask)
+    if alpha is None or (alpha == alpha.flat[0]).all():
+        return is_bright
+    grey = np.asarray(mask.convert("RGB").convert("L"))
+    return alpha > 0 if (grey == grey.flat[0]).all() else is_bright & (alpha > 0)

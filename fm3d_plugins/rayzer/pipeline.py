@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScenePipelineConfig
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nerfstudio_cameras import dataparser_frame
+from fm3d_plugins.nerfstudio_commands import WITHOUT_GEOMETRY
 from fm3d_plugins.rayzer.datamanager import RayzerDataManager, RayzerDataManagerConfig
 from fm3d_plugins.rayzer.model import RayzerModel, RayzerModelConfig
 
@@ -19,6 +20,7 @@ class RayzerPipelineConfig(PerScenePipelineConfig):
     model: RayzerModelConfig = field(default_factory=RayzerModelConfig)
 
     one_device_because: ClassVar[str] = "there is one forward pass, and nothing to train"
+    instead = WITHOUT_GEOMETRY
 
 
 class RayzerPipeline(PerScenePipeline):

@@ -188,7 +188,7 @@ def capture_intrinsics(width: int, height: int) -> Float[Tensor, "3 3"]:
 
 
 def write_sample(
-    output_dir: Path,
+    output_dir: str | Path,
     *,
     num_photos: int = 24,
     width: int = 480,
@@ -221,7 +221,7 @@ def write_sample(
     from fm3d_plugins.synthetic_rooms.rooms import random_room
 
     _require_possible(num_photos, width, height, seed)
-    with atomic_directory(output_dir, overwrite=overwrite) as folder:
+    with atomic_directory(Path(output_dir), overwrite=overwrite) as folder:
         started()
         room = random_room(seed)
         cameras, intrinsics = capture_cameras(room, num_photos), capture_intrinsics(width, height)

@@ -142,7 +142,7 @@ def test_weights_that_may_not_be_used_commercially_are_refused(rooms, lvsm_weigh
     data, index = rooms
     with pytest.raises(SystemExit, match="licence of .* is unknown, and commercial use was asked"):
         evaluate("--protocol", "re10k-2view", "--data", data, "--index", index,
-                 "--weights", lvsm_weights, "--commercial-only", "True")  # fmt: skip
+                 "--weights", lvsm_weights, "--commercial-only")  # fmt: skip
 
 
 def test_each_form_takes_its_own_options_only(capsys):

@@ -18,7 +18,7 @@ def test_sample_writes_a_capture_and_names_the_next_command(tmp_path, monkeypatc
     assert "Next: ns-train 3dgs --data sample sfm" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("more", [[], ["--overwrite", "True"]])
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
 def test_a_folder_of_the_users_ends_in_one_message(tmp_path, more):
     (tmp_path / "sample").mkdir()
     (tmp_path / "sample" / "mine.txt").write_text("keep")
@@ -56,7 +56,7 @@ def test_a_refused_folder_is_refused_before_anything_is_said(tmp_path, capsys):
 def test_overwrite_replaces_an_earlier_sample(tmp_path):
     sample(tmp_path / "sample")
     before = (tmp_path / "sample" / "images" / "frame_0001.jpg").read_bytes()
-    sample(tmp_path / "sample", "--overwrite", "True", "--seed", "1")
+    sample(tmp_path / "sample", "--overwrite", "--seed", "1")
     assert (tmp_path / "sample" / "images" / "frame_0001.jpg").read_bytes() != before
 
 

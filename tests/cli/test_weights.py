@@ -55,8 +55,16 @@ def test_path_prints_the_path_alone(placed, capsys):
 
 @pytest.mark.parametrize("word", ["path", "verify", "fetch"])
 def test_absent_weights_end_with_the_message_how_to_get_them(placed, word, capsys):
-    with pytest.raises(SystemExit, match="resolve/main/model.safetensors and put it at"):
+    with pytest.raises(SystemExit, match="not on this computer") as caught:
         run(word, "facebook/VGGT-1B")
+    lines = str(caught.value).splitlines()
+    assert len(lines) <= 8 and all(len(line) <= 160 for line in lines)
+    said = [line.strip() for line in lines]
+    # 1 256 537 516 numbers of 4 bytes.
+    assert said[1] == "Fetch them (about 5.03 GB):"
+    assert said[2] == "fm3d weights fetch facebook/VGGT-1B"
+    assert said[4].endswith("facebook/VGGT-1B/resolve/main/model.safetensors")
+    assert said[5].endswith("weights/facebook--VGGT-1B/model.safetensors")
     assert capsys.readouterr().out == ""
 
 

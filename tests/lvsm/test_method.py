@@ -115,7 +115,7 @@ def test_compiled_views_are_the_same(run, capture, lvsm_weights, tmp_path, monke
 def test_fm3d_films_it(run, tmp_path):
     config, film = str(run.base_dir / "config.yml"), tmp_path / "film.mp4"
     arguments = ["--load-config", config, "--output", str(film), "--num-keys", "2"]
-    cli.main(["film", *arguments, "--frames", "3", "--loop", "True"])
+    cli.main(["film", *arguments, "--frames", "3", "--loop"])
     with av.open(str(film)) as container:
         shapes = [(frame.height, frame.width) for frame in container.decode(video=0)]
     assert shapes == [(HEIGHT, WIDTH)] * 6

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fm3d_plugins.photos.photo_set import find_photos
+from fm3d_plugins.photos.pixels import counted_pixels
 
 GRADIENT = np.stack(
     np.broadcast_arrays(
@@ -130,6 +131,59 @@ def test_focal_prior_follows_the_diagonal(tmp_path):
     save(tmp_path, "a.jpg", np.zeros((300, 400, 3), np.uint8), exif=exif)
     photo = next(iter(find_photos(tmp_path)))
     assert photo.focal_prior == pytest.approx(500 * 43 / np.hypot(36, 24))
+
+
+def test_paths_may_be_texts_and_a_set_is_printed_in_one_line(tmp_path):
+    save(tmp_path, "a.png", np.zeros((48, 64), np.uint8))
+    save(tmp_path, "b.png", np.zeros((50, 64), np.uint8))
+    save(tmp_path / "masks", "b.png", np.zeros((50, 64), np.uint8))
+    assert repr(find_photos(str(tmp_path))) == (
+        f"PhotoSet(2 photos in {tmp_path}, 64 x 48, 64 x 50 pixels, 1 with a mask)"
+    )
+
+
+COUNTED = np.arange(12).reshape(3, 4) % 3 > 0
+"""What the masks below mean."""
+
+
+@pytest.mark.parametrize(
+    ("grey", "alpha"),
+    [
+        (COUNTED * 255, None),
+        (COUNTED * 255, 255),
+        (COUNTED * 1, 0),
+        (255, COUNTED * 255),
+        (0, COUNTED * 128),
+        (COUNTED * 255, COUNTED * 255),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "RGB", "P", "1"])
+def test_masks_count_by_grey_or_alpha_whichever_says_something(grey, alpha, mode, tmp_path):
+    if (alpha is None) == (mode in ("RGBA", "LA")):
+        return  # Modes with alpha, and those without, each with their own cases.
+    grey = np.broadcast_to(grey, COUNTED.shape).astype(np.uint8)
+    bands = [grey] if alpha is None else [grey, np.broadcast_to(alpha, COUNTED.shape)]
+    bands = [Image.fromarray(band.astype(np.uint8)) for band in bands]
+    image = bands[0] if alpha is None else Image.merge("LA", bands)
+    image.convert(mode).save(tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as mask:
+        np.testing.assert_array_equal(counted_pixels(mask), COUNTED)
+
+
+@pytest.mark.parametrize("is_white", [True, False])
+def test_masks_of_photos_count_by_alpha(is_white, tmp_path):
+    """As editors save them; by estimators and, as files, by methods."""
+    keep = np.zeros((48, 64), np.uint8)
+    keep[:, 32:] = 255
+    save(tmp_path, "a.png", np.full((48, 64, 3), 90, np.uint8))
+    grey = np.full_like(keep, 255 if is_white else 0)
+    save(tmp_path / "masks", "a.png", np.dstack([grey, grey, grey, keep]))
+    photos = find_photos(tmp_path)
+    written = photos.mask_files(tmp_path / "out", ["a.png"])["a.png"]
+    with Image.open(written) as image:
+        np.testing.assert_array_equal(np.asarray(image), keep)
+    usable = next(iter(photos)).usable_pixels(next(iter(photos)).open())
+    np.testing.assert_array_equal(usable, keep > 0)
 
 
 def test_masks_are_found_by_name_and_must_have_the_size(tmp_path):

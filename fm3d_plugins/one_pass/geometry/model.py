@@ -17,6 +17,7 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizer,
     CameraOptimizerConfig,
 )
+from fm3d_plugins.camera_optimization.saved_state import require_one_row_each
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import rasterize
 from fm3d_plugins.nerfstudio_cameras import pinhole
@@ -128,7 +129,13 @@ class GeometryModel(SplatfactoModel):
         return []
 
     def load_state_dict(self, dict: dict[str, Any], **kwargs) -> Any:  # noqa: A002
-        """Load any number of gaussians."""
+        """Load any number of gaussians.
+
+        Raises:
+            ValueError: The checkpoint has not the same number of each of their parts.
+        """
+        own = {name: getattr(self, f"splat_{name}") for name in SPLATS}
+        require_one_row_each(own, dict, "splat_")
         for name in SPLATS:
             buffer, key = getattr(self, f"splat_{name}"), f"splat_{name}"
             setattr(self, key, buffer.new_zeros(dict[key].shape))

@@ -10,6 +10,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScenePipelineConfig
 from fm3d_plugins.errors import one_line_errors
+from fm3d_plugins.nerfstudio_commands import OF_RAYS, SPIRAL
 from fm3d_plugins.one_pass.geometry.datamanager import (
     GeometryDataManager,
     GeometryDataManagerConfig,
@@ -30,6 +31,14 @@ class GeometryPipelineConfig(PerScenePipelineConfig):
     optimiser steps on each held-out pose. sim3 is none here, as no training camera moves."""
 
     one_device_because: ClassVar[str] = "there is one forward pass, and nothing to train"
+    instead = {
+        SPIRAL: "`fm3d film --path around` makes a film of circles around cameras.",
+        **dict.fromkeys(
+            OF_RAYS,
+            "it asks for single rays, and this method draws whole pictures. `fm3d export` writes "
+            "its points, cameras and depth.",
+        ),
+    }
 
 
 class GeometryPipeline(PerScenePipeline):

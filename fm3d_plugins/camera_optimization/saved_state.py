@@ -1,0 +1,78 @@
+"""What a checkpoint must be before a model takes it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fm3d_plugins.errors import listed
+
+EXPECTED = (
+    "Expected a checkpoint that ns-train wrote for this config. Train again, or delete it to take "
+    "an earlier one."
+)
+
+
+def check_state(model: Any, state: object, name: str = "The checkpoint") -> dict[str, Tensor]:
+    """A pipeline's state as one process writes it, if a model can be filled with it.
+
+    Args:
+        model: To be filled.
+        state: What lies under `pipeline` in a checkpoint.
+        name: Of the checkpoint, for messages.
+
+    Raises:
+        ValueError: It holds no tensors, numbers that are not finite, or lacks parts of the model or
+            has others.
+    """
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise ValueError(f"{name} holds no tensors of a pipeline. {EXPECTED}")
+    faults = [
+        f"{key} ({int((~value.isfinite()).sum())} of {value.numel()})"
+        for key, value in state.items()
+        if value.is_floating_point() and not bool(value.isfinite().all())
+    ]
+    if faults:
+        raise ValueError(f"{name} holds numbers that are not finite: {listed(faults)}. {EXPECTED}")
+    in_parallel = all(key.startswith("_model.module.") for key in state if key[:7] == "_model.")
+    if in_parallel:  # As torch's data parallel names them.
+        state = {key.replace("_model.module.", "_model.", 1): each for key, each in state.items()}
+    own = {f"_model.{key}" for key in model.state_dict()}
+    lacking = sorted(own - set(state))
+    foreign = sorted(key for key in state if key[:7] == "_model." and key not in own)
+    if lacking or foreign:
+        raise ValueError(
+            f"{name} lacks {listed(lacking) or 'nothing'} and holds {listed(foreign) or 'nothing'} "
+            f"that the model has not. {EXPECTED}"
+        )
+    return dict(state)
+
+
+def require_one_row_each(
+    own: Mapping[str, Tensor], saved: Mapping[str, Tensor], prefix: str
+) -> None:
+    """Refuse a checkpoint whose gaussians lack some of their numbers.
+
+    Args:
+        own: The model's tensors with one row for each gaussian.
+        saved: A model's state, of any number of gaussians.
+        prefix: Of the names of `own` in it.
+
+    Raises:
+        ValueError: They have not the same number of rows, or rows of another shape.
+    """
+    shapes = {name: tuple(saved[f"{prefix}{name}"].shape) for name in own}
+    rows = {name: shape[0] if shape else 0 for name, shape in shapes.items()}
+    if len(set(rows.values())) > 1:
+        raise ValueError(
+            f"The checkpoint holds {rows} rows. Expected as many of each: one per gaussian. "
+            "It is damaged: take an earlier one, or train again."
+        )
+    for name, values in own.items():
+        if shapes[name][1:] != tuple(values.shape[1:]):
+            raise ValueError(
+                f"The checkpoint holds {name} of the shape {list(shapes[name])}. Expected "
+                f"{['rows', *values.shape[1:]]}. {EXPECTED}"
+            )
