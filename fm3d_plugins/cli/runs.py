@@ -1,7 +1,6 @@
 """Trained runs, as commands load them."""
 
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +10,17 @@ import torch
 from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
 
+from fm3d_plugins.checkpoints.loading import read_torch
 from fm3d_plugins.cli.run_configs import read_run_config
 from fm3d_plugins.errors import listed
 from fm3d_plugins.files import kind_of
 from fm3d_plugins.input_checks import data_of
 
 _CHECKPOINT = re.compile(r"step-(\d{1,15})\.ckpt")
+_EXPECTED = (
+    "Expected a checkpoint that ns-train wrote for this config. Train again, or delete it to take "
+    "an earlier one."
+)
 
 
 def load_run(load_config: Path) -> tuple[TrainerConfig, Any]:
@@ -113,33 +117,35 @@ def _checkpoint(load_config: Path, config: TrainerConfig) -> tuple[int, Path]:
     return step, found[step]
 
 
-def _load_checkpoint(pipeline: Any, step: int, path: Path) -> None:
-    """Fill a pipeline with exactly what a checkpoint holds.
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a run's pipeline by name, of a checkpoint; nothing in it is run.
 
     Raises:
-        ValueError: It is damaged, of another model, or holds what is not finite.
+        ValueError: It is damaged, holds something else, or what is not finite.
     """
-    expected = (
-        "Expected a checkpoint that ns-train wrote for this config. Train again, or delete it to "
-        "take an earlier one."
-    )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too early"
-        raise ValueError(f"{path} cannot be read ({reason}). {expected}") from error
+    content = read_torch(path, _EXPECTED)
     state = content.get("pipeline") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
-        raise ValueError(f"{path} holds no tensors of a pipeline. {expected}")
+        raise ValueError(f"{path} holds no tensors of a pipeline. {_EXPECTED}")
     faults = [
         f"{name} ({int((~value.isfinite()).sum())} of {value.numel()})"
         for name, value in state.items()
         if value.is_floating_point() and not bool(value.isfinite().all())
     ]
     if faults:
-        raise ValueError(f"{path} holds numbers that are not finite: {listed(faults)}. {expected}")
+        raise ValueError(f"{path} holds numbers that are not finite: {listed(faults)}. {_EXPECTED}")
+    return dict(state)
+
+
+def _load_checkpoint(pipeline: Any, step: int, path: Path) -> None:
+    """Fill a pipeline with exactly what a checkpoint holds.
+
+    Raises:
+        ValueError: It is damaged, of another model, or holds what is not finite.
+    """
+    state = read_state(path)
     in_parallel = all(name.startswith("_model.module.") for name in state if name[:7] == "_model.")
     if in_parallel:  # As torch's data parallel names them.
         state = {name.replace("_model.module.", "_model.", 1): each for name, each in state.items()}
@@ -149,7 +155,7 @@ def _load_checkpoint(pipeline: Any, step: int, path: Path) -> None:
     if lacking or foreign:
         raise ValueError(
             f"{path} lacks {listed(lacking) or 'nothing'} and holds {listed(foreign) or 'nothing'} "
-            f"that the model has not. {expected}"
+            f"that the model has not. {_EXPECTED}"
         )
     pipeline.load_pipeline(state, step)
     after = pipeline.model.state_dict()
@@ -157,5 +163,5 @@ def _load_checkpoint(pipeline: Any, step: int, path: Path) -> None:
         if after[name.removeprefix("_model.")].shape != state[name].shape:
             raise ValueError(
                 f"{path}: {name} has the shape {list(state[name].shape)}, the model "
-                f"{list(after[name.removeprefix('_model.')].shape)}. {expected}"
+                f"{list(after[name.removeprefix('_model.')].shape)}. {_EXPECTED}"
             )
