@@ -262,7 +262,7 @@ def read_torch(path: Path, expected: str) -> object:
             stream = io.BytesIO(path.read_bytes())
             if stream.getbuffer()[:2] == b"PK":
                 raise ValueError(
-                    f"{path} is truncated: a torch file that lacks its end, at "
+                    f"{path} cannot be read: it is truncated, a torch file that lacks its end, at "
                     f"{path.stat().st_size} bytes. {expected}"
                 )
             _require_storages_within(stream)
@@ -271,7 +271,7 @@ def read_torch(path: Path, expected: str) -> object:
         if not isinstance(error.__cause__, pickle.UnpicklingError):
             raise
         raise ValueError(
-            f"{path} holds Python objects beside tensors, or is damaged, and was not opened: "
+            f"{path} cannot be read: it holds Python objects beside tensors, or is damaged: "
             f"{_first_refusal(error.__cause__)}. {expected} Objects could run any program when "
             "opened: get the tensors alone, or from someone you trust."
         ) from error

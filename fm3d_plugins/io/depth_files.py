@@ -1,6 +1,7 @@
 """Depth and confidence maps as files, one per photo, each over exactly its photo."""
 
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.files import kind_of, naming_damage, require_regular
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
+
+PIXELS_PER_BYTE = 32_000
+"""No compression without loss reaches that: a size above it is a damaged header's."""
 
 NERFSTUDIO_UNIT = 1e-3
 """Scene units per unit of a depth file, as `nerfstudio-data` takes it unless told otherwise."""
@@ -160,7 +164,11 @@ def _read_image(file: Path) -> Any:
     from PIL import Image
 
     expected = "Expected a 16- or 32-bit image of one channel, or a .npy file. Write it anew."
-    with naming_damage(file, expected), Image.open(file) as image:
+    # As bytes: of a file as many would be asked for as a damaged count says.
+    with naming_damage(file, expected), Image.open(io.BytesIO(file.read_bytes())) as image:
+        (width, height), size = image.size, file.stat().st_size
+        if width * height > PIXELS_PER_BYTE * size:
+            raise ValueError(f"{file} has {size} bytes for {width} x {height} pixels. {expected}")
         return np.array(image)
 
 

@@ -21,6 +21,7 @@ from fm3d_plugins.io.transforms import check_transforms, estimator_of, read_tran
 from fm3d_plugins.lvsm.network import LVSMConfig
 from fm3d_plugins.nn.sizes import stored_sizes
 from fm3d_plugins.overwriting import MARKER, require_overwritable
+from fm3d_plugins.photos.fitting import fitted_photos
 from fm3d_plugins.scene import SceneGeometry
 from tests.fuzz import readers
 from tests.fuzz.mutations import DEPTH, mutated
@@ -241,6 +242,33 @@ def test_depth_map_of_a_damaged_shape_asks_for_no_memory(tmp_path):
     path.write_bytes(readers.write_depth(tmp_path).read_bytes() + b"\0")
     with pytest.raises(ValueError, match="goes on behind"):
         read_map(path)
+
+
+def test_depth_image_of_a_damaged_size_asks_for_no_memory(tmp_path):
+    """A header of 12 000 x 12 000 pixels before the data of 6 x 8, its checksum right."""
+    import zlib
+
+    def edit(content):
+        header = b"IHDR" + (12_000).to_bytes(4, "big") * 2 + content[24:29]
+        return content[:12] + header + zlib.crc32(header).to_bytes(4, "big") + content[33:]
+
+    path = edited(tmp_path, readers.write_depth_image, "", edit)
+    with pytest.raises(ValueError, match=r"depth\.png has .* bytes for 12000 x 12000 pixels"):
+        read_map(path)
+
+
+def test_photo_or_mask_that_is_cut_off_is_named_where_its_pixels_are_read(tmp_path):
+    folder = readers.write_photos(tmp_path)
+    fit, faults = fitted_photos([folder / "a.jpg"], [(36, 48)])
+    assert not faults
+    (photo,) = fit.photos
+    for file, read in (
+        (folder / "a.jpg", photo.read),
+        (folder / "masks" / "a.jpg.png", lambda: photo.read_mask(folder / "masks" / "a.jpg.png")),
+    ):
+        file.write_bytes(file.read_bytes()[: -file.stat().st_size // 3])
+        with pytest.raises(ValueError, match=file.name):
+            read()
 
 
 def test_old_torch_file_with_a_damaged_count_asks_for_no_memory(tmp_path):
