@@ -4,7 +4,7 @@ BIN := .venv/bin
 PHOTOS ?=
 OUTPUT := outputs/demo/3dgs/latest
 
-.PHONY: setup demo test lint bench bench-vggt bench-dust3r bench-poses bench-refine gpu-check test-slow clean
+.PHONY: setup demo test lint bench bench-vggt bench-dust3r bench-poses bench-refine gpu-check test-slow fuzz clean
 
 setup: .venv/installed
 
@@ -34,6 +34,10 @@ test: setup
 # Full-size networks: minutes, and 6 GiB of memory.
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow
+
+# Every reader of files, 2 000 damaged files each: a few minutes.
+fuzz: setup
+	$(BIN)/python tests/fuzz/run.py
 
 lint: setup
 	$(BIN)/python -m pip install --quiet --editable ".[lint]"

@@ -29,9 +29,10 @@ from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE
 from fm3d_plugins.camera_photos import RENDERED_VIEWS
 from fm3d_plugins.checkpoints import CheckpointFile, locate, require_obtainable
+from fm3d_plugins.checkpoints.loading import read_torch
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.cache import content_hash
-from fm3d_plugins.files import require_regular
+from fm3d_plugins.files import naming_damage, require_regular
 from fm3d_plugins.input_checks import check_dataparser_outputs, check_input, checked_parsing
 from fm3d_plugins.io.depth_files import read_map, write_map
 from fm3d_plugins.lvsm.between import CamerasBetween, cameras_between, rendered_between
@@ -259,9 +260,11 @@ def read_cameras(folder: Path) -> CamerasBetween:
     Raises:
         ValueError: They are not finite, or their counts disagree.
     """
-    cameras = CamerasBetween(**torch.load(require_regular(folder / CAMERAS), weights_only=True))
-    counts = {len(value) for value in vars(cameras).values()}
-    finite = all(bool(value.isfinite().all()) for value in vars(cameras).values())
+    expected = "Expected the cameras of rendered views. Delete the folder, and it is made anew."
+    with naming_damage(folder / CAMERAS, expected):
+        cameras = CamerasBetween(**read_torch(folder / CAMERAS, expected))  # type: ignore[arg-type]
+        counts = {len(value) for value in vars(cameras).values()}
+        finite = all(bool(value.isfinite().all()) for value in vars(cameras).values())
     if len(counts) != 1 or not finite or not bool((cameras.sizes > 0).all()):
         raise ValueError(f"{folder / CAMERAS} holds cameras that are not finite or not of one set")
     return cameras

@@ -1,8 +1,12 @@
-"""What a path leads to: only regular files are read, and only those are replaced."""
+"""What a path leads to: only regular files are read and replaced, and damage names its file."""
 
+import contextlib
+import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _KINDS = {
     stat.S_IFREG: "a file",
@@ -25,6 +29,14 @@ def kind_of(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return _KINDS.get(stat.S_IFMT(mode), "something else than a file")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a file; asked of what stands in another file, however odd it is."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def require_regular(path: Path) -> Path:
@@ -77,3 +89,72 @@ def require_writable(folder: Path) -> None:
         f"Nothing can be written in {folder}: {fault}. Expected a folder that can be written. "
         "Choose another path."
     )
+
+
+@contextlib.contextmanager
+def naming_damage(path: Path, expected: str) -> Iterator[None]:
+    """Let only errors leave that name the file: a damaged one may raise anything in a decoder.
+
+    Args:
+        expected: Sentences that end the message: what the file should be, and what to do.
+
+    Raises:
+        ValueError: Whatever was raised, with its first line.
+        OSError: As it was raised, if it names a file.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        if isinstance(error, ValueError | OSError) and str(path) in str(error):
+            raise
+        reason = next(iter(str(error).strip().splitlines()), "") or "no reason is given"
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{path} cannot be read ({kind}{reason[:200]}). {expected}") from error
+
+
+def parse_json(text: str) -> Any:
+    """The content of a JSON text.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_json(path: Path, remedy: str = "Write it anew.") -> Any:
+    """The content of a JSON file in UTF-8.
+
+    Args:
+        remedy: What the message ends with.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deeply.
+        OSError: There is no such file, or it cannot be read.
+    """
+    content = require_regular(path).read_bytes()
+    try:
+        return parse_json(content.decode("utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON in UTF-8: {error}. {remedy}") from error
+
+
+def read_json_object(path: Path, expected: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        expected: What the file should hold, for the message.
+
+    Raises:
+        ValueError: It holds no JSON, or something else than an object.
+        OSError: It cannot be read.
+    """
+    remedy = f"Expected {expected}. Choose another file."
+    content = read_json(path, remedy)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}. {remedy}")
+    return content

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fm3d_plugins.errors import listed
+from fm3d_plugins.files import read_json
 
 MARKER = ".written_by_fm3d_plugins.json"
 
@@ -96,8 +97,8 @@ def _written(folder: Path) -> dict[str, int] | None:
     if not marker.is_file():
         return None
     try:
-        files = json.loads(marker.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        files = read_json(marker)["files"]
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     return files if isinstance(files, dict) else None
 

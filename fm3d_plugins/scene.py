@@ -1,6 +1,7 @@
 """`SceneGeometry`: what an estimator hands to a dataparser, a file or another estimator."""
 
 import json
+import os
 import posixpath
 import re
 from collections import Counter
@@ -21,7 +22,13 @@ FORMAT = "fm3d-scene-3"
 SCALES = ("metric", "relative", "latent")
 
 LARGEST_SIDE, LARGEST_FOCAL = 1_000_000, 1e9
-"""Pixels; no camera has more."""
+"""Pixels; no camera has more. A principal point and coefficients of a lens stay below, too."""
+
+LEAST_FOCAL = 1e-3
+"""Share of the longer side; no pinhole sees 179.9 degrees."""
+
+FARTHEST = 1e15
+"""Scene units from the origin; squares of more have no room in single precision."""
 
 _ROWS = {
     "image_sizes": ((2,), "iu"),
@@ -40,10 +47,10 @@ _ROWS = {
 }
 """Shape of each row, and kind of number as NumPy names it: integer, unsigned (8 bits), float."""
 
-_ROUNDING = 1e-2
-"""Of poses in single precision, with room."""
+_ROUNDING, _ROUNDING_OF_ONES = 1e-2, 1e-6
+"""Of rotations in single precision, with room; and of a pose's last row, which is 0, 0, 0, 1."""
 
-_DAMAGES = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
+_DAMAGES = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError)
 """What a file may raise that was written by another program, or by none."""
 
 
@@ -305,12 +312,12 @@ class SceneGeometry:
         """
         from safetensors import SafetensorError, safe_open
 
-        from fm3d_plugins.files import require_regular
+        from fm3d_plugins.files import parse_json, require_regular
 
         require_regular(path)
         try:
             with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("scene", "{}"))
+                header = parse_json((file.metadata() or {}).get("scene", "{}"))
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             if header.get("format") == FORMAT:
                 return cls._of(header, tensors)
@@ -361,7 +368,7 @@ def _expect_estimate(scene: SceneGeometry) -> None:
     rotation = scene.world_from_camera[:, :3, :3].double()
     off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64)).abs()
     bottom = scene.world_from_camera[:, 3].double() - torch.tensor([0.0, 0, 0, 1])
-    if bool((off > _ROUNDING).any() | (bottom.abs() > _ROUNDING).any()):
+    if bool((off > _ROUNDING).any() | (bottom.abs() > _ROUNDING_OF_ONES).any()):
         raise ValueError("poses are not rigid")
     if bool((rotation.det() < 0).any()):
         raise ValueError("poses are mirrored")
@@ -398,6 +405,10 @@ def _fault_of_name(name: str) -> str | None:
         return "is no text"
     if "\0" in name:
         return "holds a NUL character"
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return "holds characters that no file's name has"
     if posixpath.isabs(name) or PurePath(name).is_absolute() or PurePath(name).drive:
         return "is an absolute path"
     # Whatever the system: what is written here may be read on another.
@@ -435,27 +446,27 @@ def _expect_usable_tracks(tracks: Tracks, views: int, points: int) -> None:
                 f"{int(wrong.sum())} of {len(index)} observations are of {name} that are not there "
                 f"(such as {int(index[wrong][0])} of {count}). Build the tracks with the scene."
             )
-    if not bool(tracks.pixels.isfinite().all()):
-        raise ValueError("Observations lie at pixels that are not finite. Drop them.")
+    if not bool((tracks.pixels.abs() <= FARTHEST).all()):
+        raise ValueError(
+            f"Observations lie at pixels that are not finite, or above {FARTHEST:g}. Drop them."
+        )
 
 
 def _expect_usable_points(scene: SceneGeometry) -> None:
     for name in ("points", "point_confidence"):
-        usable = getattr(scene, name).isfinite()
+        usable = getattr(scene, name).abs() <= FARTHEST  # Not a number fails, too.
         if not bool(usable.all()):
             raise ValueError(
                 f"SceneGeometry.{name} has {int((~usable).sum())} of {usable.numel()} numbers that "
-                "are not finite. Drop these points."
+                f"are not finite, or above {FARTHEST:g}. Drop these points."
             )
 
 
 def _expect_usable_cameras(scene: SceneGeometry) -> None:
-    finite = (
-        scene.world_from_camera.isfinite().all(-1).all(-1)
-        & scene.intrinsics.isfinite().all(-1).all(-1)
-        & scene.distortion.isfinite().all(-1)
-    )
+    lens = torch.cat([scene.intrinsics.flatten(1), scene.distortion], dim=1)
+    finite = lens.isfinite().all(1) & scene.world_from_camera.isfinite().flatten(1).all(1)
     focal = scene.intrinsics[:, (0, 1), (0, 1)]
+    longest = scene.image_sizes.amax(1, keepdim=True)
     for usable, what in (
         (finite, "a camera that is not finite"),
         (focal.gt(0).all(-1), "focal <= 0"),
@@ -463,6 +474,18 @@ def _expect_usable_cameras(scene: SceneGeometry) -> None:
         (
             ((scene.image_sizes > 0) & (scene.image_sizes <= LARGEST_SIDE)).all(-1),
             f"a size that is not of 1 to {LARGEST_SIDE} pixels",
+        ),
+        (
+            (focal >= LEAST_FOCAL * longest).all(-1),
+            f"focal < {LEAST_FOCAL:g} of the longer side",
+        ),
+        (
+            (lens.abs() <= LARGEST_FOCAL).all(-1),
+            f"a principal point or a lens with numbers above {LARGEST_FOCAL:g}",
+        ),
+        (
+            (scene.world_from_camera.abs() <= FARTHEST).flatten(1).all(-1),
+            f"a pose with numbers above {FARTHEST:g}",
         ),
     ):
         if not bool(torch.all(usable)):

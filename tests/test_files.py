@@ -13,9 +13,10 @@ from fm3d_plugins.backends.perceptual import read_vgg19
 from fm3d_plugins.checkpoints import find, load
 from fm3d_plugins.checkpoints.records import file_sha256, read_record
 from fm3d_plugins.data.chunks import read_chunk
-from fm3d_plugins.data.scenes import read_json, read_scene_list
+from fm3d_plugins.data.scenes import read_scene_list
 from fm3d_plugins.estimators.dense.estimator import digest_of_scene
 from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
+from fm3d_plugins.files import read_json_object
 from fm3d_plugins.io.colmap import read_colmap
 from fm3d_plugins.io.depth_files import read_map
 from fm3d_plugins.io.ply import read_ply
@@ -61,7 +62,7 @@ def pipe(path):
         ("weights.safetensors", load),
         ("weights.pt", find),
         ("weights.pt", file_sha256),
-        ("index.json", lambda path: read_json(path, "an index")),
+        ("index.json", lambda path: read_json_object(path, "an index")),
         ("list.txt", read_scene_list),
         ("chunk.torch", read_chunk),
         ("vgg.mat", read_vgg19),

@@ -13,17 +13,14 @@ EXPECTED = (
 )
 
 
-def check_state(model: Any, state: object, name: str = "The checkpoint") -> dict[str, Tensor]:
-    """A pipeline's state as one process writes it, if a model can be filled with it.
+def finite_tensors(state: object, name: str = "The checkpoint") -> dict[str, Tensor]:
+    """What lies under `pipeline` in a checkpoint, if it is tensors of finite numbers.
 
     Args:
-        model: To be filled.
-        state: What lies under `pipeline` in a checkpoint.
         name: Of the checkpoint, for messages.
 
     Raises:
-        ValueError: It holds no tensors, numbers that are not finite, or lacks parts of the model or
-            has others.
+        ValueError: It is not.
     """
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
@@ -36,6 +33,22 @@ def check_state(model: Any, state: object, name: str = "The checkpoint") -> dict
     ]
     if faults:
         raise ValueError(f"{name} holds numbers that are not finite: {listed(faults)}. {EXPECTED}")
+    return dict(state)
+
+
+def check_state(model: Any, state: object, name: str = "The checkpoint") -> dict[str, Tensor]:
+    """A pipeline's state as one process writes it, if a model can be filled with it.
+
+    Args:
+        model: To be filled.
+        state: What lies under `pipeline` in a checkpoint.
+        name: Of the checkpoint, for messages.
+
+    Raises:
+        ValueError: It holds no tensors, numbers that are not finite, or lacks parts of the model or
+            has others.
+    """
+    state = finite_tensors(state, name)
     in_parallel = all(key.startswith("_model.module.") for key in state if key[:7] == "_model.")
     if in_parallel:  # As torch's data parallel names them.
         state = {key.replace("_model.module.", "_model.", 1): each for key, each in state.items()}
@@ -47,7 +60,7 @@ def check_state(model: Any, state: object, name: str = "The checkpoint") -> dict
             f"{name} lacks {listed(lacking) or 'nothing'} and holds {listed(foreign) or 'nothing'} "
             f"that the model has not. {EXPECTED}"
         )
-    return dict(state)
+    return state
 
 
 def require_one_row_each(

@@ -1,12 +1,13 @@
 """Tensors out of a file of weights, without running anything that is in it."""
 
 import argparse
-import json
+import contextlib
+import io
 import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from fm3d_plugins.checkpoints.catalogue import PublishedCheckpoint
 from fm3d_plugins.checkpoints.locating import FoundFile
 from fm3d_plugins.checkpoints.records import damage, file_sha256, sha256_of_hub
 from fm3d_plugins.errors import listed
-from fm3d_plugins.files import require_regular
+from fm3d_plugins.files import naming_damage, parse_json, require_regular
 from fm3d_plugins.nn.weights import LOSS_PREFIX
 from fm3d_plugins.progress import say
 
@@ -57,10 +58,10 @@ def load(file: FoundFile | Path) -> Mapping[str, Tensor]:
         OSError: It cannot be read.
     """
     path = file.path if isinstance(file, FoundFile) else file
-    with _naming(path):
+    with naming_damage(path, f"{_EXPECTED} {_FETCH}"):
         start = _start(path)
         if _is_torch(start):
-            return _tensors_only(path, _open_torch(path))
+            return _tensors_only(path, read_torch(path, f"{_EXPECTED} {_FETCH}"))
         return _load_safetensors(path)
 
 
@@ -79,31 +80,16 @@ def training_arguments(file: FoundFile | Path) -> dict[str, Any]:
         ValueError, OSError: As `load`.
     """
     path = file.path if isinstance(file, FoundFile) else file
-    with _naming(path):
+    with naming_damage(path, f"{_EXPECTED} {_FETCH}"):
         if not _is_torch(_start(path)):
             return {}
-        content = _open_torch(path)
+        content = read_torch(path, f"{_EXPECTED} {_FETCH}")
         arguments = content.get("args") if isinstance(content, Mapping) else None
         if isinstance(arguments, argparse.Namespace):
             arguments = vars(arguments)
         if not isinstance(arguments, Mapping):
             return {}
         return {str(name): value for name, value in arguments.items() if _is_plain(value)}
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Let only errors leave that name the file: what was made to hurt may raise any in a parser."""
-    try:
-        yield
-    except Exception as error:
-        names_it = isinstance(error, OSError) and error.filename is not None
-        if names_it or (isinstance(error, ValueError) and str(path) in str(error)):
-            raise
-        raise ValueError(
-            f"{path} cannot be opened as a checkpoint: {type(error).__name__}: "
-            f"{_first_line(error)}. {_EXPECTED} {_FETCH}"
-        ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -192,7 +178,7 @@ class _MappedTensors(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
-        with _naming(self._path):
+        with naming_damage(self._path, f"{_EXPECTED} {_FETCH}"):
             if self._handed_out > _BYTES_PER_MAP:
                 self._file, self._handed_out = self._open(), 0
             tensor = self._file.get_tensor(name)
@@ -231,7 +217,7 @@ def _require_whole_safetensors(path: Path) -> None:
         needed = 8 + length
         if size >= needed:
             try:
-                header = json.loads(following + stream.read(length - 1))
+                header = parse_json((following + stream.read(length - 1)).decode())
                 ends = [
                     int(entry["data_offsets"][1])
                     for name, entry in header.items()
@@ -249,26 +235,77 @@ def _require_whole_safetensors(path: Path) -> None:
         )
 
 
-def _open_torch(path: Path) -> object:
-    """All that a torch file holds, if it holds tensors, plain containers and options alone."""
-    is_archive = zipfile.is_zipfile(path)
-    with path.open("rb") as stream:
-        if not is_archive and stream.read(2) == b"PK":
-            raise ValueError(
-                f"{path} is truncated: a torch file that lacks its end, at {path.stat().st_size} "
-                f"bytes. {_EXPECTED} {_FETCH}"
-            )
+def read_torch(path: Path, expected: str) -> object:
+    """All that a torch file holds, if it holds tensors, plain containers and options alone.
+
+    Its bytes are read from disk when they are used.
+
+    Args:
+        expected: Sentences that end the message: what the file should be, and what to do.
+
+    Raises:
+        ValueError: It is damaged or holds Python objects, none of which was made.
+        OSError: It cannot be read.
+    """
+    require_regular(path)
     try:
         # A Namespace of options is attributes alone, and stands in many published files. Files of
         # torch before 1.6 are plain pickles, which cannot be mapped into memory.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
-    except pickle.UnpicklingError as error:
+        with (
+            naming_damage(path, expected),
+            torch.serialization.safe_globals([argparse.Namespace]),
+        ):
+            if zipfile.is_zipfile(path):
+                _require_records_within(path)
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            # As bytes: of a file as many would be asked for as a damaged count says.
+            stream = io.BytesIO(path.read_bytes())
+            if stream.getbuffer()[:2] == b"PK":
+                raise ValueError(
+                    f"{path} cannot be read: it is truncated, a torch file that lacks its end, at "
+                    f"{path.stat().st_size} bytes. {expected}"
+                )
+            _require_storages_within(stream)
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except ValueError as error:
+        if not isinstance(error.__cause__, pickle.UnpicklingError):
+            raise
         raise ValueError(
-            f"{path} holds Python objects beside tensors, or is damaged, and was not opened: "
-            f"{_first_refusal(error)}. {_EXPECTED} Objects could run any program when "
-            "opened: get the weights as safetensors, or from someone you trust and convert them."
+            f"{path} cannot be read: it holds Python objects beside tensors, or is damaged: "
+            f"{_first_refusal(error.__cause__)}. {expected} Objects could run any program when "
+            "opened: get the tensors alone, or from someone you trust."
         ) from error
+
+
+def _require_records_within(path: Path) -> None:
+    """Raise ValueError where a record of an archive claims to be larger than the file."""
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.file_size > size:
+                raise ValueError(f"its {record.filename!r:.80} has {record.file_size} bytes")
+
+
+def _require_storages_within(stream: io.BytesIO) -> None:
+    """Raise ValueError where tensors of an old torch file claim to be larger than the file.
+
+    torch would ask for their memory before it reads them. Four pickles come first: two numbers that
+    tell the format, the system, and the objects, in which `(storage, type, key, place, numbers,
+    view)` stands for a tensor's memory.
+    """
+    size, numbers, claimed = len(stream.getbuffer()), [], 0
+    with contextlib.suppress(Exception):  # Of what is no pickle torch says what is wrong with it.
+        for _ in range(4):
+            for operation, argument, _ in pickletools.genops(stream):
+                if operation.name == "MARK":
+                    numbers = []
+                elif operation.name == "BINPERSID":
+                    claimed = max(claimed, *numbers, 0)
+                elif isinstance(argument, int):
+                    numbers.append(argument)
+    stream.seek(0)
+    if claimed > size:
+        raise ValueError(f"it has a tensor of {claimed} numbers in {size} bytes")
 
 
 def _first_refusal(error: Exception) -> str:

@@ -17,7 +17,7 @@ from typing import Literal
 from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.checkpoints.catalogue import Licence, PublishedCheckpoint
-from fm3d_plugins.files import require_regular
+from fm3d_plugins.files import read_json, require_regular
 from fm3d_plugins.progress import say
 
 _CHUNK = 1 << 22
@@ -75,13 +75,13 @@ def read_record(file: Path) -> FileRecord | None:
     """
     path = _beside(file, "")
     try:
-        record = FileRecord(**json.loads(require_regular(path).read_text(encoding="utf-8")))
+        record = FileRecord(**read_json(path))
         if not is_sha256(str(record.sha256)) or record.sha256_from not in ("hub", "computed"):
             raise ValueError("it holds no SHA-256, or does not tell whose")
         return record
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(
             f"{path} is not a readable record of {file.name} ({error}). Expected JSON as written "
             "when the file was fetched. Delete both files and fetch again, or delete the record "
@@ -144,12 +144,8 @@ def show_licence_once(licence: Licence, file: Path, published: PublishedCheckpoi
     path = (
         weights_folder(published) / "licence.json" if published else _beside(file, ".licence.json")
     )
-    with contextlib.suppress(
-        OSError, ValueError, TypeError, KeyError, RecursionError
-    ):  # Damaged: shown again.
-        if json.loads(require_regular(path).read_text(encoding="utf-8"))["licence"] == asdict(
-            licence
-        ):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # Damaged: shown again.
+        if read_json(path)["licence"] == asdict(licence):
             return
     name = published.name if published else str(file)
     text = f"Licence of {name}: {licence.name} ({licence.permits})."

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 import torch
 
+LARGEST_PICTURE, MOST_FPS = 20_000, 1000
+"""Pixels of a side; frames per second."""
+
 LONG_SECONDS = 10
 """What is left after two frames, from which on it is said."""
 
@@ -117,18 +120,53 @@ def read_camera_path(path: Path, fps: int) -> tuple[Any, int]:
     """
     from nerfstudio.cameras.camera_paths import get_path_from_json
 
-    from fm3d_plugins.data.scenes import read_json
+    from fm3d_plugins.files import naming_damage, read_json_object
 
     expected = "a camera path that the viewer saved: an object with camera_path, a list of cameras"
-    content = read_json(path, expected)
-    try:
+    content = read_json_object(path, expected)
+    with naming_damage(path, f"Expected {expected}. Save it again."):
+        _require_sizes(path, content)
         cameras = get_path_from_json(content)
         found = len(cameras)
         fps = round(float(content.get("fps", fps)))
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{path}: {error!r}. Expected {expected}. Save it again.") from error
-    if not found or fps < 1:
+    if not found or not 1 <= fps <= MOST_FPS:
         raise ValueError(
-            f"{path} has {found} cameras and {fps} frames per second. Expected {expected}."
+            f"{path} has {found} cameras and {fps} frames per second. Expected {expected}, and 1 "
+            f"to {MOST_FPS} frames per second."
         )
+    _require_cameras(path, cameras)
     return cameras, fps
+
+
+def _require_sizes(path: Path, content: dict[str, Any]) -> None:
+    for key in ("render_width", "render_height"):
+        if type(content[key]) not in (int, float) or not 1 <= content[key] <= LARGEST_PICTURE:
+            raise ValueError(
+                f"{path}: {key} is {content[key]!r:.80}. Expected 1 to {LARGEST_PICTURE} pixels. "
+                "Save the camera path again."
+            )
+
+
+def _require_cameras(path: Path, cameras: Any) -> None:
+    """Raise ValueError where poses are not rigid, or fields of view not from 0 to 180 degrees."""
+    from fm3d_plugins.geometry.poses import nearest_rotation
+    from fm3d_plugins.io.scene_checks import MAX_ROTATION_ERROR
+    from fm3d_plugins.scene import FARTHEST, LARGEST_FOCAL, LEAST_FOCAL
+
+    poses = cameras.camera_to_worlds.double()
+    rotations = poses[:, :, :3]
+    focal = torch.stack([cameras.fx, cameras.fy]).double()
+    longest = max(int(cameras.width.max()), int(cameras.height.max()))
+    off = (rotations - nearest_rotation(rotations.nan_to_num(0, 0, 0))).abs()
+    for fine, what in (
+        ((poses.abs() <= FARTHEST).all(), "poses that are not finite"),
+        ((off <= MAX_ROTATION_ERROR).all(), "poses without a rotation"),
+        (
+            ((focal >= LEAST_FOCAL * longest) & (focal <= LARGEST_FOCAL)).all(),
+            "fields of view that no camera has",
+        ),
+    ):
+        if not bool(fine):
+            raise ValueError(
+                f"{path} has {what}. Expected a camera path that the viewer saved. Save it again."
+            )

@@ -9,10 +9,12 @@ import re
 import sys
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 import yaml
@@ -40,6 +42,9 @@ LARGEST = 4_000_000
 _OF_VALUES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 """What PyYAML raises for values that are not what their tag says."""
 
+_OF_RUNS = frozenset({"method_name"})
+"""Fields that every run's config has."""
+
 _PYTHON = "tag:yaml.org,2002:python/"
 _PATHS = re.compile(r"pathlib(\._local)?\.(Pure)?(Posix|Windows)?Path")
 _EXPECTED = (
@@ -51,8 +56,8 @@ _EXPECTED = (
 def read_run_config(path: Path) -> TrainerConfig:
     """The config of a run.
 
-    Fields that the file lacks get their defaults; those that their class no longer has are left
-    out, with a line.
+    Other fields that the file lacks get their defaults; those that their class no longer has are
+    left out, with a line.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -128,6 +133,7 @@ def _object(loader: _ConfigLoader, name: str, node: yaml.Node) -> Any:
     if not (isinstance(kind, type) and is_dataclass(kind) and isinstance(node, yaml.MappingNode)):
         raise _refusal(node, f"it makes an object of {name}, which is no config class")
     given = loader.construct_mapping(node, deep=True)
+    lacking = _OF_RUNS - set(given) if issubclass(kind, TrainerConfig) else ()
     values = {}
     for entry in fields(kind):
         default = entry.default
@@ -141,12 +147,41 @@ def _object(loader: _ConfigLoader, name: str, node: yaml.Node) -> Any:
             raise _refusal(node, f"{found}, expected a {type(default).__name__}")
         if entry.name == "_target" and not isinstance(value, type):
             raise _refusal(node, f"_target of {name} is no class")
+        if value != default and not _fits(value, _hints(kind).get(entry.name)):
+            raise _refusal(node, f"{entry.name} of {name} is {value!r:.80}, of a wrong type")
         values[entry.name] = value
+    if lacking:
+        raise _refusal(node, f"it is cut off, or of no run: it lacks {listed(sorted(lacking))}")
     if given:
         say(f"{name} has no fields {listed(sorted(map(str, given)))}: left out.", "yellow")
     made = object.__new__(kind)
     vars(made).update(values)
     return made
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a config's fields; none where they cannot be told."""
+    try:
+        return get_type_hints(kind)
+    except (NameError, TypeError):
+        return {}
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a plain value is of a field's type; what is no plain type takes anything."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin in (list, tuple, dict):
+        return isinstance(value, (list, tuple) if origin in (list, tuple) else dict)
+    if hint is float:
+        return isinstance(value, float) or type(value) is int
+    if hint is Path:
+        return isinstance(value, str | Path)
+    return type(value) is hint if hint in (int, bool, str, type(None)) else True
 
 
 def _is_config(value: object) -> bool:

@@ -1,7 +1,6 @@
 """Trained runs, as commands load them."""
 
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,15 +8,16 @@ from typing import Any
 
 import torch
 from nerfstudio.engine.trainer import TrainerConfig
+from torch import Tensor
 
-from fm3d_plugins.camera_optimization.saved_state import EXPECTED, check_state
+from fm3d_plugins.camera_optimization.saved_state import EXPECTED, check_state, finite_tensors
+from fm3d_plugins.checkpoints.loading import read_torch
 from fm3d_plugins.cli.run_configs import read_run_config
 from fm3d_plugins.files import kind_of
 from fm3d_plugins.input_checks import data_of
 from fm3d_plugins.progress import say
 
 _CHECKPOINT = re.compile(r"step-(\d{1,15})\.ckpt")
-
 _DEEPEST = 4
 """Folders from the given one to that of a run: outputs/experiment/method/time, and one to spare."""
 
@@ -147,17 +147,21 @@ def _checkpoint(load_config: Path, config: TrainerConfig) -> tuple[int, Path]:
     return step, found[step]
 
 
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a run's pipeline by name, of a checkpoint; nothing in it is run.
+
+    Raises:
+        ValueError: It is damaged, holds something else, or what is not finite.
+    """
+    content = read_torch(path, EXPECTED)
+    state = content.get("pipeline") if isinstance(content, Mapping) else None
+    return finite_tensors(state, str(path))
+
+
 def _load_checkpoint(pipeline: Any, step: int, path: Path) -> None:
     """Fill a pipeline with exactly what a checkpoint holds.
 
     Raises:
         ValueError: It is damaged, of another model, or holds what is not finite.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too early"
-        raise ValueError(f"{path} cannot be read ({reason}). {EXPECTED}") from error
-    state = content.get("pipeline") if isinstance(content, Mapping) else None
-    state = check_state(pipeline.model, state, str(path))
-    pipeline.load_pipeline(state, step)
+    pipeline.load_pipeline(check_state(pipeline.model, read_state(path), str(path)), step)

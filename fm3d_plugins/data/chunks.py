@@ -1,14 +1,13 @@
 """Scenes of pixelSplat's data sets: several in one torch file, with their encoded photos."""
 
 import io
-import pickle
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fm3d_plugins.checkpoints.loading import read_torch
 from fm3d_plugins.data.scenes import CapturedScene, checked_scene
-from fm3d_plugins.files import require_regular
 
 CAMERA_NUMBERS = 18
 """fx, fy, cx, cy in units of the photo's sides, two of no use, 3 x 4 from world to camera."""
@@ -27,18 +26,7 @@ def read_chunk(path: Path) -> list[CapturedScene]:
         ValueError: It is damaged, holds Python objects, or is no chunk.
         OSError: It cannot be read.
     """
-    try:
-        content = torch.load(require_regular(path), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds Python objects beside tensors, or is damaged, and was not opened. "
-            f"{_EXPECTED}"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path} cannot be opened as a torch file: {str(error).partition(chr(10))[0]}. "
-            f"{_EXPECTED}"
-        ) from error
+    content = read_torch(path, _EXPECTED)
     if not isinstance(content, list) or not content:
         found = "no scene" if content == [] else f"a {type(content).__name__}"
         raise ValueError(f"{path} holds {found}. {_EXPECTED}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fm3d_plugins.data.scenes import read_json
+from fm3d_plugins.files import read_json_object
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def read_evaluation_index(path: Path) -> dict[str, EvaluationViews]:
     """
     expected = "for each scene null, or an object with `context` and `target`"
     found = {}
-    for scene, entry in read_json(path, expected).items():
+    for scene, entry in read_json_object(path, expected).items():
         if entry is None:
             continue
         views = [entry.get(key) if isinstance(entry, dict) else None for key in _KEYS]
@@ -51,8 +51,11 @@ def read_evaluation_index(path: Path) -> dict[str, EvaluationViews]:
     return found
 
 
+LARGEST_FRAME = 10**9
+"""No video has more frames."""
+
 _KEYS = ("context", "target")
 
 
 def _is_number(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < LARGEST_FRAME

@@ -1,28 +1,31 @@
 """Photos with known cameras, as the data sets of LVSM, RayZer and pixelSplat hold them."""
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.errors import listed
-from fm3d_plugins.files import require_regular
+from fm3d_plugins.files import is_file, read_json_object, require_regular
 from fm3d_plugins.geometry.cameras import intrinsics_matrix
 from fm3d_plugins.geometry.poses import nearest_rotation
 from fm3d_plugins.io.scene_checks import MAX_ROTATION_ERROR
 from fm3d_plugins.photos.canvas import on_white
+from fm3d_plugins.scene import FARTHEST, LARGEST_FOCAL
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FOLDER_PER_SCENE = "opencv_cameras.json"
 """The name that all scene files have in RayZer's layout; the scene is named by its folder."""
+
+SHORTEST_FOCAL = 1e-2
+"""Pixels; no pinhole has less."""
 
 _NEAR_FOLDERS = 3
 """A moved file is looked for below the folder of the file that lists it, and this many in all."""
@@ -86,13 +89,17 @@ def checked_scene(
     rotations = camera_from_world[:, :3, :3]
     errors = (rotations - nearest_rotation(rotations.nan_to_num(0, 0, 0))).abs().amax((1, 2))
     is_affine = (camera_from_world[:, 3] == torch.tensor([0.0, 0, 0, 1]).double()).all(1)
-    is_rigid = (
-        is_affine & (errors <= MAX_ROTATION_ERROR) & camera_from_world.isfinite().all(2).all(1)
-    )
-    is_lens = lenses.isfinite().all(1) & (lenses[:, :2] > 0).all(1)
+    is_near = (camera_from_world.abs() <= FARTHEST).all(2).all(1)
+    is_rigid = is_affine & (errors <= MAX_ROTATION_ERROR) & is_near
+    is_lens = (lenses.abs() <= LARGEST_FOCAL).all(1) & (lenses[:, :2] >= SHORTEST_FOCAL).all(1)
     for is_right, field, expected in (
         (is_rigid, "a pose", "a rotation and a translation, from the world to the camera"),
-        (is_lens, "intrinsics", "focal lengths above 0 and a principal point, in pixels"),
+        (
+            is_lens,
+            "intrinsics",
+            f"focal lengths above 0 (from {SHORTEST_FOCAL}) and a principal point, in pixels up to "
+            f"{LARGEST_FOCAL:g}",
+        ),
     ):
         if not bool(is_right.all()):
             wrong = (~is_right).nonzero().flatten().tolist()
@@ -144,7 +151,7 @@ def read_scene(path: Path) -> CapturedScene:
         FileNotFoundError: The file, or photos that it lists, are absent.
         ValueError: A field is missing or impossible.
     """
-    frames = read_json(path, "a scene with a list `frames`").get("frames")
+    frames = read_json_object(path, "a scene with a list `frames`").get("frames")
     if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) for f in frames):
         raise ValueError(
             f"{path} has no list `frames` of objects; expected one object for each photo, with its "
@@ -167,26 +174,6 @@ def read_scene(path: Path) -> CapturedScene:
 
 
 _SCENE_REMEDY = "Correct the file, or drop the frame from it."
-
-
-def read_json(path: Path, expected: str) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Args:
-        expected: What the file should hold, for the message.
-
-    Raises:
-        ValueError: It holds no JSON, or something else than an object.
-        OSError: It cannot be read.
-    """
-    try:
-        content = json.loads(require_regular(path).read_text(encoding="utf-8-sig"))
-        fault = "" if isinstance(content, dict) else f"holds a {type(content).__name__}"
-    except (ValueError, RecursionError) as error:
-        content, fault = {}, f"is no JSON in UTF-8 ({error})"
-    if fault:
-        raise ValueError(f"{path} {fault}. Expected {expected}. Choose another file.")
-    return content
 
 
 def _numbers(
@@ -228,13 +215,13 @@ def locate(names: Sequence[str], source: Path) -> list[Path]:
 
 
 def _located(name: str, source: Path) -> Path | None:
-    if (source.parent / name).is_file():
+    if is_file(source.parent / name):
         return source.parent / name
     parts = PurePosixPath(name.replace("\\", "/").lstrip("/.")).parts
     # A name without its folder could be another scene's.
     for first in range(len(parts) - 1):
         for folder in source.absolute().parents[:_NEAR_FOLDERS]:
             path = folder.joinpath(*parts[first:])
-            if path.is_file():
+            if is_file(path):
                 return path
     return None

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fm3d_plugins.dust3r.network import DUSt3RConfig
-from fm3d_plugins.nn.sizes import checked_fields, sizes_from_text
+from fm3d_plugins.files import read_json
+from fm3d_plugins.nn.sizes import DEEPEST, LARGEST, checked_fields, sizes_from_text
 
 METADATA_KEY = "dust3r_config"
 """Entry of a safetensors file's metadata, as `to_text` writes it."""
@@ -97,7 +98,7 @@ def from_hub(path: Path) -> dict[str, Any]:
         ValueError: The file is no JSON object, or not of a network that DUSt3R is.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}")
         return sizes_of_arguments(content)
@@ -161,8 +162,9 @@ def _checked(sizes: dict[str, Any]) -> dict[str, Any]:
     """The same, if the values are possible."""
     for name in (*SIZES.values(), "patch_size"):
         value = sizes.get(name, 1)
-        if type(value) is not int or value < 1:
-            raise ValueError(_not_offered(name, value, "a whole number above 0"))
+        most = DEEPEST if name.endswith("depth") else LARGEST
+        if type(value) is not int or not 1 <= value <= most:
+            raise ValueError(_not_offered(name, value, f"a whole number from 1 to {most}"))
     for name in ("mlp_ratio", "rotary_base"):
         value = sizes.get(name, 1)
         if type(value) not in (int, float) or not 0 < value < INFINITY:

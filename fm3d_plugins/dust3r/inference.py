@@ -13,7 +13,8 @@ from fm3d_plugins.checkpoints import CheckpointFile, load, training_arguments
 from fm3d_plugins.dust3r import configuration
 from fm3d_plugins.dust3r.network import DUSt3R, EncodedPhotos, PairPrediction
 from fm3d_plugins.dust3r.weights import load_official
-from fm3d_plugins.nn.sizes import stored_text
+from fm3d_plugins.files import naming_damage
+from fm3d_plugins.nn.sizes import SIZES_EXPECTED, stored_text
 
 PAIRS_AT_ONCE_CUDA, PAIRS_AT_ONCE_CPU = 8, 4
 """Pairs that the decoders work on together. The dense heads, which take most memory, have a bound
@@ -35,7 +36,7 @@ def architecture(path: Path) -> DUSt3R:
     Raises:
         ValueError: The file's own description of its sizes cannot be used.
     """
-    with torch.device("meta"):
+    with naming_damage(path, SIZES_EXPECTED), torch.device("meta"):
         return DUSt3R(**_sizes(path))
 
 

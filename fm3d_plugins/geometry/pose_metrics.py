@@ -6,15 +6,19 @@ one-degree bins (Jin et al. 2021; Wang et al. 2023, "PoseDiffusion"). ATE: root 
 distance of the camera centres after the best similarity (Sturm et al. 2012).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fm3d_plugins.geometry.alignment import align_cameras
 from fm3d_plugins.geometry.poses import invert, rotation_angle_degrees
+
+PAIRS_AT_ONCE = 1 << 15
+"""Of which intermediate results are held: some ten megabytes."""
 
 COINCIDENT_BASELINE = 1e-6
 """A pair of centres closer than this share of the set's longest baseline has no direction."""
@@ -53,11 +57,11 @@ class PoseMetrics:
 
     def rra(self, threshold: float | int) -> float:
         """Share of all pairs with a relative rotation error below `threshold` degrees."""
-        return float((self.rotation_errors < threshold).double().mean())
+        return self._share_below([threshold], lambda rotation, _: rotation)
 
     def rta(self, threshold: float | int) -> float:
         """Share of all pairs with a folded direction error below `threshold` degrees."""
-        return float((fold(self.translation_errors) < threshold).double().mean())
+        return self._share_below([threshold], lambda _, direction: fold(direction))
 
     def auc(self, threshold: int, *, signed: bool = False) -> float:
         """Mean over 1, 2, ... `threshold` degrees of the share of pairs with both errors below.
@@ -66,10 +70,28 @@ class PoseMetrics:
             signed: Otherwise opposite directions count as equal (errors are folded to at most
                 90), as in the evaluation of PoseDiffusion and VGGT.
         """
-        directions = self.translation_errors if signed else fold(self.translation_errors)
-        errors = torch.maximum(self.rotation_errors, directions)
-        limits = torch.arange(1, threshold + 1, dtype=errors.dtype)
-        return float((errors.unsqueeze(-1) < limits).double().mean())
+
+        def larger(rotation: Tensor, direction: Tensor) -> Tensor:
+            return torch.maximum(rotation, direction if signed else fold(direction))
+
+        return self._share_below(range(1, threshold + 1), larger)
+
+    def _share_below(
+        self, limits: Sequence[float | int], error: Callable[[Tensor, Tensor], Tensor]
+    ) -> float:
+        """Mean over limits of the share of pairs whose error of both errors is below.
+
+        Counted block by block: a copy of all pairs per limit would be gigabytes.
+        """
+        below = 0
+        for rotation, direction in zip(
+            self.rotation_errors.split(PAIRS_AT_ONCE),
+            self.translation_errors.split(PAIRS_AT_ONCE),
+            strict=True,
+        ):
+            errors = error(rotation, direction)
+            below += sum(int((errors < limit).sum()) for limit in limits)
+        return below / (len(self.rotation_errors) * len(limits))
 
     def summary(self) -> dict[str, float | None]:
         """The usual figures by the names that tables and JSON reports use."""
@@ -140,32 +162,40 @@ def _pair_errors(
     found: Bool[Tensor, " view"],
 ) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
     """Rotation and signed direction errors in degrees of `first_from_second`, first < second."""
-    first, second = torch.triu_indices(len(target), len(target), offset=1)
-    estimate = invert(source)[first] @ source[second]
-    truth = invert(target)[first] @ target[second]
-    rotation_errors = rotation_angle_degrees(estimate[:, :3, :3], truth[:, :3, :3])
-    a, b = estimate[:, :3, 3], truth[:, :3, 3]
-    sine = torch.linalg.cross(a, b).norm(dim=-1)
-    translation_errors = torch.rad2deg(torch.atan2(sine, (a * b).sum(-1)))
-    # No direction: nothing to be wrong about in the reference, worst in the estimate (a right
-    # angle, which stays worst when folded).
-    both = found[first] & found[second]
-    translation_errors[_has_no_direction(a, both)] = 90.0
-    translation_errors[_has_no_direction(b, torch.ones_like(both))] = 0.0
-    infinite = torch.full_like(rotation_errors, torch.inf)
-    return (
-        torch.where(both, rotation_errors, infinite),
-        torch.where(both, translation_errors, infinite),
-    )
+    inverses, poses = (invert(source), invert(target)), (source, target)
+    longest = [torch.zeros((), dtype=torch.float64) for _ in poses]
+    for first, second in _pairs(len(target)):
+        counted = (found[first] & found[second], torch.ones_like(first, dtype=torch.bool))
+        for index in range(2):
+            baselines = (inverses[index][first] @ poses[index][second])[:, :3, 3]
+            lengths = torch.where(counted[index], baselines.norm(dim=-1), 0)
+            longest[index] = torch.maximum(longest[index], lengths.max())
+    count = len(target) * (len(target) - 1) // 2
+    rotation_errors, translation_errors = target.new_empty(count), target.new_empty(count)
+    start = 0
+    for first, second in _pairs(len(target)):
+        estimate, truth = inverses[0][first] @ source[second], inverses[1][first] @ target[second]
+        angles = rotation_angle_degrees(estimate[:, :3, :3], truth[:, :3, :3])
+        a, b = estimate[:, :3, 3], truth[:, :3, 3]
+        sine = torch.linalg.cross(a, b).norm(dim=-1)
+        directions = torch.rad2deg(torch.atan2(sine, (a * b).sum(-1)))
+        # No direction: nothing to be wrong about in the reference, worst in the estimate (a right
+        # angle, which stays worst when folded).
+        directions[a.norm(dim=-1) <= COINCIDENT_BASELINE * longest[0]] = 90.0
+        directions[b.norm(dim=-1) <= COINCIDENT_BASELINE * longest[1]] = 0.0
+        both, end = found[first] & found[second], start + len(first)
+        rotation_errors[start:end] = torch.where(both, angles, torch.inf)
+        translation_errors[start:end] = torch.where(both, directions, torch.inf)
+        start = end
+    return rotation_errors, translation_errors
 
 
-def _has_no_direction(
-    baselines: Float[Tensor, "pair 3"], counted: Bool[Tensor, " pair"]
-) -> Bool[Tensor, " pair"]:
-    """Which baselines vanish beside the longest of the counted ones."""
-    lengths = baselines.norm(dim=-1)
-    longest = torch.where(counted, lengths, 0).max()
-    return lengths <= COINCIDENT_BASELINE * longest
+def _pairs(count: int) -> Iterator[tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]]:
+    """All pairs, first < second, by the first and then the second, so many at once."""
+    views = torch.arange(count)
+    for rows in views[:-1].split(max(1, PAIRS_AT_ONCE // count)):
+        row, second = (views > rows[:, None]).nonzero(as_tuple=True)
+        yield rows[row], second
 
 
 def _trajectory_error(
@@ -183,5 +213,10 @@ def _trajectory_error(
 
 def _median(errors: Float[Tensor, " pair"]) -> float | None:
     """Median of the finite errors, the mean of the middle two; none if there are none."""
-    finite = errors[errors.isfinite()]
-    return float(finite.quantile(0.5)) if len(finite) else None
+    finite = errors[errors.isfinite()].numpy()
+    if not len(finite):
+        return None
+    # torch.quantile takes no more than 16 million numbers.
+    low, high = (len(finite) - 1) // 2, len(finite) // 2
+    middle = np.partition(finite, (low, high))[[low, high]]
+    return float(middle.mean())

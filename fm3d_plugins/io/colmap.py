@@ -82,9 +82,20 @@ def read_colmap(folder: Path, photos_folder: Path | None = None) -> SceneGeometr
         ValueError: The model is damaged, empty, inconsistent, or has another kind of camera.
     """
     model, unregistered = _checked(folder, photos_folder)
+    _require_models(model, folder, CAMERA_MODELS)
+    return _scene_from_model(model, folder, unregistered)
+
+
+def _scene_from_model(
+    model: ColmapModel, folder: Path, unregistered: tuple[str, ...] = ()
+) -> SceneGeometry:
+    """What the model says; of fisheye lenses, too, whose coefficients are then those of a fisheye.
+
+    Raises:
+        ValueError: There can be no such scene.
+    """
     images = [model.images[key] for key in sorted(model.images)]
     cameras = [model.cameras[image.camera_id] for image in images]
-    _require_models(model, folder, CAMERA_MODELS)
     calibrations = [calibration(camera.model, camera.parameters) for camera in cameras]
     numbering = {camera_id: index for index, camera_id in enumerate(sorted(model.cameras))}
     errors = torch.from_numpy(model.errors.copy())
@@ -104,6 +115,7 @@ def read_colmap(folder: Path, photos_folder: Path | None = None) -> SceneGeometr
     )
 
 
+@naming_its_path
 def check_colmap(folder: Path, photos_folder: Path | None = None) -> None:
     """Refuse what `read_colmap` would refuse, but take the lenses that nerfstudio's parser takes.
 
@@ -120,6 +132,7 @@ def check_colmap(folder: Path, photos_folder: Path | None = None) -> None:
             "COLMAP parser does not. Expected one kind. Convert the model to transforms.json, with "
             "`camera_model` in every frame."
         )
+    _scene_from_model(model, folder)
 
 
 def _checked(folder: Path, photos_folder: Path | None) -> tuple[ColmapModel, tuple[str, ...]]:

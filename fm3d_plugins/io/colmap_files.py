@@ -8,7 +8,7 @@ written and not read.
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
 from fm3d_plugins.progress import say
+from fm3d_plugins.scene import FARTHEST, LARGEST_SIDE
 
 CAMERA_MODELS = {
     "SIMPLE_PINHOLE": (0, ("f", "cx", "cy")),
@@ -45,6 +46,9 @@ OTHER_MODELS = {
     17: "EQUIRECTANGULAR",
 }  # fmt: skip
 """COLMAP's models that are not read at all, named in the message."""
+
+QUATERNION_ROUNDING = 1e-2
+"""By how much the length of a quaternion in a file may differ from 1."""
 
 _OBSERVATION = np.dtype([("pixel", "<f8", 2), ("point_id", "<i8")])
 _POINT = np.dtype(
@@ -96,7 +100,7 @@ def calibration(
     model: str, parameters: Sequence[float]
 ) -> tuple[Float64[np.ndarray, "3 3"], Float64[np.ndarray, "6"]]:
     """Pinhole matrix and `DISTORTION` of a camera; what its model lacks is zero."""
-    values = dict(zip(CAMERA_MODELS[model][1], parameters, strict=True))
+    values = dict(zip(READ_MODELS[model][1], parameters, strict=True))
     fx, fy = (values.get(name, values.get("f", 0.0)) for name in ("fx", "fy"))
     matrix = np.array([[fx, 0.0, values["cx"]], [0.0, fy, values["cy"]], [0.0, 0.0, 1.0]])
     return matrix, np.array([values.get(name, 0.0) for name in DISTORTION])
@@ -114,7 +118,8 @@ def read_model(folder: Path) -> ColmapModel:
 
     Raises:
         FileNotFoundError: The folder lacks one of the three files.
-        ValueError: A file is cut off or damaged, or a camera model is not supported.
+        ValueError: A file is cut off or damaged, holds what no model does (identifiers twice,
+            numbers that are not finite, bytes behind its end), or an unsupported camera model.
     """
     for suffix, cameras, images, points in (
         (".bin", _read_binary_cameras, _read_binary_images, _read_binary_points),
@@ -160,7 +165,7 @@ def _parsed(path: Path, parse: Callable[[bytes], Any]) -> Any:
         return parse(path.read_bytes())
     except UnsupportedCameraError as error:
         raise UnsupportedCameraError(f"{path}: {error}") from error
-    except (struct.error, ValueError, IndexError, OverflowError) as error:
+    except Exception as error:
         raise ValueError(
             f"{path} is cut off or damaged ({error}). Expected a file of a COLMAP model "
             "that ends where its contents say. Copy or export it anew."
@@ -172,7 +177,9 @@ def num_images(folder: Path) -> int:
     try:
         if (folder / "images.bin").is_file():
             with (folder / "images.bin").open("rb") as file:
-                return _COUNT.unpack(file.read(_COUNT.size))[0]
+                (count,) = _COUNT.unpack(file.read(_COUNT.size))
+                room = (folder / "images.bin").stat().st_size // (_IMAGE.size + 1 + _COUNT.size)
+                return count if count <= room else 0
         if (folder / "images.txt").is_file():
             # Every image has two lines, of which the second may be empty.
             lines = list(_lines((folder / "images.txt").read_bytes().rstrip(b"\r\n")))
@@ -271,11 +278,47 @@ def _binary_points(model: ColmapModel) -> Iterator[bytes]:
 def _camera(
     camera_id: int, model: str, width: int, height: int, parameters: tuple[float, ...]
 ) -> ColmapCamera:
-    """The camera, unless its distortion has a denominator."""
+    """The camera, if there can be one like it and its distortion has no denominator."""
     values = zip(READ_MODELS[model][1], parameters, strict=True)
     if any(value for name, value in values if name.startswith("q")):
         raise unsupported(camera_id, f"{model} with a denominator (k4, k5, k6)", READ_MODELS)
+    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
+        raise ValueError(f"camera {camera_id} has {width} x {height} pixels")
+    if not np.isfinite(parameters).all():
+        raise ValueError(f"camera {camera_id} has parameters that are not finite")
     return ColmapCamera(model, width, height, parameters)
+
+
+def _image(image_id: int, name: str, camera_id: int, pose: Sequence[float]) -> ColmapImage:
+    """The image without its observations, if it can stand there."""
+    length = float(np.linalg.norm(pose[:4]))
+    if not abs(length - 1) <= QUATERNION_ROUNDING:
+        raise ValueError(f"the quaternion of image {image_id} has the length {length:.4g}")
+    if not np.abs(pose).max() <= FARTHEST:
+        raise ValueError(f"image {image_id} is at no finite place")
+    nothing = np.empty((0, 2)), np.empty(0, np.int64)
+    return ColmapImage(name, camera_id, tuple(pose[:4]), tuple(pose[4:]), *nothing)
+
+
+def _points(table: np.ndarray) -> np.ndarray:
+    """The same table, if every point is finite and there once."""
+    if not (np.abs(table["xyz"]) <= FARTHEST).all() or np.isnan(table["error"]).any():
+        raise ValueError("points are not finite")
+    if len(np.unique(table["id"])) < len(table) or (table["id"] < 0).any():
+        raise ValueError("identifiers of points are there twice, or negative")
+    return table
+
+
+def _add(table: dict[int, Any], key: int, value: Any) -> None:
+    """Put in what is not there yet."""
+    if not 0 <= key < 1 << 32 or key in table:
+        raise ValueError(f"the identifier {key} is there twice, or is none")
+    table[key] = value
+
+
+def _expect_end(data: bytes, offset: int) -> None:
+    if offset != len(data):
+        raise ValueError(f"{len(data)} bytes instead of {offset}")
 
 
 def _read_binary_cameras(data: bytes) -> dict[int, ColmapCamera]:
@@ -289,8 +332,9 @@ def _read_binary_cameras(data: bytes) -> dict[int, ColmapCamera]:
         name = names[model_id]
         layout = struct.Struct(f"<{len(READ_MODELS[name][1])}d")
         parameters = layout.unpack_from(data, offset + _CAMERA.size)
-        cameras[camera_id] = _camera(camera_id, name, width, height, parameters)
+        _add(cameras, camera_id, _camera(camera_id, name, width, height, parameters))
         offset += _CAMERA.size + layout.size
+    _expect_end(data, offset)
     return cameras
 
 
@@ -302,10 +346,10 @@ def _read_binary_images(data: bytes) -> dict[int, ColmapImage]:
         name = os.fsdecode(data[offset + _IMAGE.size : end])
         (count,) = _COUNT.unpack_from(data, end + 1)
         table = np.frombuffer(data, _OBSERVATION, count, end + 1 + _COUNT.size)
-        images[image_id] = ColmapImage(
-            name, camera_id, tuple(pose[:4]), tuple(pose[4:]), table["pixel"], table["point_id"]
-        )
+        image = _image(image_id, name, camera_id, pose)
+        _add(images, image_id, replace(image, pixels=table["pixel"], point_ids=table["point_id"]))
         offset = end + 1 + _COUNT.size + table.nbytes
+    _expect_end(data, offset)
     return images
 
 
@@ -316,9 +360,8 @@ def _read_binary_points(data: bytes) -> np.ndarray:
         (length,) = _COUNT.unpack_from(data, offset + length_offset)
         heads.append(data[offset : offset + _POINT.itemsize])
         offset += _POINT.itemsize + _TRACK_ENTRY.itemsize * length
-    if offset > len(data):
-        raise ValueError(f"{len(data)} bytes instead of {offset}")
-    return np.frombuffer(b"".join(heads), _POINT)
+    _expect_end(data, offset)
+    return _points(np.frombuffer(b"".join(heads), _POINT))
 
 
 def _lines(data: bytes) -> Iterator[str]:
@@ -337,7 +380,8 @@ def _read_text_cameras(data: bytes) -> dict[int, ColmapCamera]:
         if len(parameters) != len(READ_MODELS[model][1]):
             raise ValueError(f"camera {camera_id} has {len(parameters)} parameters")
         numbers = tuple(map(float, parameters))
-        cameras[int(camera_id)] = _camera(int(camera_id), model, int(width), int(height), numbers)
+        camera = _camera(int(camera_id), model, int(width), int(height), numbers)
+        _add(cameras, int(camera_id), camera)
     return cameras
 
 
@@ -347,12 +391,13 @@ def _read_text_images(data: bytes) -> dict[int, ColmapImage]:
         if not line.strip():
             continue
         image_id, *pose, camera_id, name = line.split(maxsplit=9)
-        values = np.array(next(lines, "").split(), dtype=np.float64).reshape(-1, 3)
-        numbers = tuple(map(float, pose))
-        images[int(image_id)] = ColmapImage(
-            name, int(camera_id), numbers[:4], numbers[4:], values[:, :2],
-            values[:, 2].astype(np.int64),
-        )  # fmt: skip
+        image = _image(int(image_id), name, int(camera_id), tuple(map(float, pose)))
+        words = next(lines, "").split()
+        pixels = np.array([words[0::3], words[1::3]], dtype=np.float64).T
+        point_ids = np.array([int(word) for word in words[2::3]], dtype=np.int64)
+        if len(pixels) != len(point_ids):
+            raise ValueError(f"an observation of image {image_id} lacks numbers")
+        _add(images, int(image_id), replace(image, pixels=pixels, point_ids=point_ids))
     return images
 
 
@@ -361,5 +406,5 @@ def _read_text_points(data: bytes) -> np.ndarray:
     table = np.zeros(len(rows), _POINT)
     for row, (point_id, x, y, z, r, g, b, error) in zip(table, rows, strict=True):
         row["id"], row["xyz"] = int(point_id), (float(x), float(y), float(z))
-        row["rgb"], row["error"] = (int(r), int(g), int(b)), float(error)
-    return table
+        row["rgb"], row["error"] = tuple(bytes((int(r), int(g), int(b)))), float(error)
+    return _points(table)

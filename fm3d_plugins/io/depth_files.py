@@ -1,6 +1,7 @@
 """Depth and confidence maps as files, one per photo, each over exactly its photo."""
 
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.atomic import atomic_write
-from fm3d_plugins.files import kind_of, require_regular
+from fm3d_plugins.files import kind_of, naming_damage, require_regular
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
+
+PIXELS_PER_BYTE = 32_000
+"""No compression without loss reaches that: a size above it is a damaged header's."""
 
 NERFSTUDIO_UNIT = 1e-3
 """Scene units per unit of a depth file, as `nerfstudio-data` takes it unless told otherwise."""
@@ -134,8 +138,8 @@ def read_map(file: Path) -> Float[np.ndarray, "rows columns"]:
         ValueError: The file cannot be read, or holds something else.
         OSError: There is no such file, or it is a pipe or a device.
     """
-    require_regular(Path(file))
-    values = _read_npy(file) if Path(file).suffix == ".npy" else _read_image(file)
+    file = require_regular(Path(file))
+    values = _read_npy(file) if file.suffix == ".npy" else _read_image(file)
     squeezed = values.squeeze(-1) if values.ndim == 3 and values.shape[-1] == 1 else values
     is_number = squeezed.dtype.kind in "fui"
     if squeezed.ndim != 2 or not squeezed.size or not is_number:
@@ -147,26 +151,25 @@ def read_map(file: Path) -> Float[np.ndarray, "rows columns"]:
 
 
 def _read_npy(file: Path) -> np.ndarray:
-    try:
-        return np.load(file, allow_pickle=False)
-    except Exception as error:  # NumPy's reader raises many types on damaged files.
-        raise ValueError(
-            f"{file} cannot be read: {error}. Expected an array of numbers as numpy.save writes "
-            "it. Write it anew."
-        ) from error
+    expected = "Expected an array of numbers as numpy.save writes it. Write it anew."
+    with naming_damage(file, expected):
+        # Mapped: a damaged shape may ask for more memory than there is.
+        values = np.lib.format.open_memmap(file, mode="r")
+        if values.offset + values.nbytes != file.stat().st_size:
+            raise ValueError(f"{file} goes on behind its {values.size} numbers. {expected}")
+        return np.array(values)
 
 
 def _read_image(file: Path) -> Any:
     from PIL import Image
 
-    try:
-        with Image.open(file) as image:
-            return np.array(image)
-    except Exception as error:  # Pillow's decoders raise many types on damaged files.
-        raise ValueError(
-            f"{file} cannot be read: {error}. Expected a 16- or 32-bit image of one channel, or a "
-            ".npy file. Write it anew."
-        ) from error
+    expected = "Expected a 16- or 32-bit image of one channel, or a .npy file. Write it anew."
+    # As bytes: of a file as many would be asked for as a damaged count says.
+    with naming_damage(file, expected), Image.open(io.BytesIO(file.read_bytes())) as image:
+        (width, height), size = image.size, file.stat().st_size
+        if width * height > PIXELS_PER_BYTE * size:
+            raise ValueError(f"{file} has {size} bytes for {width} x {height} pixels. {expected}")
+        return np.array(image)
 
 
 def depth_digest(scene: SceneGeometry) -> str:

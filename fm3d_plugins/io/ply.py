@@ -1,5 +1,6 @@
 """Point clouds in PLY files, as MeshLab, CloudCompare, Open3D and nerfstudio read them."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +11,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.files import naming_damage
+from fm3d_plugins.progress import say
+from fm3d_plugins.scene import FARTHEST
 
 _TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
@@ -23,6 +27,9 @@ _COLOR_NAMES = (
     ("r", "g", "b"),
 )
 _MAX_HEADER_LINES = 1000
+_COUNT = re.compile(r"[0-9]{1,18}")
+_LONGEST_END = 1000
+"""Bytes of line ends behind the last vertex."""
 
 
 @dataclass(frozen=True)
@@ -67,26 +74,33 @@ def read_ply(path: str | Path) -> PointCloud:
     """Read the vertices of an ASCII or binary PLY file; faces and unknown properties are skipped.
 
     Coordinates keep the file's precision. Colours may be 8-bit, 16-bit, or floats in [0, 1]
-    or [0, 255].
+    or [0, 255]. Points that are not finite are left out, which is said.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no PLY file, is cut off, has no vertex positions, or colours out of
-            range.
+        ValueError: The file is no PLY file, is cut off or goes on behind its vertices, has no
+            vertex positions or none that is finite, or colours out of range.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no file {path}. Expected a PLY point cloud. Check the path."
         )
+    with naming_damage(path, "Expected a PLY point cloud. Export it anew."):
+        return _finite(path, _read(path))
+
+
+def _read(path: Path) -> PointCloud:
     with path.open("rb") as file:
-        encoding, count, properties = _read_header(path, file)
+        encoding, count, properties, is_all = _read_header(path, file)
         dtype = np.dtype([(name, _BYTE_ORDERS[encoding] + code) for name, code in properties])
         table = (
             _read_ascii(path, file, count, dtype)
             if encoding == "ascii"
             else _read_binary(path, file, count, dtype)
         )
+        if is_all and file.read(_LONGEST_END).strip():
+            raise ValueError(f"{path} goes on behind its {count} vertices. Export it anew.")
     names = table.dtype.names or ()
     if not {"x", "y", "z"} <= set(names):
         raise ValueError(
@@ -101,23 +115,47 @@ def read_ply(path: str | Path) -> PointCloud:
     )
 
 
-def _read_header(path: Path, file: BinaryIO) -> tuple[str, int, list[tuple[str, str]]]:
-    """Encoding, number of vertices, and (name, numpy code) of each property; file at the data."""
+def _finite(path: Path, cloud: PointCloud) -> PointCloud:
+    """The points that are somewhere; those left out are said.
+
+    Raises:
+        ValueError: None is.
+    """
+    keep = (cloud.points.abs() <= FARTHEST).all(1)
+    if cloud.confidence is not None:
+        keep &= cloud.confidence.isfinite()
+    if bool(keep.all()):
+        return cloud
+    if not bool(keep.any()):
+        raise ValueError(
+            f"{path} has {len(keep)} points, none of which is finite. Export the file anew."
+        )
+    say(f"{path}: {int((~keep).sum())} of {len(keep)} points are not finite and left out.")
+    rest = (None if each is None else each[keep] for each in (cloud.colors, cloud.confidence))
+    return PointCloud(cloud.points[keep], *rest)
+
+
+def _read_header(path: Path, file: BinaryIO) -> tuple[str, int, list[tuple[str, str]], bool]:
+    """Encoding, number of vertices, (name, numpy code) of each property, and whether the file holds
+    nothing else; file at the data."""
     if file.readline().strip() != b"ply":
         raise ValueError(f"{path} does not begin with 'ply'. Expected a PLY file. Export it anew.")
-    encoding, element, count = "", "", -1
+    encoding, element, count, is_all = "", "", -1, True
     properties: list[tuple[str, str]] = []
     for _ in range(_MAX_HEADER_LINES):
-        raw = file.readline()
+        raw = file.readline(_LONGEST_END)
         line = raw.decode("ascii", errors="replace").strip()
         words = line.split()
         if line == "end_header" or not raw:
             break
         if words[:1] == ["format"]:
             encoding = " ".join(words[1:2])
-        elif words[:1] == ["element"] and len(words) == 3 and words[2].isdecimal():
+        elif words[:1] == ["element"] and len(words) == 3 and _COUNT.fullmatch(words[2]):
             element = words[1]
+            is_all &= element == "vertex" or int(words[2]) == 0
             if element == "vertex":
+                if count >= 0:
+                    raise _unusable(path, line, "vertices once")
                 count = int(words[2])
             elif count < 0 and words[2] != "0":
                 raise _unusable(path, line, "'vertex' as the first element")
@@ -129,7 +167,7 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[str, int, list[tuple[str, 
             raise _unusable(path, line, "a PLY header")
     if encoding not in _BYTE_ORDERS or count < 0 or line != "end_header":
         raise _unusable(path, line, "format, 'element vertex' and 'end_header'")
-    return encoding, count, properties
+    return encoding, count, properties, is_all
 
 
 def _unusable(path: Path, line: str, expected: str) -> ValueError:
@@ -164,7 +202,16 @@ def _read_ascii(path: Path, file: BinaryIO, count: int, dtype: np.dtype) -> np.n
         ) from error
     table = np.empty(count, dtype)
     for column, name in enumerate(names):
-        table[name] = numbers[:, column]
+        kind, values = dtype[name], numbers[:, column]
+        if (
+            kind.kind in "iu"
+            and not ((values >= np.iinfo(kind).min) & (values <= np.iinfo(kind).max)).all()
+        ):
+            raise ValueError(
+                f"{path} has numbers for {name} that its type has no room for. Export it anew."
+            )
+        with np.errstate(over="ignore"):
+            table[name] = values
     return table
 
 

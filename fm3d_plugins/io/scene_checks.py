@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from fm3d_plugins.errors import listed
+from fm3d_plugins.files import is_file
 from fm3d_plugins.geometry.cameras import equal_cameras
 from fm3d_plugins.geometry.poses import nearest_rotation
 from fm3d_plugins.photos.fitting import fitted_photos
@@ -20,24 +21,31 @@ MAX_ROTATION_ERROR = 1e-2
 
 
 Options = ParamSpec("Options")
+Found = TypeVar("Found")
 
 
 def naming_its_path(
-    read: Callable[Concatenate[Path, Options], SceneGeometry],
-) -> Callable[Concatenate[str | Path, Options], SceneGeometry]:
-    """Let a reader's ValueError name what was read also where `SceneGeometry` raises it.
+    read: Callable[Concatenate[Path, Options], Found],
+) -> Callable[Concatenate[str | Path, Options], Found]:
+    """Let a reader's errors name what was read also where `SceneGeometry` or a library raises them.
 
     The path may be a text.
+
+    Raises:
+        ValueError: For whatever is wrong with a file, but OSError for what the system says.
     """
 
     @wraps(read)
-    def named(path: str | Path, *args: Options.args, **kwargs: Options.kwargs) -> SceneGeometry:
+    def named(path: str | Path, *args: Options.args, **kwargs: Options.kwargs) -> Found:
         try:
             return read(Path(path), *args, **kwargs)
-        except ValueError as error:
-            if str(path) in str(error):
+        except OSError:
+            raise
+        except Exception as error:
+            if isinstance(error, ValueError) and str(path) in str(error):
                 raise
-            raise ValueError(f"{path}: {error}") from error
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ValueError(f"{path}: {kind}{error}") from error
 
     return named
 
@@ -90,7 +98,7 @@ def require_photos(
         FileNotFoundError: Photos are absent; all are listed.
         ValueError: Photos have another size, or are no images; all are listed.
     """
-    missing = [name for name, path in paths.items() if not path.is_file()]
+    missing = [name for name, path in paths.items() if not is_file(path)]
     if missing:
         folder = paths[missing[0]].parent
         raise FileNotFoundError(

@@ -15,12 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fm3d_plugins.atomic import atomic_write
+from fm3d_plugins.files import is_file, read_json
 from fm3d_plugins.geometry.cameras import (
     equal_cameras,
     intrinsics_matrix,
     opencv_from_opengl,
     opengl_from_opencv,
 )
+from fm3d_plugins.geometry.lenses import Lens
 from fm3d_plugins.io.ply import PointCloud, read_ply
 from fm3d_plugins.io.scene_checks import naming_its_path, require_exportable, require_photos
 from fm3d_plugins.io.transforms_fields import (
@@ -28,15 +30,17 @@ from fm3d_plugins.io.transforms_fields import (
     PINHOLE,
     REMEDY,
     SIZE,
-    camera_of,
+    cameras_of,
     lenses_of,
     load,
     names_of,
     require_perspective,
+    require_usable_rest,
     rigid_matrices,
 )
 from fm3d_plugins.scene import SceneGeometry
 
+MOST_CAMERAS = 1 << 31
 GREY = 128
 """Colour of points whose file tells none."""
 
@@ -109,8 +113,28 @@ def read_transforms(path: Path, *, require_images: bool = True) -> SceneGeometry
     """
     path = path / "transforms.json" if path.is_dir() else path
     meta, frames = load(path)
-    names, cameras, matrices, cloud = _checked(path, meta, frames, require_images)
-    require_perspective(path, lenses_of(path, meta, frames), frames)
+    lenses = lenses_of(path, meta, frames)
+    scene = _scene(path, meta, frames, lenses, require_images)
+    require_perspective(path, lenses, frames)
+    return scene
+
+
+def _scene(
+    path: Path,
+    meta: dict[str, Any],
+    frames: list[dict[str, Any]],
+    lenses: list[Lens],
+    require_images: bool,
+) -> SceneGeometry:
+    """What the file says, whatever its lenses; coefficients are those of each frame's lens."""
+    names = names_of(path, frames)
+    cameras = cameras_of(path, meta, frames, lenses)
+    require_usable_rest(path, meta, frames)
+    if require_images:
+        photos = [path.parent / frame["file_path"] for frame in frames]
+        sizes = [(int(width), int(height)) for width, height in cameras[:, :2].tolist()]
+        require_photos(dict(zip(names, photos, strict=True)), sizes, path)
+    matrices, cloud = rigid_matrices(path, frames), _points(path, meta)
     points = cloud.points.double()
     return SceneGeometry(
         names=names,
@@ -118,7 +142,7 @@ def read_transforms(path: Path, *, require_images: bool = True) -> SceneGeometry
         world_from_camera=opencv_from_opengl(matrices),
         intrinsics=intrinsics_matrix(*cameras[:, 2:6].unbind(-1)),
         distortion=cameras[:, 6:],
-        camera_index=_camera_index(frames, cameras),
+        camera_index=_camera_index(path, frames, cameras),
         points=points,
         point_colors=points.new_full(points.shape, GREY, dtype=torch.uint8)
         if cloud.colors is None
@@ -142,14 +166,15 @@ def estimator_of(path: Path) -> str | None:
     if path.name != "transforms.json" or not path.is_file():
         return None
     try:
-        match json.loads(path.read_text(encoding="utf-8-sig")):
+        match read_json(path):
             case {"fm3d": {"provenance": {"estimator": str(name)}}}:
                 return name
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         pass
     return None
 
 
+@naming_its_path
 def check_transforms(path: Path, *, require_images: bool = True) -> None:
     """Refuse what `read_transforms` would refuse, but take every lens that nerfstudio knows.
 
@@ -157,23 +182,7 @@ def check_transforms(path: Path, *, require_images: bool = True) -> None:
         FileNotFoundError, ValueError: As `read_transforms`.
     """
     meta, frames = load(path)
-    _checked(path, meta, frames, require_images)
-
-
-def _checked(
-    path: Path, meta: dict[str, Any], frames: list[dict[str, Any]], require_images: bool
-) -> tuple[tuple[str, ...], Float[Tensor, "view 12"], Float[Tensor, "view 4 4"], PointCloud]:
-    """Names, numbers of the cameras, their poses (OpenGL axes) and points."""
-    names = names_of(path, frames)
-    lenses = lenses_of(path, meta, frames)
-    cameras = torch.stack(
-        [camera_of(path, meta, f, lens) for f, lens in zip(frames, lenses, strict=True)]
-    )
-    if require_images:
-        photos = [path.parent / frame["file_path"] for frame in frames]
-        sizes = [(int(width), int(height)) for width, height in cameras[:, :2]]
-        require_photos(dict(zip(names, photos, strict=True)), sizes, path)
-    return names, cameras, rigid_matrices(path, frames), _points(path, meta)
+    _scene(path, meta, frames, lenses_of(path, meta, frames), require_images)
 
 
 def read_frame_files(path: Path) -> dict[str, FrameFiles]:
@@ -184,16 +193,18 @@ def read_frame_files(path: Path) -> dict[str, FrameFiles]:
         ValueError: A path is missing or empty.
     """
     path = path / "transforms.json" if path.is_dir() else path
-    _, frames = load(path)
+    meta, frames = load(path)
     found: dict[str, FrameFiles] = {}
-    for name, frame in zip(names_of(path, frames), frames, strict=True):
+    names = names_of(path, frames)
+    require_usable_rest(path, meta, frames)
+    for name, frame in zip(names, frames, strict=True):
         photo, mask, depth = (
-            path.parent / str(frame[key]) if frame.get(key) else None
+            path.parent / frame[key] if frame.get(key) else None
             for key in ("file_path", "mask_path", "depth_file_path")
         )
         found[name] = FrameFiles(photo or path.parent, mask, depth)
     listed = [file for files in found.values() for file in (files.photo, files.mask, files.depth)]
-    missing = [str(file) for file in listed if file is not None and not file.is_file()]
+    missing = [str(file) for file in listed if file is not None and not is_file(file)]
     if missing:
         raise FileNotFoundError(
             f"{path} lists {len(missing)} files that are absent: {', '.join(missing)}. Expected "
@@ -265,7 +276,7 @@ def _points(path: Path, meta: Mapping[str, Any]) -> PointCloud:
     if not meta.get("ply_file_path"):
         return PointCloud(torch.empty(0, 3))
     ply_path = path.parent / str(meta["ply_file_path"])
-    if not ply_path.is_file():
+    if not is_file(ply_path):
         raise FileNotFoundError(
             f"{path} names the point cloud {ply_path}, which is absent. Expected a PLY file. "
             "Restore it, or remove `ply_file_path` from the file."
@@ -274,19 +285,34 @@ def _points(path: Path, meta: Mapping[str, Any]) -> PointCloud:
 
 
 def _camera_index(
-    frames: list[dict[str, Any]], cameras: Float[Tensor, "view number"]
+    path: Path, frames: list[dict[str, Any]], cameras: Float[Tensor, "view number"]
 ) -> Int[Tensor, " view"]:
     """The file's own numbering if it has one; otherwise equal cameras count as one."""
-    numbers = [frame.get("camera_index") for frame in frames]
-    if all(isinstance(number, int) for number in numbers):
-        return torch.tensor(numbers)
-    return equal_cameras(cameras)
+    stated = [frame.get("camera_index") for frame in frames]
+    numbers = [number for number in stated if isinstance(number, int)]
+    if len(numbers) < len(frames):
+        return equal_cameras(cameras)
+    if not all(0 <= number < MOST_CAMERAS for number in numbers):
+        raise ValueError(
+            f"{path} has the camera_index {min(numbers)} to {max(numbers)}; expected numbers from "
+            f"0 to {MOST_CAMERAS - 1}. {REMEDY}"
+        )
+    return torch.tensor(numbers)
 
 
 def _own_fields(path: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
     """Scale, unregistered photos and provenance, which only files of this package state."""
     ours = meta.get("fm3d", {"provenance": {"source": "transforms.json"}})
     scale = ours.get("scale", "relative") if isinstance(ours, dict) else ours
+    unregistered, provenance = (
+        ours.get(key, kind()) if isinstance(ours, dict) else kind()
+        for key, kind in (("unregistered", list), ("provenance", dict))
+    )
+    if not isinstance(unregistered, list) or not isinstance(provenance, dict):
+        raise ValueError(
+            f"{path}: unregistered and provenance under `fm3d` are {unregistered!r:.80} and "
+            f"{provenance!r:.80}; expected a list and an object. {REMEDY}"
+        )
     if scale not in ("metric", "relative", "latent"):
         raise ValueError(
             f"{path}: scale is {scale!r} under `fm3d`; expected metric, relative or latent. "
@@ -294,6 +320,6 @@ def _own_fields(path: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
         )
     return {
         "scale": scale,
-        "unregistered": tuple(ours.get("unregistered", ())),
-        "provenance": ours.get("provenance", {}),
+        "unregistered": tuple(unregistered),
+        "provenance": provenance,
     }

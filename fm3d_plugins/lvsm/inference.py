@@ -9,11 +9,12 @@ from torch import Tensor
 
 from fm3d_plugins.checkpoints import CheckpointFile, load
 from fm3d_plugins.data.views import Views
+from fm3d_plugins.files import naming_damage
 from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.rays import plucker_maps
 from fm3d_plugins.lvsm.cameras import normalization
 from fm3d_plugins.lvsm.network import DECODER_ONLY, ENCODER_DECODER, LVSM, LVSMConfig
-from fm3d_plugins.nn.sizes import stored_sizes
+from fm3d_plugins.nn.sizes import SIZES_EXPECTED, stored_sizes
 from fm3d_plugins.nn.view_synthesis import load_official
 from fm3d_plugins.one_pass.views.sizes import resized_images, resized_intrinsics, size_within
 
@@ -35,7 +36,7 @@ def load_network(file: CheckpointFile, precision: torch.dtype, device: torch.dev
     """
     weights = load(file)
     published = ENCODER_DECODER if LATENTS in weights else DECODER_ONLY
-    with torch.device("meta"):
+    with naming_damage(file.path, SIZES_EXPECTED), torch.device("meta"):
         network = LVSM(stored_sizes(file.path, METADATA_KEY, LVSMConfig) or published)
     load_official(network, weights, dtype=precision)
     return network.to(device).eval().requires_grad_(False)

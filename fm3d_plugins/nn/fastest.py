@@ -12,7 +12,7 @@ import torch
 
 from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.cache_folder import cache_folder
-from fm3d_plugins.files import require_regular
+from fm3d_plugins.files import read_json
 
 Ways = Mapping[str, Callable[[], object]]
 """By name; the first is torch's own, which stays where no other is clearly faster."""
@@ -85,9 +85,9 @@ def _file() -> Path:
 
 def _remembered() -> dict[str, dict]:
     """Answers by machine, of any type; none where the file is absent or not one of ours."""
-    # RecursionError: deeply nested; RuntimeError, of which it is one: links in a circle.
+    # RuntimeError: links in a circle.
     with contextlib.suppress(OSError, ValueError, RuntimeError):
-        answers = json.loads(require_regular(_file()).read_text())
+        answers = read_json(_file())
         if isinstance(answers, dict) and all(isinstance(each, dict) for each in answers.values()):
             return answers
     return {}

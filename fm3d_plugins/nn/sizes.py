@@ -1,22 +1,34 @@
 """Sizes of networks as text, for checkpoints of other sizes than the published ones."""
 
 import json
+import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from fm3d_plugins.files import naming_damage, parse_json
+
 Sizes = TypeVar("Sizes")
+
+LARGEST, DEEPEST = 1 << 20, 1000
+"""Of widths and counts, and of blocks one after another: more than any network has."""
+
+SIZES_EXPECTED = "Expected a checkpoint whose metadata, if any, tell its network's sizes."
 
 
 def stored_text(path: Path, key: str) -> str | None:
-    """An entry of a safetensors file's metadata; None for other files and without it."""
+    """An entry of a safetensors file's metadata; None for other files and without it.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
     if path.suffix != ".safetensors":
         return None
     from safetensors import safe_open
 
-    with safe_open(path, framework="pt") as file:
+    with naming_damage(path, SIZES_EXPECTED), safe_open(path, framework="pt") as file:
         return (file.metadata() or {}).get(key)
 
 
@@ -31,7 +43,7 @@ def sizes_from_text(text: str, key: str, read: Callable[[dict[str, Any]], Sizes]
         ValueError: The text is no JSON object, or names sizes that there are not.
     """
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         if not isinstance(content, dict):
             raise TypeError(f"it is {content!r}, no object")
         return read(content)
@@ -47,12 +59,13 @@ def stored_sizes(path: Path, key: str, kind: type[Sizes]) -> Sizes | None:
     """The dataclass of sizes that a safetensors file's metadata holds under a key, or none.
 
     Raises:
-        ValueError: As `sizes_from_text`.
+        ValueError: The file is damaged, or as `sizes_from_text`.
     """
     text = stored_text(path, key)
     if text is None:
         return None
-    return sizes_from_text(text, key, lambda values: kind(**checked_fields(kind, values)))
+    with naming_damage(path, SIZES_EXPECTED):
+        return sizes_from_text(text, key, lambda values: kind(**checked_fields(kind, values)))
 
 
 def to_text(sizes: Any) -> str:
@@ -66,6 +79,7 @@ def checked_fields(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         KeyError: A value is of no field.
         TypeError: A value is of another type.
+        ValueError: A value is one that no network has.
     """
     hints = get_type_hints(kind)
     unknown = set(values) - {entry.name for entry in fields(kind)}
@@ -90,4 +104,9 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     allowed = (*kinds, int) if float in kinds else kinds
     if not isinstance(value, allowed) or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}, expected {' or '.join(k.__name__ for k in kinds)}")
+    most = DEEPEST if "depth" in name else LARGEST
+    if kinds == (int,) and not 0 <= value <= most:
+        raise ValueError(f"{name} is {value}, expected a number from 0 to {most}")
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{name} is not a number")
     return value

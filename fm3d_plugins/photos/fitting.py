@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from fm3d_plugins.files import naming_damage
 from fm3d_plugins.photos.pixels import ORIENTATION, alpha_channel, counted_pixels, rgb_pixels
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ OrientationRule = Literal["auto", "upright", "stored"]
 
 Size = tuple[int, int]
 """Width and height in pixels."""
+
+_EXPECTED = "Expected an image that can be decoded to its end. Restore it, or drop its frame."
 
 AS_STORED = 1
 """EXIF orientation of a picture that is stored upright."""
@@ -47,7 +50,7 @@ class FittedPhoto:
         """RGB, or RGBA where the file has transparency."""
         from PIL import Image
 
-        with Image.open(self.path) as stored:
+        with naming_damage(self.path, _EXPECTED), Image.open(self.path) as stored:
             image = _oriented(stored, self.exif_orientation if self.is_upright else AS_STORED)
             if alpha_channel(image) is not None:
                 return np.array(image.convert("RGBA"))
@@ -71,9 +74,10 @@ class FittedPhoto:
         """
         from PIL import Image
 
-        orientation = self._mask_orientation(path)
-        with Image.open(path) as stored:
-            mask = Image.fromarray(counted_pixels(_oriented(stored, orientation)))
+        with naming_damage(path, _EXPECTED):
+            orientation = self._mask_orientation(path)
+            with Image.open(path) as stored:
+                mask = Image.fromarray(counted_pixels(_oriented(stored, orientation)))
         if mask.size != self.size:
             mask = mask.resize(self.size, Image.Resampling.NEAREST)
         return np.asarray(mask)
@@ -188,14 +192,14 @@ def _size_fault(header: _Header, camera: Size, downscale: int) -> str:
 
 def _read_header(path: Path) -> _Header:
     """Size and orientation of an image; ValueError if it is none, without its name."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
             orientation = image.getexif().get(ORIENTATION, AS_STORED)
             is_known = isinstance(orientation, int) and 1 <= orientation <= 8
             return _Header(path, image.size, orientation if is_known else AS_STORED)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise many types on damaged files.
         raise ValueError(f"is no readable image ({error})") from error
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fm3d_plugins.checkpoints import CheckpointFile, load
 from fm3d_plugins.data.views import Views
-from fm3d_plugins.nn.sizes import stored_sizes
+from fm3d_plugins.files import naming_damage
+from fm3d_plugins.nn.sizes import SIZES_EXPECTED, stored_sizes
 from fm3d_plugins.nn.view_synthesis import load_official
 from fm3d_plugins.photos.canvas import Canvases, on_white, paste, plan_own_canvases
 from fm3d_plugins.rayzer.network import RayZer, RayZerConfig
@@ -33,7 +34,7 @@ def load_network(file: CheckpointFile, precision: torch.dtype, device: torch.dev
     Raises:
         ValueError: The file is damaged or of another network.
     """
-    with torch.device("meta"):
+    with naming_damage(file.path, SIZES_EXPECTED), torch.device("meta"):
         network = RayZer(stored_sizes(file.path, METADATA_KEY, RayZerConfig) or RayZerConfig())
     load_official(network, load(file), dtype=precision)
     return network.to(device).eval().requires_grad_(False)

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.checkpoints import CheckpointFile, load
+from fm3d_plugins.files import naming_damage
 from fm3d_plugins.geometry.poses import invert
-from fm3d_plugins.nn.sizes import stored_text
+from fm3d_plugins.nn.sizes import SIZES_EXPECTED, stored_text
 from fm3d_plugins.vggt import configuration
 from fm3d_plugins.vggt.network import VGGT
 from fm3d_plugins.vggt.pose_encoding import decode
@@ -40,9 +41,8 @@ def architecture(path: Path) -> VGGT:
         ValueError: The file's own description of its sizes cannot be used.
     """
     text = stored_text(path, configuration.METADATA_KEY)
-    parts = configuration.from_text(text) if text is not None else {}
-    with torch.device("meta"):
-        return VGGT(**parts)
+    with naming_damage(path, SIZES_EXPECTED), torch.device("meta"):
+        return VGGT(**(configuration.from_text(text) if text is not None else {}))
 
 
 def load_network(file: CheckpointFile, precision: torch.dtype, device: torch.device) -> VGGT:

@@ -184,7 +184,7 @@ def test_zip_archive_of_something_else_is_refused(tmp_path):
     path = tmp_path / "weights.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "no tensors here")
-    with pytest.raises(ValueError, match="cannot be opened"):
+    with pytest.raises(ValueError, match="cannot be read"):
         load(path)
 
 

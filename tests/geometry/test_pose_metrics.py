@@ -183,3 +183,57 @@ def test_extent_agrees_with_the_published_baseline(shared, scene):
     }
     extent = evaluate_poses(poses, poses).extent
     assert extent == pytest.approx(expected["ATE"] / expected["ATE/extent"])
+
+
+def naive_errors(estimated, reference):
+    """Larger of the rotation and the signed direction error of each pair, by plain formulas."""
+    names, errors = list(reference), []
+    for row, first in enumerate(names):
+        for second in names[row + 1 :]:
+            if first not in estimated or second not in estimated:
+                errors.append(math.inf)
+                continue
+            a = torch.linalg.inv(estimated[first]) @ estimated[second]
+            b = torch.linalg.inv(reference[first]) @ reference[second]
+            cosine = ((a[:3, :3] * b[:3, :3]).sum() - 1) / 2
+            turn = math.degrees(math.acos(min(1.0, max(-1.0, float(cosine)))))
+            u, v = a[:3, 3], b[:3, 3]
+            cosine = float(u @ v / (u.norm() * v.norm()))
+            errors.append(max(turn, math.degrees(math.acos(min(1.0, max(-1.0, cosine))))))
+    return errors
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1 << 15])
+def test_blocks_of_pairs_give_the_errors_of_all_pairs(at_once, generator, monkeypatch):
+    monkeypatch.setattr("fm3d_plugins.geometry.pose_metrics.PAIRS_AT_ONCE", at_once)
+    reference = se3_exp(randn(13, 6, generator=generator))
+    estimate = named(reference @ se3_exp(0.3 * randn(13, 6, generator=generator)))
+    del estimate["004.jpg"]
+    metrics = evaluate_poses(estimate, named(reference))
+    expected = naive_errors(estimate, named(reference))
+    found = torch.maximum(metrics.rotation_errors, metrics.translation_errors)
+    torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=1e-6, atol=1e-6)
+    shares = [sum(error < limit for error in expected) for limit in range(1, 31)]
+    assert metrics.auc(30, signed=True) == pytest.approx(sum(shares) / (30 * len(expected)))
+
+
+def test_no_intermediate_result_holds_more_than_a_number_per_pair(generator, monkeypatch):
+    """Truth: two results of 8 bytes per pair; matrices of all pairs would be 128 bytes each."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    monkeypatch.setattr("fm3d_plugins.geometry.pose_metrics.PAIRS_AT_ONCE", 1000)
+    largest = 0
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, kinds, arguments=(), options=None):
+            nonlocal largest
+            result = operation(*arguments, **(options or {}))
+            for each in result if isinstance(result, tuple | list) else (result,):
+                if isinstance(each, torch.Tensor):
+                    largest = max(largest, each.numel() * each.element_size())
+            return result
+
+    reference = se3_exp(randn(300, 6, generator=generator))
+    with Sizes():
+        evaluate_poses(named(reference), named(reference)).summary()
+    assert largest <= 8 * (300 * 299 // 2)

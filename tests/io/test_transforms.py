@@ -1,6 +1,7 @@
 """transforms.json: round trip, nerfstudio itself, and every message for a faulty file."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -285,3 +286,30 @@ def test_other_files_name_no_estimator(tmp_path, content):
     (tmp_path / "transforms.json").write_text(content)
     assert estimator_of(tmp_path) is None
     assert estimator_of(tmp_path / "absent") is None
+
+
+def test_work_of_reading_grows_with_the_number_of_frames(tmp_path):
+    """Truth: twice the frames take twice the calls of functions, where every pair would take four
+    times as many."""
+
+    def calls(count):
+        frame = {"transform_matrix": torch.eye(4).tolist(), "fl_x": 9.0, "fl_y": 9.0, "cx": 4.0}
+        frame |= {"cy": 4.0, "w": 8, "h": 8}
+        frames = [{"file_path": f"images/{n}.jpg", **frame} for n in range(count)]
+        path = tmp_path / "transforms.json"
+        path.write_text(json.dumps({"frames": frames}))
+        total = 0
+
+        def count_call(*_):
+            nonlocal total
+            total += 1
+
+        sys.setprofile(count_call)
+        try:
+            read_transforms(path, require_images=False)
+        finally:
+            sys.setprofile(None)
+        return total
+
+    few, many = calls(100), calls(200)
+    assert many < 2.2 * few

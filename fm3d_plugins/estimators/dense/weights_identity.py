@@ -7,7 +7,7 @@ from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.checkpoints import find
 from fm3d_plugins.checkpoints.records import is_sha256, known_sha256
-from fm3d_plugins.files import require_regular
+from fm3d_plugins.files import read_json
 
 
 def weights_sha256(name_or_path: str) -> str:
@@ -40,8 +40,8 @@ def weights_sha256(name_or_path: str) -> str:
 def _read(ledger: Path) -> dict[str, str]:
     """What is written there; nothing where it is absent or damaged, as it can be made anew."""
     try:
-        content = json.loads(require_regular(ledger).read_text("utf8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(ledger)
+    except (OSError, ValueError):
         return {}
     known = content.items() if isinstance(content, dict) else ()
     return {name: digest for name, digest in known if is_sha256(str(digest))}

@@ -81,7 +81,8 @@ class KnownScene:
             geometry.world_from_camera[view].double(),
             geometry.distortion[view].double(),
         )
-        return torch.where(depth[:, None] > 0, world, torch.nan).unflatten(0, (rows, columns))
+        is_known = (depth > 0) & depth.isfinite()
+        return torch.where(is_known[:, None], world, torch.nan).unflatten(0, (rows, columns))
 
 
 def pairs_to_make(
