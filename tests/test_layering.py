@@ -25,6 +25,7 @@ ORDER = [
     "panels",
     "geometry",
     "photos",
+    "view_depth",
     "scene",
     "io",
     "nn",

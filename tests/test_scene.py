@@ -10,7 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fm3d_plugins.geometry.pixel_map import PixelMap
-from fm3d_plugins.scene import FORMAT, SceneGeometry, Tracks, ViewDepth
+from fm3d_plugins.scene import FORMAT, SceneGeometry, Tracks
+from fm3d_plugins.view_depth import ViewDepth
 
 
 def scene(**changes):

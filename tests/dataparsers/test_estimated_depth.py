@@ -17,8 +17,8 @@ from fm3d_plugins.dataparsers.estimated import EstimatedDataParserConfig
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.io.transforms import read_transforms
-from fm3d_plugins.scene import ViewDepth
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
+from fm3d_plugins.view_depth import ViewDepth
 
 NUM_PHOTOS, WIDTH, HEIGHT = 9, 96, 72
 PADDING = 3

@@ -15,7 +15,8 @@ from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.estimators.cache import cameras_cached, points_cached
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.photos.photo_set import find_photos
-from fm3d_plugins.scene import SceneGeometry, Tracks, ViewDepth
+from fm3d_plugins.scene import SceneGeometry, Tracks
+from fm3d_plugins.view_depth import ViewDepth
 
 WIDTH, HEIGHT, COUNT = 64, 48, 4
 

@@ -34,7 +34,8 @@ from fm3d_plugins.lvsm.network import LVSMConfig
 from fm3d_plugins.nn.sizes import stored_sizes, to_text
 from fm3d_plugins.photos.fitting import fitted_photos
 from fm3d_plugins.photos.photo_set import find_photos
-from fm3d_plugins.scene import SceneGeometry, Tracks, ViewDepth
+from fm3d_plugins.scene import SceneGeometry, Tracks
+from fm3d_plugins.view_depth import ViewDepth
 from tests.fuzz.running import Reader
 
 NAMES = ("a.jpg", "b.jpg")

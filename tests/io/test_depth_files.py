@@ -8,7 +8,8 @@ import torch
 
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT, depth_digest, write_depth_maps
-from fm3d_plugins.scene import SceneGeometry, ViewDepth
+from fm3d_plugins.scene import SceneGeometry
+from fm3d_plugins.view_depth import ViewDepth
 
 WIDTH, HEIGHT = 64, 48
 

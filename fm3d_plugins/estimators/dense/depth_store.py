@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from fm3d_plugins.geometry.pixel_map import PixelMap
-from fm3d_plugins.scene import ViewDepth
+from fm3d_plugins.view_depth import ViewDepth
 
 HALF_RANGE = (1e-3, 1e3)
 """Median depths between which half precision has room on both sides; others are kept in single."""

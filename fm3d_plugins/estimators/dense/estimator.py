@@ -29,7 +29,8 @@ from fm3d_plugins.io.posed_scenes import read_posed_scene
 from fm3d_plugins.memory import available_memory
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.progress import say
-from fm3d_plugins.scene import SceneGeometry, Tracks, ViewDepth
+from fm3d_plugins.scene import SceneGeometry, Tracks
+from fm3d_plugins.view_depth import ViewDepth
 
 LOW_CONFIDENCE = 0.1
 """Median confidence (1 - 1/c, so c of 1.1) of a photo below which the user is warned."""

@@ -12,7 +12,7 @@ from fm3d_plugins.estimators.dense.depth_store import DepthStore
 from fm3d_plugins.estimators.dense.seen_photos import SeenPhotos
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.photos.canvas import padded
-from fm3d_plugins.scene import ViewDepth
+from fm3d_plugins.view_depth import ViewDepth
 
 NO_CONFIDENCE = 1.0
 """The network's lowest confidence: its logarithm, the weight of a pixel, is 0."""

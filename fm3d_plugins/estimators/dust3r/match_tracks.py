@@ -18,7 +18,8 @@ from fm3d_plugins.geometry.matching import (
 )
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.poses import invert, transform_points
-from fm3d_plugins.scene import Tracks, ViewDepth
+from fm3d_plugins.scene import Tracks
+from fm3d_plugins.view_depth import ViewDepth
 
 STRIDE = 8
 """Pixels between those from which matches are sought: matches of all pixels chain up."""

@@ -49,7 +49,8 @@ from fm3d_plugins.geometry.cameras import equal_cameras, resize_intrinsics
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.kernels.bundle_adjustment import Cameras
 from fm3d_plugins.photos.photo_set import PhotoSet
-from fm3d_plugins.scene import SceneGeometry, ViewDepth
+from fm3d_plugins.scene import SceneGeometry
+from fm3d_plugins.view_depth import ViewDepth
 
 VERSION = 1
 """Of what refinement computes: kept results of another one are made anew."""

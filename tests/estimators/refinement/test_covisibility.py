@@ -10,7 +10,8 @@ from fm3d_plugins.estimators.refinement import covisibility
 from fm3d_plugins.estimators.refinement.covisibility import covisible_pairs
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.geometry.poses import so3_exp
-from fm3d_plugins.scene import SceneGeometry, Tracks, ViewDepth
+from fm3d_plugins.scene import SceneGeometry, Tracks
+from fm3d_plugins.view_depth import ViewDepth
 
 WIDTH, HEIGHT, FOCAL = 200, 150, 150.0
 

@@ -17,7 +17,8 @@ from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 from fm3d_plugins.geometry.poses import invert, so3_exp, transform_points
 from fm3d_plugins.io.transforms import read_transforms, write_transforms
 from fm3d_plugins.photos.photo_set import find_photos
-from fm3d_plugins.scene import SceneGeometry, ViewDepth
+from fm3d_plugins.scene import SceneGeometry
+from fm3d_plugins.view_depth import ViewDepth
 
 DEPTH_OFF = 1.3
 """Factor by which the stand-in's depth is too large."""

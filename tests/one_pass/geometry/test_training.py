@@ -25,8 +25,9 @@ from fm3d_plugins.estimators.dense.estimator import DenseEstimator
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.io.ply import read_ply
 from fm3d_plugins.io.transforms import read_frame_files, read_transforms
-from fm3d_plugins.scene import Tracks, ViewDepth
+from fm3d_plugins.scene import Tracks
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
+from fm3d_plugins.view_depth import ViewDepth
 
 NUM_PHOTOS, WIDTH, HEIGHT = 17, 96, 72
 HELD_OUT = ("frame_0001.jpg", "frame_0009.jpg", "frame_0017.jpg")
