@@ -12,7 +12,7 @@ from fm3d_plugins.cli import main as cli
 def placed(tmp_path, monkeypatch):
     """A small published file in the folder of weights, and no network."""
     monkeypatch.setenv("FM3D_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("FM3D_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "300")
     licence = Licence("Test Licence", "tests only", False, "https://example.org/licence")
     row = PublishedCheckpoint("org/tiny", ("model.pt",), licence, False, 1, 3, "test")
