@@ -99,7 +99,8 @@ def naming_damage(path: Path, expected: str) -> Iterator[None]:
         expected: Sentences that end the message: what the file should be, and what to do.
 
     Raises:
-        ValueError: Whatever was raised, with its first line.
+        ValueError: Whatever was raised, with its first line; as it was raised, if it names the file
+            or one beside it.
         OSError: As it was raised, if it names a file.
     """
     try:
@@ -107,11 +108,17 @@ def naming_damage(path: Path, expected: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        if isinstance(error, ValueError | OSError) and str(path) in str(error):
+        if isinstance(error, ValueError | OSError) and _names_a_neighbour(path, str(error)):
             raise
         reason = next(iter(str(error).strip().splitlines()), "") or "no reason is given"
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"{path} cannot be read ({kind}{reason[:200]}). {expected}") from error
+
+
+def _names_a_neighbour(path: Path, message: str) -> bool:
+    """Whether a message names a file or another one of its folder."""
+    folder = str(path.parent)
+    return str(path) in message or (folder != "." and f"{folder}/" in message)
 
 
 def parse_json(text: str) -> Any:

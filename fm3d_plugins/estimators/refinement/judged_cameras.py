@@ -281,4 +281,4 @@ def _is_strong(evidence: Evidence) -> bool:
     """Whether photos are so many and so well connected that no prior is needed."""
     views = len(evidence.keypoints)
     degree = np.bincount(np.array([*evidence.matches], dtype=np.int64).ravel(), minlength=views)
-    return views > 10 and float(np.median(degree)) >= 4 and degree.min() > 0
+    return views > 10 and float(np.median(degree)) >= 4 and bool(degree.min() > 0)

@@ -336,7 +336,7 @@ def test_process_writes_the_scene(folder, capsys):
 
 def test_output_never_replaces_the_poses(folder):
     words = ("process", "given", "--poses", folder / "prior", "--data", folder / "photos",
-             "--output-dir", folder / "prior", "--overwrite", "True")  # fmt: skip
+             "--output-dir", folder / "prior", "--overwrite")  # fmt: skip
     with pytest.raises(SystemExit, match="prior"):
         cli.main([str(word) for word in words])
     assert (folder / "prior" / "images.bin").is_file()

@@ -20,7 +20,7 @@ from PIL import Image
 from fm3d_plugins.cli import main as cli
 from fm3d_plugins.cli import run_configs
 from fm3d_plugins.dataparsers.estimated import EstimatedDataParserConfig
-from fm3d_plugins.estimators.base import ENTRY_POINT_GROUP
+from fm3d_plugins.estimators.base import ENTRY_POINT_GROUP, RefinementOption
 from fm3d_plugins.estimators.dense.estimator import DenseEstimator
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.io.ply import read_ply
@@ -41,6 +41,7 @@ class Truth(DenseEstimator):
     with_depth: bool = True
     confidence_percentile: float = 0.0
     consistent_views: int = 0
+    refine: RefinementOption = "off"
 
     def identity(self):
         return {"estimator": "truth"}
