@@ -81,13 +81,16 @@ def refine_cameras(
     mode: Mode = "map",
     more: Searchable | None = None,
 ) -> Judged:
-    """The same for cameras and matches, without photos.
+    """Cameras that explain matches, and what is to be thought of them.
+
+    Small groups of views that nothing ties to the others, and single views that would have to turn
+    far from their priors, are left as they are, without matches.
 
     Args:
         names: Of the views' photos, for the report.
         prior: What is believed of the cameras.
         evidence: Of the same views, all of it.
-        mode: As of `refine`.
+        mode: As of `refine.refine`.
         more: Where photos are few, matches are sought in this as well, now that cameras are nearly
             known, and kept if the gate accepts what comes of them.
     """

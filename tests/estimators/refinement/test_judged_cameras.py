@@ -37,6 +37,18 @@ def test_two_runs_are_equal_bit_by_bit(rigs, ring):
     np.testing.assert_array_equal(one.solution.points, two.solution.points)
 
 
+def test_without_a_prior_many_photos_find_a_focal_length_that_was_far_off(rigs):
+    """free: 15 % are more than the prior of `map` lets pass at once; few photos are as in `map`."""
+    rig = rigs.orbit(12, seed=6)
+    prior = rigs.disturbed(rig.cameras, 1, focal_share=0.15)
+    free = refine_cameras(rig.names, prior, rig.evidence, "free").solution
+    assert free.cameras.focal[0, 0] == pytest.approx(600, rel=0.01)
+    assert float(free.spread.log_focal[0]) > 0.5
+    few = rigs.orbit(6, seed=6)
+    held = refine_cameras(few.names, rigs.disturbed(few.cameras, 1), few.evidence, "free").solution
+    assert float(held.spread.log_focal[0]) < 0.2
+
+
 def test_the_lens_is_found_where_photos_reach_far_from_the_axis(rigs):
     rig = rigs.orbit(10, half_side=2.0, focal=450.0, k1=-0.15)
     found = refine_cameras(rig.names, rigs.disturbed(rig.cameras, 1), rig.evidence)
