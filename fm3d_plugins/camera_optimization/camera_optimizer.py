@@ -19,7 +19,11 @@ from fm3d_plugins.geometry.poses import se3_exp, so3_exp
 from fm3d_plugins.nerfstudio_cameras import calibrations, image_sizes, world_from_cameras
 
 CAMERA_CONFIDENCE = "camera_confidence"
-"""Key of the dataparser's metadata: [V], the confidence of each training camera; 1 where absent."""
+"""Key of the dataparser's metadata: [V], the confidence of each training camera, 1 / (1 + s²) where
+its standard deviation moves its picture by s pixels; as of 1 pixel where absent."""
+
+MOST_HELD = 100.0
+"""Times the pull of a camera that is sure to one pixel: all that are sure to a tenth or better."""
 
 TRACKS = "tracks"
 """Key of the dataparser's metadata: `PhotoTracks` of the training photos, where there are any."""
@@ -39,15 +43,16 @@ class CameraOptimizerConfig(camera_optimizers.CameraOptimizerConfig):
     focal_length: bool = True
     """Also find one factor of the focal length for each group of cameras with equal intrinsics."""
     pull: float = 5e-4
-    """Loss per pixel by which a camera's correction moves its picture, times the camera's
-    confidence. A pull of constant strength: what the photos hardly show stays as given."""
+    """Loss per pixel by which a camera's correction moves its picture, over the variance that the
+    dataparser tells of it (pixels squared; 1 where it does not). A pull of constant strength: what
+    the photos hardly show stays as given."""
     track_weight: float = 0.0
     """Weight of Huber's loss (1 pixel) of how far the dataparser's tracks, pixels in which photos
     show the same point, are from where the cameras see it, such as 0.01. 0: they are not used."""
     trans_l2_penalty: float = 0.0
-    """Weight of the squared shift (scene units), times the camera's confidence, in the loss."""
+    """Weight of the squared shift (scene units), over the camera's variance, in the loss."""
     rot_l2_penalty: float = 0.0
-    """Weight of the squared turn (radians), times the camera's confidence, in the loss."""
+    """Weight of the squared turn (radians), over the camera's variance, in the loss."""
 
     def resolve(self, is_estimated: bool) -> str:
         """Decide what is None, and say so in one line.
@@ -109,7 +114,7 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
     ) -> None:
         """Args:
             cameras: The training cameras as the dataparser gives them (OpenGL axes).
-            confidence: Of each; pulls it towards its initial pose. All 1 if not given.
+            confidence: Of each, in [0, 1], see `CAMERA_CONFIDENCE`.
             tracks: Of the training photos, in the frame of the cameras.
 
         Raises:
@@ -137,9 +142,8 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         motions = unit_motions(poses, intrinsics, image_sizes(cameras), reach)
         self.register_buffer("motions", motions)
         self.register_buffer("initial_centres", poses[:, :3, 3].clone())
-        self.register_buffer(
-            "confidence", torch.ones(num_cameras) if confidence is None else confidence.float()
-        )
+        known = torch.full((num_cameras,), 0.5) if confidence is None else confidence.float()
+        self.register_buffer("confidence", known)
         distinct, group = calibrations(cameras).float().unique(dim=0, return_inverse=True)
         self.register_buffer("calibrations", distinct)
         self.register_buffer("group", group)
@@ -286,7 +290,7 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         return rows * torch.nn.functional.pad(lengths, (0, 1), value=1.0)[..., None]
 
     def penalty(self, drawn: Float[Tensor, " view"]) -> Float[Tensor, ""]:
-        """Mean over some cameras of what their corrections cost, times their confidence.
+        """Mean over some cameras of what their corrections cost, over their variances.
 
         Not over all cameras: `RowAdam` would take those without a photo in this step for drawn.
 
@@ -297,7 +301,9 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         squares = self._own_tangents().square()
         shift, turn = squares[:, :3].sum(-1), squares[:, 3:].sum(-1)
         cost = self.config.trans_l2_penalty * shift + self.config.rot_l2_penalty * turn
-        total = (drawn * self.confidence * (cost + self.config.pull * lengths)).sum()
+        # 1 / s² of a confidence of 1 / (1 + s²).
+        inverse_variance = self.confidence / (1 - self.confidence).clamp_min(1 / (1 + MOST_HELD))
+        total = (drawn * inverse_variance * (cost + self.config.pull * lengths)).sum()
         return total / drawn.sum()
 
     def _marked(self, indices: Int[Tensor, " camera"]) -> Float[Tensor, " view"]:
