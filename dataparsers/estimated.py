@@ -30,7 +30,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.cache_folder import cache_folder
-from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE
+from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE, TRACKS
+from fm3d_plugins.camera_optimization.track_anchors import PhotoTracks
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
 from fm3d_plugins.estimators.cache import estimated, points_cached
@@ -39,13 +40,17 @@ from fm3d_plugins.estimators.given.estimator import Given
 from fm3d_plugins.estimators.rayzer.estimator import Rayzer
 from fm3d_plugins.estimators.sfm.estimator import Sfm
 from fm3d_plugins.estimators.vggt.estimator import Vggt
-from fm3d_plugins.geometry.cameras import opengl_from_opencv
+from fm3d_plugins.geometry.alignment import Similarity
+from fm3d_plugins.geometry.cameras import distort, normalize, opengl_from_opencv, straight
 from fm3d_plugins.io.depth_files import depth_digest, write_depth_maps
 from fm3d_plugins.nerfstudio_cameras import cameras_of_scene, dataparser_frame
 from fm3d_plugins.nerfstudio_commands import require_device_of_method
 from fm3d_plugins.photo_datamanager import LATENT_CAMERAS
 from fm3d_plugins.photos.photo_set import PhotoSet, require_photos
 from fm3d_plugins.scene import SceneGeometry
+
+LENS_ERROR = 0.1
+"""Pixels by which a ray may miss the pixel that it was found for."""
 
 
 @dataclass
@@ -117,7 +122,8 @@ class EstimatedDataParser(DataParser):
     `depth_filenames` (.npy, z-depth over exactly the photo, 0 where unknown), their
     `depth_unit_scale_factor` and `depth_confidence_filenames` (.npy in [0, 1]): value * factor *
     dataparser_scale is depth in the frame of the cameras. One whose cameras are refined adds their
-    `camera_confidence` [V] in (0, 1].
+    `camera_confidence` [V] in (0, 1]. One that knows which photos show a point in which pixel adds
+    `tracks`, the `PhotoTracks` of the split.
     """
 
     config: EstimatedDataParserConfig
@@ -185,6 +191,7 @@ class EstimatedDataParser(DataParser):
                 "points3D_confidence": scene.point_confidence[kept].float(),
                 LATENT_CAMERAS: scene.scale == "latent",
                 **_confidence_metadata(scene, rows),
+                **_track_metadata(scene, rows, frame),
                 **self._depth_metadata(scene, rows),
             },
         )
@@ -226,6 +233,34 @@ def _confidence_metadata(scene: SceneGeometry, rows: Tensor) -> dict[str, Tensor
     if scene.camera_confidence is None:
         return {}
     return {CAMERA_CONFIDENCE: scene.camera_confidence[rows].float()}
+
+
+def _track_metadata(scene: SceneGeometry, rows: Tensor, frame: Similarity) -> dict[str, Any]:
+    """Points that two views or more show, where the scene tells, in the frame of the cameras."""
+    tracks = scene.tracks
+    if tracks is None:
+        return {}
+    row_of_view = torch.full((len(scene),), -1)
+    row_of_view[rows] = torch.arange(len(rows))
+    view, point = tracks.view_index.long(), tracks.point_index.long()
+    rays = torch.empty(len(view), 2, dtype=torch.float64)
+    is_usable = row_of_view[view] >= 0
+    for one in view.unique().tolist():
+        seen = view == one
+        matrix, lens = scene.intrinsics[one].double(), scene.distortion[one].double()
+        normalized = normalize(tracks.pixels[seen].double(), matrix)
+        rays[seen] = straight(tracks.pixels[seen].double(), matrix, lens)
+        # Where the lens's polynomial folds back, no ray leads to the pixel.
+        off = (distort(rays[seen], lens) - normalized).norm(dim=-1) * matrix[0, 0]
+        is_usable[seen] &= off < LENS_ERROR
+    shown = torch.stack([point, view])[:, is_usable].unique(dim=1)[0]
+    counts = torch.bincount(shown, minlength=len(scene.points))
+    kept = is_usable & (counts[point] > 1)
+    if not bool(kept.any()):
+        return {}
+    used, new_point = point[kept].unique(return_inverse=True)
+    points = frame.apply(scene.points[used].double()).float()
+    return {TRACKS: PhotoTracks(points, new_point, row_of_view[view[kept]], rays[kept].float())}
 
 
 def _most_confident_points(scene: SceneGeometry, limit: int | None) -> Int[Tensor, " kept"]:

@@ -12,13 +12,21 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from fm3d_plugins.camera_optimization.pixel_units import unit_motions, zoom_effect
+from fm3d_plugins.camera_optimization.track_anchors import PhotoTracks, TrackAnchors
 from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.poses import se3_exp, so3_exp
 from fm3d_plugins.nerfstudio_cameras import calibrations, image_sizes, world_from_cameras
 
 CAMERA_CONFIDENCE = "camera_confidence"
-"""Key of the dataparser's metadata: [V], the confidence of each training camera; 1 where absent."""
+"""Key of the dataparser's metadata: [V], the confidence of each training camera, 1 / (1 + s²) where
+its standard deviation moves its picture by s pixels; as of 1 pixel where absent."""
+
+MOST_HELD = 100.0
+"""Times the pull of a camera that is sure to one pixel: all that are sure to a tenth or better."""
+
+TRACKS = "tracks"
+"""Key of the dataparser's metadata: `PhotoTracks` of the training photos, where there are any."""
 
 STILL = 0.1
 """Pixels of a correction below which the pull fades, so that it has a gradient at zero."""
@@ -35,12 +43,16 @@ class CameraOptimizerConfig(camera_optimizers.CameraOptimizerConfig):
     focal_length: bool = True
     """Also find one factor of the focal length for each group of cameras with equal intrinsics."""
     pull: float = 5e-4
-    """Loss per pixel by which a camera's correction moves its picture, times the camera's
-    confidence. A pull of constant strength: what the photos hardly show stays as given."""
+    """Loss per pixel by which a camera's correction moves its picture, over the variance that the
+    dataparser tells of it (pixels squared; 1 where it does not). A pull of constant strength: what
+    the photos hardly show stays as given."""
+    track_weight: float = 0.0
+    """Weight of Huber's loss (1 pixel) of how far the dataparser's tracks, pixels in which photos
+    show the same point, are from where the cameras see it, such as 0.01. 0: they are not used."""
     trans_l2_penalty: float = 0.0
-    """Weight of the squared shift (scene units), times the camera's confidence, in the loss."""
+    """Weight of the squared shift (scene units), over the camera's variance, in the loss."""
     rot_l2_penalty: float = 0.0
-    """Weight of the squared turn (radians), times the camera's confidence, in the loss."""
+    """Weight of the squared turn (radians), over the camera's variance, in the loss."""
 
     def resolve(self, is_estimated: bool) -> str:
         """Decide what is None, and say so in one line.
@@ -86,6 +98,8 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
     focal_unit: Float[Tensor, " group"]
     axes: Float[Tensor, "view 3"]
     dolly: Float[Tensor, "view 3"]
+    rotations: Float[Tensor, "view 3 3"]
+    focal_lengths: Float[Tensor, "view 2"]
     calibrations: Float[Tensor, "group number"]
 
     def __init__(
@@ -95,19 +109,24 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         device: torch.device | str,
         cameras: Cameras | None = None,
         confidence: Float[Tensor, " view"] | None = None,
+        tracks: PhotoTracks | None = None,
         **_: Any,
     ) -> None:
         """Args:
             cameras: The training cameras as the dataparser gives them (OpenGL axes).
-            confidence: Of each; pulls it towards its initial pose. All 1 if not given.
+            confidence: Of each, in [0, 1], see `CAMERA_CONFIDENCE`.
+            tracks: Of the training photos, in the frame of the cameras.
 
         Raises:
-            ValueError: Cameras are to be optimised but not given.
+            ValueError: Cameras are to be optimised but not given, or tracks are to be used but not
+                given.
         """
         torch.nn.Module.__init__(self)
         self.config, self.num_cameras, self.device = config, num_cameras, device
         self.non_trainable_camera_indices = torch.zeros(1, dtype=torch.long)
-        self._drawn: Float[Tensor, " view"] | None = None
+        self._drawn: Int[Tensor, " drawn"] | None = None
+        self._corrections: Float[Tensor, "drawn 3 4"] | None = None
+        self.track_anchors: TrackAnchors | None = None
         if not self.is_on:
             return
         if cameras is None or len(cameras) != num_cameras:
@@ -123,9 +142,8 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         motions = unit_motions(poses, intrinsics, image_sizes(cameras), reach)
         self.register_buffer("motions", motions)
         self.register_buffer("initial_centres", poses[:, :3, 3].clone())
-        self.register_buffer(
-            "confidence", torch.ones(num_cameras) if confidence is None else confidence.float()
-        )
+        known = torch.full((num_cameras,), 0.5) if confidence is None else confidence.float()
+        self.register_buffer("confidence", known)
         distinct, group = calibrations(cameras).float().unique(dim=0, return_inverse=True)
         self.register_buffer("calibrations", distinct)
         self.register_buffer("group", group)
@@ -135,6 +153,11 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
             axes = poses[:, :3, 2].clone()
             self.register_buffer("axes", axes, persistent=False)
             self.register_buffer("dolly", (-reach * axes).float())
+        if config.track_weight > 0:
+            focal_lengths = intrinsics[:, (0, 1), (0, 1)].float()
+            self.register_buffer("rotations", poses[:, :3, :3].clone(), persistent=False)
+            self.register_buffer("focal_lengths", focal_lengths, persistent=False)
+            self.track_anchors = TrackAnchors(_expected(tracks), focal_lengths)
 
     @property
     def is_on(self) -> bool:
@@ -173,8 +196,9 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         if not self.is_on or index is None:
             return given
         indices = torch.tensor([index], device=self.pose_adjustment.device)
-        self._drawn = self._marked(indices)
-        correction = self(indices).to(given)
+        correction = self(indices)
+        self._drawn, self._corrections = indices, correction
+        correction = correction.to(given)
         rotation = correction[..., :3] @ given[..., :3]
         return torch.cat([rotation, given[..., 3:] + correction[..., 3:]], dim=-1)
 
@@ -185,8 +209,9 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         indices = raybundle.camera_indices.flatten()
         if self.config.focal_length:
             self._lengthen(raybundle, indices)
-        self._drawn = self._marked(indices)
-        correction = self(indices).to(raybundle.origins)
+        correction = self(indices)
+        self._drawn, self._corrections = indices, correction
+        correction = correction.to(raybundle.origins)
         rotation = correction[:, :, :3].reshape(*raybundle.shape, 3, 3)
         shift = correction[:, :, 3].reshape(raybundle.origins.shape)
         raybundle.origins = raybundle.origins + shift
@@ -230,12 +255,42 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         return torch.where(equal.any(-1), found, mean).exp()
 
     def get_loss_dict(self, loss_dict: dict) -> None:
-        """Add the pull towards the initial poses of the cameras that were used last."""
-        if self.is_on and self._drawn is not None:
-            loss_dict["camera_opt_regularizer"] = self.penalty(self._drawn)
+        """Add what holds the cameras that were used last: initial poses, and tracks if any."""
+        if not self.is_on or self._drawn is None:
+            return
+        loss_dict["camera_opt_regularizer"] = self.penalty(self._marked(self._drawn))
+        if self.track_anchors is not None and self._corrections is not None:
+            loss = self._track_loss(self.track_anchors, self._drawn, self._corrections)
+            loss_dict["camera_opt_tracks"] = self.config.track_weight * loss
+
+    def _track_loss(
+        self,
+        anchors: TrackAnchors,
+        drawn: Int[Tensor, " drawn"],
+        corrections: Float[Tensor, "drawn 3 4"],
+    ) -> Float[Tensor, ""]:
+        """What `anchors` say of the cameras that were used last."""
+        factors = self.focal_factors().to(corrections)
+        with torch.no_grad():
+            every = torch.arange(self.num_cameras, device=drawn.device)
+            cameras = self._from_world(every, self(every), factors)
+        return anchors(drawn, self._from_world(drawn, corrections, factors), cameras)
+
+    def _from_world(
+        self,
+        indices: Int[Tensor, " camera"],
+        corrections: Float[Tensor, "camera 3 4"],
+        focal_factors: Float[Tensor, " view"],
+    ) -> Float[Tensor, "camera 3 4"]:
+        """Corrected cameras as `TrackAnchors` takes them."""
+        turns = (corrections[..., :3] @ self.rotations[indices]).mT
+        centres = self.initial_centres[indices] + corrections[..., 3]
+        rows = torch.cat([turns, -turns @ centres[..., None]], dim=-1)
+        lengths = self.focal_lengths[indices] * focal_factors[indices, None]
+        return rows * torch.nn.functional.pad(lengths, (0, 1), value=1.0)[..., None]
 
     def penalty(self, drawn: Float[Tensor, " view"]) -> Float[Tensor, ""]:
-        """Mean over some cameras of what their corrections cost, times their confidence.
+        """Mean over some cameras of what their corrections cost, over their variances.
 
         Not over all cameras: `RowAdam` would take those without a photo in this step for drawn.
 
@@ -246,7 +301,9 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         squares = self._own_tangents().square()
         shift, turn = squares[:, :3].sum(-1), squares[:, 3:].sum(-1)
         cost = self.config.trans_l2_penalty * shift + self.config.rot_l2_penalty * turn
-        total = (drawn * self.confidence * (cost + self.config.pull * lengths)).sum()
+        # 1 / s² of a confidence of 1 / (1 + s²).
+        inverse_variance = self.confidence / (1 - self.confidence).clamp_min(1 / (1 + MOST_HELD))
+        total = (drawn * inverse_variance * (cost + self.config.pull * lengths)).sum()
         return total / drawn.sum()
 
     def _marked(self, indices: Int[Tensor, " camera"]) -> Float[Tensor, " view"]:
@@ -289,3 +346,14 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
             param_groups["camera_opt"] = [self.pose_adjustment]
         if self.is_on and self.config.focal_length:
             param_groups["camera_focal"] = [self.focal_adjustment]
+
+
+def _expected(tracks: PhotoTracks | None) -> PhotoTracks:
+    if tracks is None:
+        raise ValueError(
+            "Tracks were asked for (--pipeline.model.camera-optimizer.track-weight), but the "
+            f"dataparser brings none. Expected them in its metadata under {TRACKS!r}, of points "
+            "that two training photos show. Name an estimator that matches photos (sfm, or one "
+            "with --refine), or leave the weight at 0."
+        )
+    return tracks

@@ -20,6 +20,7 @@ from torch.nn import Parameter
 from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     CAMERA_CONFIDENCE,
+    TRACKS,
     CameraOptimizer,
     CameraOptimizerConfig,
 )
@@ -160,6 +161,7 @@ class GaussianSplattingModel(SplatfactoModel):
             device=self.kwargs.get("device", "cpu"),
             cameras=self.kwargs["metadata"].get(GIVEN_CAMERAS),
             confidence=self.kwargs["metadata"].get(CAMERA_CONFIDENCE),
+            tracks=self.kwargs["metadata"].get(TRACKS),
         )
         self.depth_supervision: DepthSupervision = self.config.depth.setup(
             num_photos=self.num_train_data, device=self.kwargs.get("device", "cpu")

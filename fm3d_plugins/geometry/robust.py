@@ -29,3 +29,14 @@ def cauchy_cost(squared: Float[Tensor, "*any"], reach: float) -> Float[Tensor, "
 def cauchy_weight(squared: Float[Tensor, "*any"], reach: float) -> Float[Tensor, "*any"]:
     """Derivative of the cost by the squared residual: 1 fits, a half at the reach, then less."""
     return reach**2 / (reach**2 + squared)
+
+
+def huber_cost(squared: Float[Tensor, "*any"], reach: float) -> Float[Tensor, "*any"]:
+    """Of squared residuals: themselves up to the reach, beyond it linear in the residual (1964)."""
+    length = squared.clamp_min(reach**2).sqrt()
+    return torch.where(squared <= reach**2, squared, 2 * reach * length - reach**2)
+
+
+def huber_weight(squared: Float[Tensor, "*any"], reach: float) -> Float[Tensor, "*any"]:
+    """Derivative of the cost by the squared residual: 1 up to the reach, then less."""
+    return reach / squared.clamp_min(reach**2).sqrt()

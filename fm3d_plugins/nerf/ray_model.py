@@ -20,6 +20,7 @@ from torch import Tensor
 from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     CAMERA_CONFIDENCE,
+    TRACKS,
     CameraOptimizer,
     CameraOptimizerConfig,
 )
@@ -98,6 +99,7 @@ class RayModel(Model):
             device=self.kwargs.get("device", "cpu"),
             cameras=self.given_cameras,
             confidence=metadata.get(CAMERA_CONFIDENCE),
+            tracks=metadata.get(TRACKS),
         )
 
     def _near_of_points(self, metadata: dict[str, Any]) -> float:

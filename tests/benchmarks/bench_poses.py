@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_poses.py [--scenes NAME ...] [--levels 0 1 2] [--methods 3dgs]
         [--modes off SO3xR3 SE3] [--steps N] [--repeats N] [--seed N] [--photometric N]
-        [--json PATH]
+        [--track-weights W ...] [--max-image-size N] [--json PATH]
 
 Cameras of a posed scene are perturbed: every rotation by an isotropic random turn of 1.09 degrees
 on average, every centre by 1.8 % of the centres' extent (root mean square), all focal lengths by
@@ -25,7 +25,9 @@ import math
 import os
 import resource
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ class Row:
     method: str
     level: float
     optimised: bool
+    track_weight: float | None
     sim3: float
     photometric: float
     rotation_degrees: float
@@ -98,7 +101,38 @@ def perturb(scene: Path, level: float, seed: int, folder: Path) -> Reference:
     return reference
 
 
-def train(method: str, data: Path, mode: str, steps: int | None, seed: int, folder: Path):
+def with_tracks(config: Any, weight: float | None, scene: Path, level: float, data: Path) -> None:
+    """Let a run find perturbed cameras, and tracks, through an estimator's dataparser.
+
+    Args:
+        weight: Of the tracks in the loss; none: the run finds the cameras in `data`, as it is.
+    """
+    if weight is None:
+        return
+    from noisy_tracks import NoisyTracks
+
+    from fm3d_plugins.dataparsers.estimated import EstimatedDataParserConfig
+
+    photos = scene / "images"
+    config.pipeline.datamanager.data = photos
+    config.pipeline.datamanager.dataparser = EstimatedDataParserConfig(
+        data=photos,
+        estimator=NoisyTracks(scene=data, photos=photos, level=level),
+        cache_dir=data.parent / "cache",
+    )
+    config.pipeline.model.camera_optimizer.track_weight = weight
+
+
+def train(
+    method: str,
+    data: Path,
+    mode: str,
+    steps: int | None,
+    seed: int,
+    folder: Path,
+    max_image_size: int | None,
+    change: Callable[[Any], None],
+):
     """The trained pipeline and the CPU seconds of its training."""
     from nerfstudio.configs.method_configs import all_methods
 
@@ -106,12 +140,14 @@ def train(method: str, data: Path, mode: str, steps: int | None, seed: int, fold
     config.pipeline.datamanager.data = data
     if hasattr(config.pipeline.datamanager, "random_points"):
         config.pipeline.datamanager.random_points = True
+    config.pipeline.datamanager.max_image_size = max_image_size
     config.pipeline.model.camera_optimizer.mode = mode
     config.pipeline.model.lpips_networks = ()
     config.output_dir, config.max_num_iterations = folder, steps
     config.vis, config.logging.local_writer.enable = "tensorboard", False
     config.steps_per_eval_image = config.steps_per_eval_batch = 0
     torch.manual_seed(seed)
+    change(config)
     config.set_timestamp()
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
@@ -182,6 +218,7 @@ def table(rows: list[Row], photometric: int) -> str:
     for row in rows:
         what = "reference" if row.level == 0 else f"noise x {row.level:g}"
         what += ", optimised" if row.optimised else ", frozen"
+        what += "" if row.track_weight is None else f", track weight {row.track_weight:g}"
         lines.append(
             f"| {row.scene} | {row.method} | {what} | {row.sim3:.2f} dB | {row.photometric:.2f} dB "
             f"| {_regained(row, rows)} | {row.rotation_degrees:.2f} deg "
@@ -206,7 +243,13 @@ def _regained(row: Row, rows: list[Row]) -> str:
 
 
 def bench(
-    name: str, method: str, level: float, mode: str, options: argparse.Namespace, folder: Path
+    name: str,
+    method: str,
+    level: float,
+    mode: str,
+    weight: float | None,
+    options: argparse.Namespace,
+    folder: Path,
 ) -> Row:
     """The mean of a row's runs.
 
@@ -221,11 +264,14 @@ def bench(
         output = Path(tempfile.mkdtemp(dir=folder))
         data = output / name
         reference = perturb(scene, level, options.seed, data)
-        pipeline, seconds = train(method, data, mode, options.steps, repeat, output / "out")
+        pipeline, seconds = train(
+            method, data, mode, options.steps, repeat, output / "out", options.max_image_size,
+            partial(with_tracks, weight=weight, scene=scene, level=level, data=data),
+        )  # fmt: skip
         scores = score(pipeline, reference, options.photometric)
         runs.append(scores | {"cpu_seconds": seconds})
     means = {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
-    return Row(name, method, level, mode != "off", **means)
+    return Row(name, method, level, mode != "off", weight, **means)
 
 
 def main() -> None:
@@ -234,7 +280,12 @@ def main() -> None:
     parser.add_argument("--levels", nargs="+", type=float, default=[0.0, 1.0, 2.0])
     parser.add_argument("--methods", nargs="+", default=["3dgs"])
     parser.add_argument("--modes", nargs="+", default=["off", "SO3xR3"], help="of the cameras")
+    parser.add_argument(
+        "--track-weights", nargs="+", type=float, default=[None],
+        help="of tracks triangulated under the perturbed cameras; not given: no tracks",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, help="default: the method's own recipe")
+    parser.add_argument("--max-image-size", type=int, help="long side in pixels")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the cameras' noise")
     parser.add_argument("--photometric", type=int, default=50)
@@ -243,10 +294,10 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        for name, method, level, mode in itertools.product(
-            options.scenes, options.methods, options.levels, options.modes
+        for name, method, level, mode, weight in itertools.product(
+            options.scenes, options.methods, options.levels, options.modes, options.track_weights
         ):
-            rows.append(bench(name, method, level, mode, options, Path(folder)))
+            rows.append(bench(name, method, level, mode, weight, options, Path(folder)))
             print(table(rows, options.photometric).splitlines()[-1], flush=True)
             if options.json:
                 content = json.dumps([asdict(row) for row in rows], indent=1)

@@ -36,10 +36,14 @@ def _ring(count=5, width=48, height=36, focal=40.0, dtype=torch.float32):
     )
 
 
-def _optimizer(cameras, mode="SO3xR3", *, confidence=None, **options):
+def _optimizer(cameras, mode="SO3xR3", *, confidence=None, tracks=None, **options):
     config = CameraOptimizerConfig(mode=mode, **options)
     return config.setup(
-        num_cameras=len(cameras), device="cpu", cameras=cameras, confidence=confidence
+        num_cameras=len(cameras),
+        device="cpu",
+        cameras=cameras,
+        confidence=confidence,
+        tracks=tracks,
     )
 
 

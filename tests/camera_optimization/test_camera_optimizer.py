@@ -167,7 +167,7 @@ def test_scale_cannot_drift(ring, make_optimizer, disturb, mode):
 
 
 def test_penalty_is_the_weighted_mean_of_squares_over_the_cameras_drawn(ring, make_optimizer):
-    confidence = torch.tensor([1.0, 1.0, 3.0, 1.0, 0.0])
+    confidence = torch.tensor([1.0, 1.0, 0.75, 1.0, 0.0])
     cameras = ring()
     optimizer = make_optimizer(
         cameras, confidence=confidence, trans_l2_penalty=0.5, rot_l2_penalty=0.25, pull=0.0
@@ -182,7 +182,7 @@ def test_penalty_is_the_weighted_mean_of_squares_over_the_cameras_drawn(ring, ma
     optimizer.apply_to_raybundle(bundle)
     losses = {}
     optimizer.get_loss_dict(losses)
-    # 3 (0.5 x 2^2 + 0.25 x 0.2^2) / 2
+    # Confidence 3/4 = 1 / (1 + 1/3): a variance of 1/3. 3 (0.5 x 2^2 + 0.25 x 0.2^2) / 2
     assert float(losses["camera_opt_regularizer"].detach()) == pytest.approx(3.015, rel=1e-4)
 
 
@@ -199,6 +199,20 @@ def test_pull_grows_with_the_length_of_the_correction_in_pixels(ring, make_optim
             losses["camera_opt_regularizer"], optimizer.pose_adjustment
         )
         assert float(gradient.norm()) == pytest.approx(strength, rel=1e-3, abs=1e-6)
+
+
+def test_pull_is_over_the_variance_that_confidence_tells(ring, make_optimizer):
+    """Deviations of 1/4, 1, 10 and 0 pixels: 16, 1 and 1/100 times the pull, about 100 times at
+    most; where nothing is known, once."""
+    deviations = torch.tensor([1.0, 0.25, 1.0, 10.0, 0.0])
+    for confidence, factors in ((1 / (1 + deviations**2), (16, 1, 0.01, 101)), (None, (1,) * 4)):
+        optimizer = make_optimizer(ring(), confidence=confidence, pull=0.5, focal_length=False)
+        with torch.no_grad():
+            optimizer.pose_adjustment[:, 2] = 5.0
+        for view, factor in enumerate(factors, start=1):
+            drawn = torch.eye(5)[view]
+            (slope,) = torch.autograd.grad(optimizer.penalty(drawn), optimizer.pose_adjustment)
+            assert float(slope[view, 2]) == pytest.approx(0.5 * factor, rel=1e-3)
 
 
 def test_only_the_drawn_camera_has_a_gradient(ring, make_optimizer, disturb):

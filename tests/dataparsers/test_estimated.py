@@ -14,11 +14,13 @@ from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatama
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
+from fm3d_plugins.camera_optimization.camera_optimizer import TRACKS
 from fm3d_plugins.dataparsers.estimated import EstimatedDataParserConfig
 from fm3d_plugins.estimators.base import Estimator
 from fm3d_plugins.estimators.cache import cache_key, cameras_cached
-from fm3d_plugins.geometry.cameras import project
+from fm3d_plugins.geometry.cameras import denormalize, distort, project
 from fm3d_plugins.geometry.poses import invert, se3_exp, transform_points
+from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 from fm3d_plugins.photos.photo_set import find_photos
 from fm3d_plugins.scene import SceneGeometry, Tracks
 
@@ -214,6 +216,43 @@ def test_single_camera_has_finite_outputs(tmp_path):
     outputs = outputs_for(folder, tmp_path)
     assert outputs.cameras.camera_to_worlds.isfinite().all()
     assert len(outputs.image_filenames) == 1
+
+
+def test_tracks_of_training_photos_lie_on_the_rays_of_their_cameras(photos, tmp_path, monkeypatch):
+    """Points 0 to 29 are seen by views 1, 2 and held-out 0; 30 to 39 by views 1 and 0 alone."""
+    lens = torch.tensor([0.1, 0.02, 0, 0, 0.001, -0.002], dtype=torch.float64)
+
+    def estimate(self, photos):
+        scene = known_scene(tuple(photo.name for photo in photos))
+        scene = replace(scene, distortion=lens.repeat(len(scene), 1))
+        views, rows, pixels = [], [], []
+        for view, seen in ((0, 40), (1, 40), (2, 30)):
+            here = transform_points(
+                invert(scene.world_from_camera[view]), scene.points[:seen].double()
+            )
+            flat = distort(here[:, :2] / here[:, 2:], lens)
+            pixels.append(denormalize(flat, scene.intrinsics[view]))
+            views += [view] * seen
+            rows += range(seen)
+        # Far beyond where the polynomial of view 2 rises, no ray leads to a pixel.
+        views, rows = [*views, 2], [*rows, 39]
+        pixels.append(torch.tensor([[-1e4, 2e4]]).double())
+        tracks = Tracks(torch.tensor(rows), torch.tensor(views), torch.cat(pixels))
+        return replace(scene, tracks=tracks)
+
+    monkeypatch.setattr(Known, "estimate", estimate)
+    outputs = outputs_for(photos, tmp_path)
+    tracks = outputs.metadata[TRACKS]
+    names = [path.name for path in outputs.image_filenames]
+    assert len(tracks.points) == 30 and len(tracks.rays) == 60
+    assert {names[row] for row in tracks.photo_index.tolist()} == {"1.png", "2.png"}
+    poses = world_from_cameras(outputs.cameras)[tracks.photo_index]
+    here = transform_points(invert(poses), tracks.points[tracks.point_index][:, None]).squeeze(1)
+    torch.testing.assert_close(here[:, :2] / here[:, 2:], tracks.rays, atol=1e-4, rtol=1e-4)
+
+
+def test_scene_without_tracks_says_nothing_of_them(photos, tmp_path):
+    assert TRACKS not in outputs_for(photos, tmp_path).metadata
 
 
 def test_points_that_only_held_out_photos_see_start_no_scene(photos, tmp_path, monkeypatch):

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from fm3d_plugins.geometry.least_squares import Damping
-from fm3d_plugins.geometry.robust import geman_mcclure_cost, geman_mcclure_weight
+from fm3d_plugins.geometry.robust import (
+    geman_mcclure_cost,
+    geman_mcclure_weight,
+    huber_cost,
+    huber_weight,
+)
 
 
 def test_cost_is_the_square_where_small_and_bounded_by_the_reach():
@@ -20,6 +25,16 @@ def test_weight_is_the_derivative_of_the_cost():
     torch.testing.assert_close(slope, geman_mcclure_weight(squared.detach(), reach))
     at_reach = geman_mcclure_weight(torch.tensor(9.0), 3.0)
     torch.testing.assert_close(at_reach, torch.tensor(0.25))
+
+
+def test_hubers_cost_is_square_then_linear_and_its_weight_the_derivative():
+    """At the reach of 2, square 4, both forms and their slopes meet; at length 5: 2 2 5 - 2^2."""
+    squared = torch.tensor([0.0, 1.0, 4.0, 25.0], dtype=torch.float64, requires_grad=True)
+    cost = huber_cost(squared, 2.0)
+    torch.testing.assert_close(cost.detach(), torch.tensor([0.0, 1.0, 4.0, 16.0]).double())
+    (slope,) = torch.autograd.grad(cost.sum(), squared)
+    torch.testing.assert_close(slope, torch.tensor([1.0, 1.0, 1.0, 0.4]).double())
+    torch.testing.assert_close(huber_weight(squared.detach(), 2.0), slope)
 
 
 def test_damping_finds_the_first_step_that_does_not_climb():
