@@ -6,15 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from fm3d_plugins.kernels.threads import get_num_threads, run_kernel, set_num_threads
+from fm3d_plugins.kernels.threads import (
+    _settings,
+    get_num_threads,
+    run_kernel,
+    set_num_threads,
+)
 
 
 @pytest.fixture(autouse=True)
 def three_threads():
-    before = torch.get_num_threads()
+    """torch's, and no number of the kernels' own, which a training run of other tests sets."""
+    before, own = torch.get_num_threads(), _settings["num_threads"]
     torch.set_num_threads(3)
+    set_num_threads(None)
     yield
     torch.set_num_threads(before)
+    set_num_threads(own)
 
 
 def test_every_item_is_done_once_and_by_no_more_threads_than_items():
