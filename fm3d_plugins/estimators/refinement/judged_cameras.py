@@ -50,6 +50,9 @@ what was believed of these views alone."""
 Mode = Literal["map", "free"]
 
 
+FEW = 10
+"""Photos up to which each match counts."""
+
 GUIDED_ROUNDS = 2
 """Most searches for more matches by cameras that are nearly known."""
 
@@ -136,7 +139,7 @@ def _refined(
     judging = _Judge(names, prior, spread, noise, held_out, evidence)
     part = replace(evidence, matches=taking_part)
     found = judging(_guarded(prior, spread, part, noise, mode))
-    if more is None or not _is_weak(part, found.solution):
+    if more is None or len(names) > FEW:
         return found
     for _ in range(GUIDED_ROUNDS):
         if not found.report.is_accepted:
@@ -273,15 +276,8 @@ def _undetermined(solution: Solution, prior: Cameras, spread: Spread) -> Bool[np
     return only_pairs | (deviation > spread.log_focal / 2) | (change > LARGEST_FOCAL_CHANGE)
 
 
-def _is_weak(evidence: Evidence, solution: Solution) -> bool:
-    """Whether photos are so few, or hang together so loosely, that each match counts."""
-    views = len(evidence.keypoints)
-    tracks = np.bincount(solution.seen.point)
-    return views <= 10 or not _is_strong(evidence) or float(np.median(tracks)) < 3
-
-
 def _is_strong(evidence: Evidence) -> bool:
     """Whether photos are so many and so well connected that no prior is needed."""
     views = len(evidence.keypoints)
     degree = np.bincount(np.array([*evidence.matches], dtype=np.int64).ravel(), minlength=views)
-    return views > 10 and float(np.median(degree)) >= 4 and bool(degree.min() > 0)
+    return views > FEW and float(np.median(degree)) >= 4 and bool(degree.min() > 0)
