@@ -1,7 +1,7 @@
 """Estimators are found by name, those of other packages too."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, EntryPoints
 from types import ModuleType
 from typing import ClassVar
@@ -74,3 +74,12 @@ def test_foreign_estimator_becomes_a_dataparser_and_broken_ones_stop_nothing(
     said = capsys.readouterr().out
     assert "broken" in said
     assert "number" in said
+
+
+@pytest.mark.parametrize("name", ["sfm", "vggt", "dust3r"])
+def test_refinement_does_not_make_the_estimate_anew(name):
+    """Refined cameras are kept beside the estimate, which is the same with and without them."""
+    estimator = estimator_class(name)()
+    identities = [replace(estimator, refine=mode).identity() for mode in ("off", "map", "free")]
+    assert identities[0] == identities[1] == identities[2]
+    assert estimator.refinement == ("off" if name == "sfm" else "auto")

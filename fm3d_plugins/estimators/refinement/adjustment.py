@@ -89,7 +89,7 @@ def adjust(
         ) -> tuple[tuple[Cameras, np.ndarray], float]:  # fmt: skip
             made = problem.equations(cameras, len(points), errors, weights, slopes, factor)
             step = _solved(made, problem.is_free, factor)
-            moved = _moved(cameras, step)
+            moved = stepped(cameras, step)
             shifted = points + moved_points(cameras, seen, weights, slopes, made, step)
             return (moved, shifted), problem.cost(moved, shifted)
 
@@ -230,7 +230,8 @@ def _solved(
     return step
 
 
-def _moved(cameras: Cameras, step: Float64[np.ndarray, " unknown"]) -> Cameras:
+def stepped(cameras: Cameras, step: Float64[np.ndarray, " unknown"]) -> Cameras:
+    """Cameras after a step of all unknowns, as `kernels.bundle_adjustment.layout` has them."""
     views = len(cameras.centers)
     poses = step[: POSE * views].reshape(views, POSE)
     lenses = step[POSE * views :].reshape(-1, LENS)

@@ -69,7 +69,9 @@ class Report:
         """All of it as JSON values."""
         return {
             key: None if isinstance(value, float) and not np.isfinite(value) else value
-            for key, value in (asdict(self) | {"unverified": list(self.unverified)}).items()
+            for key, value in (
+                asdict(self) | {"headline": self.headline, "unverified": list(self.unverified)}
+            ).items()
         }
 
 

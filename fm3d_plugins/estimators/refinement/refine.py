@@ -327,9 +327,6 @@ def is_rejected(scene: SceneGeometry) -> bool:
 def said(scene: SceneGeometry) -> str:
     """A line for the user about what `refine` did."""
     report = scene.provenance[REPORT]
-    state = report["state"]
-    if state == "partly verified":
-        state = f"partly verified {report['verified']}/{report['views']}"
     numbers = ", ".join(
         f"{name} {report[key]:{form}}"
         for name, key, form in (
@@ -340,4 +337,4 @@ def said(scene: SceneGeometry) -> str:
         )
         if report[key] is not None
     )
-    return f"Refinement: {state} ({report['reason']}). {numbers}."
+    return f"Refinement: {report['headline']} ({report['reason']}). {numbers}."

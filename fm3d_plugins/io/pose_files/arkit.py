@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fm3d_plugins.files import read_json
 from fm3d_plugins.io.pose_files.posed_photos import PosedPhotos, posed_photos, without_rounding
 from fm3d_plugins.io.pose_files.reading import (
     files_in,
@@ -18,7 +19,6 @@ from fm3d_plugins.io.pose_files.reading import (
     json_or_none,
     number,
     numbers,
-    read_json,
     size,
 )
 
@@ -53,7 +53,7 @@ def read(files: tuple[Path, ...]) -> PosedPhotos:
     """
     frames, names = [], []
     for file in files:
-        document = read_json(file)
+        document = read_json(file, "Export the poses anew.")
         found = _frames(document)
         for frame in found:
             name = _first(frame, _NAME)

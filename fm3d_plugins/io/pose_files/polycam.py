@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
+from fm3d_plugins.files import read_json
 from fm3d_plugins.io.pose_files.posed_photos import PosedPhotos, posed_photos, without_rounding
-from fm3d_plugins.io.pose_files.reading import files_in, json_or_none, number, read_json, size
+from fm3d_plugins.io.pose_files.reading import files_in, json_or_none, number, size
 
 LOOKED_FOR = "Polycam: keyframes/corrected_cameras/*.json or keyframes/cameras/*.json with t_00"
 
@@ -37,7 +38,7 @@ def read(files: tuple[Path, ...]) -> PosedPhotos:
     """
     poses, lenses, sizes = [], [], []
     for file in files:
-        camera = read_json(file)
+        camera = read_json(file, "Export the poses anew.")
         pose = [number(camera, f"t_{i}{j}", str(file)) for i in range(3) for j in range(4)]
         poses.append([*pose, 0.0, 0.0, 0.0, 1.0])
         lenses.append([number(camera, key, str(file)) for key in ("fx", "fy", "cx", "cy")])

@@ -1,13 +1,12 @@
 """What readers of pose files share: files found and opened, numbers checked."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from fm3d_plugins.files import kind_of, require_regular
+from fm3d_plugins.files import kind_of, read_json, require_regular
 from fm3d_plugins.scene import LARGEST_SIDE
 
 HEAD = 4096
@@ -54,21 +53,6 @@ def read_text(path: Path) -> str:
     return require_regular(path).read_bytes().removeprefix(b"\xef\xbb\xbf").decode(
         "utf-8", errors="surrogateescape"
     )  # fmt: skip
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        ValueError: It is none.
-        OSError: It is no regular file, or cannot be read.
-    """
-    try:
-        return json.loads(require_regular(path).read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is no JSON in UTF-8 ({error}). Expected a pose file. Export it anew."
-        ) from error
 
 
 def json_or_none(path: Path) -> Any:

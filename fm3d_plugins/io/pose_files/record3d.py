@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fm3d_plugins.files import read_json
 from fm3d_plugins.geometry.poses import (
     pose_from_rotation_translation,
     rotation_from_quaternion_wxyz,
@@ -20,7 +21,6 @@ from fm3d_plugins.io.pose_files.reading import (
     files_in,
     json_or_none,
     numbers,
-    read_json,
     shown,
     size,
 )
@@ -43,7 +43,7 @@ def read(files: tuple[Path, ...]) -> PosedPhotos:
         ValueError: A field is absent, or not what it should be.
     """
     (path,) = files
-    metadata = read_json(path)
+    metadata = read_json(path, "Export the poses anew.")
     poses = metadata["poses"]
     if not isinstance(poses, list):
         raise ValueError(f"{path}: poses is {shown(poses)}; expected a list. Export it anew.")

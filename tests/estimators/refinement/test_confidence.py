@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fm3d_plugins.estimators.refinement.adjustment import stepped
 from fm3d_plugins.estimators.refinement.confidence import (
     camera_confidence,
     relative_covariance,
@@ -29,9 +30,7 @@ def test_a_move_of_the_world_moves_no_picture(ring, move):
     cameras, points = ring.cameras, ring.points
     views, size = len(cameras.centers), 1e-5
     step = size * world_moves(cameras)[:, move].reshape(views, POSE)
-    from fm3d_plugins.estimators.refinement.adjustment import _moved
-
-    moved = _moved(cameras, np.r_[step.ravel(), 0, 0])
+    moved = stepped(cameras, np.r_[step.ravel(), 0, 0])
     if move < 3:
         points = points + size * np.cross(np.eye(3)[move], points)
     elif move < 6:
