@@ -5,6 +5,8 @@ every photo has a scale of its own. Points of the reconstruction that made the c
 away things are before anything is rendered.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.cameras import Cameras, CameraType
@@ -53,11 +55,11 @@ def align_to_points(
     """
     rows, positions, depths = [], [], []
     for photo in range(len(cameras)):
-        seen, depth = project_points(points, cameras[photo])
-        is_nearest = nearest_of_cell(seen, depth, cameras[photo])
-        rows.append(torch.full_like(depth[is_nearest], photo, dtype=torch.long))
-        positions.append(seen[is_nearest])
-        depths.append(depth[is_nearest])
+        seen = project_points(points, cameras[photo])
+        is_nearest = nearest_of_cell(seen.positions, seen.depth, cameras[photo])
+        rows.append(torch.full_like(seen.rows[is_nearest], photo))
+        positions.append(seen.positions[is_nearest])
+        depths.append(seen.depth[is_nearest])
     photo, rendered = torch.cat(rows), torch.cat(depths).cpu().double()
     target, confidence = (v.cpu().double() for v in maps.at(photo, torch.cat(positions)))
     nothing = Moments.from_table(torch.zeros(len(cameras), Moments.NUM_COLUMNS).double())
@@ -68,24 +70,35 @@ def align_to_points(
     return Alignment(found.scale, found.shift, found.trust.where(is_good, 0.0))
 
 
-def project_points(
-    points: Float[Tensor, "point 3"], camera: Cameras
-) -> tuple[Float[Tensor, "seen 2"], Float[Tensor, " seen"]]:
-    """Position in the photo and z-depth of the points that fall into it, hidden or not."""
+class SeenPoints(NamedTuple):
+    """Points that fall into a photo, hidden or not."""
+
+    rows: Int[Tensor, " seen"]
+    """Of the points."""
+    positions: Float[Tensor, "seen 2"]
+    """Pixels, from the photo's corner."""
+    depth: Float[Tensor, " seen"]
+    """Along the optical axis, scene units."""
+
+
+def project_points(points: Float[Tensor, "point 3"], camera: Cameras) -> SeenPoints:
+    """Where the points fall into a photo; none for other lenses than the perspective type."""
+    rows = torch.arange(len(points), device=points.device)
     if int(camera.camera_type.flatten()[0]) != CameraType.PERSPECTIVE.value:
-        return points.new_zeros(0, 2), points.new_zeros(0)
+        return SeenPoints(rows[:0], points.new_zeros(0, 2), points.new_zeros(0))
     seen = pinhole(camera)
     inside_camera = transform_points(seen.camera_from_world.to(points), points)
-    inside_camera = inside_camera[inside_camera[:, 2] > 1e-3]
+    in_front = inside_camera[:, 2] > 1e-3
+    rows, inside_camera = rows[in_front], inside_camera[in_front]
     normalized = inside_camera[:, :2] / inside_camera[:, 2:]
     # Far outside the photo the lens's polynomial may fold points back into it.
     intrinsics = seen.intrinsics.to(points)
     in_reach = _is_inside(denormalize(normalized, intrinsics), camera, margin=0.25)
-    normalized, depth = normalized[in_reach], inside_camera[in_reach, 2]
+    rows, normalized, depth = rows[in_reach], normalized[in_reach], inside_camera[in_reach, 2]
     distorted = distort(normalized, lens_distortion(camera).reshape(6).to(points))
     position = denormalize(distorted, intrinsics)
     inside = _is_inside(position, camera, margin=0.0)
-    return position[inside], depth[inside]
+    return SeenPoints(rows[inside], position[inside], depth[inside])
 
 
 def nearest_of_cell(

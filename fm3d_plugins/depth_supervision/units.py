@@ -43,7 +43,7 @@ def check_depth_unit(
     ratios = []
     if points is not None:
         for row, middle in middles.items():
-            _, depth = project_points(points.to(cameras.device), cameras[row])
+            depth = project_points(points.to(cameras.device), cameras[row]).depth
             if len(depth):
                 ratios.append(float(depth.median()) / middle)
     if ratios:

@@ -1,7 +1,7 @@
 """The fast radiance field as a nerfstudio model."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,10 +11,13 @@ from nerfstudio.engine.callbacks import (
     TrainingCallbackAttributes,
     TrainingCallbackLocation,
 )
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
+from fm3d_plugins.camera_optimization.camera_optimizer import TRACKS
 from fm3d_plugins.camera_photos import RENDERED_VIEWS
+from fm3d_plugins.depth_supervision.point_rays import PointRays, intervals_to, point_loss
 from fm3d_plugins.depth_supervision.supervision import (
     DepthSupervision,
     DepthSupervisionConfig,
@@ -30,6 +33,7 @@ from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, square
 from fm3d_plugins.nerf.network import RadianceField
 from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig, composited
 from fm3d_plugins.nerf.recipe import Recipe, recipe_for
+from fm3d_plugins.scene_points import POINTS
 from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 REFRESH_EVERY = 16
@@ -74,6 +78,11 @@ class NerfModelConfig(RayModelConfig):
     """Weight of the mean square of these corrections in the loss."""
     depth: DepthSupervisionConfig = field(default_factory=DepthSupervisionConfig)
     """Whether and how depth maps guide the field."""
+    point_weight: float = 0.01
+    """Weight of the loss by which rays end at points that the dataparser brings, where it brings
+    any (`sfm` and other estimators, a COLMAP model, `ply_file_path`). 0: off."""
+    point_rays: int = 128
+    """Rays per step that are drawn for it, beside those of the photos' pixels."""
     seed: int = 42
     """Of the places along rays that are looked at, per step."""
     backend: Literal["auto", "torch", "numba"] = "auto"
@@ -87,6 +96,12 @@ class NerfModelConfig(RayModelConfig):
     def resolve(self, device_type: str, steps: int | None) -> RunPlan:
         """Fill in what is None, so that config.yml tells what was done."""
         self.check()
+        if self.point_weight < 0 or self.point_rays < 1:
+            raise ValueError(
+                f"The loss of points has weight {self.point_weight} and {self.point_rays} rays. "
+                "Expected a weight of at least 0 and at least 1 ray. Change "
+                "--pipeline.model.point-weight or --pipeline.model.point-rays."
+            )
         recipe = self.recipe(device_type, steps)
         fill_in(self, recipe)
         self.depth.resolve(recipe.steps)
@@ -126,6 +141,7 @@ class NerfModel(RayModel):
         self.depth_supervision: DepthSupervision = self.config.depth.setup(
             num_photos=self.num_train_data, device=self.kwargs.get("device", "cpu")
         )
+        self.point_rays: PointRays | None = None
         self.step = 0
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
@@ -140,7 +156,9 @@ class NerfModel(RayModel):
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
         """Know the step beforehand, refresh the memory afterwards."""
-        self.depth_supervision.begin_training(self.kwargs.get("metadata") or {}, self.device)
+        metadata = self.kwargs.get("metadata") or {}
+        self.depth_supervision.begin_training(metadata, self.device)
+        self._take_points(metadata)
         before = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION
         after = TrainingCallbackLocation.AFTER_TRAIN_ITERATION
         return [
@@ -148,6 +166,19 @@ class NerfModel(RayModel):
             TrainingCallback([before], self.update_to_step),
             TrainingCallback([after], self._refresh, update_every_num_iters=REFRESH_EVERY),
         ]
+
+    def _take_points(self, metadata: dict[str, Any]) -> None:
+        """Let rays end at the dataparser's points, if it brings any that photos show."""
+        points, tracks = metadata.get(POINTS), metadata.get(TRACKS)
+        if self.config.point_weight == 0 or points is None or self.given_cameras is None:
+            return
+        rays = PointRays(points, self.given_cameras, tracks, self.device)
+        if len(rays):
+            self.point_rays = rays
+            CONSOLE.print(
+                f"{len(rays)} rays to the scene's points guide the field "
+                "(--pipeline.model.point-weight)."
+            )
 
     def update_to_step(self, step: int) -> None:
         """Which step is next; random numbers and schedules follow it."""
@@ -232,10 +263,29 @@ class NerfModel(RayModel):
                 batch["indices"],
                 self.step,
             )
+        if self.point_rays is not None:
+            losses["point_loss"] = self.config.point_weight * self._point_loss(self.point_rays)
         if self.exposure is not None:
             losses["exposure_penalty"] = self.config.exposure_penalty * self.exposure.penalty()
         self.camera_optimizer.get_loss_dict(losses)
         return losses
+
+    def _point_loss(self, point_rays: PointRays) -> Float[Tensor, ""]:
+        rays, distance = point_rays.draw(self.config.point_rays, self._generator(2))
+        rays = self.corrected(rays)
+        # Where a ray ends says nothing about its camera.
+        origins, directions = rays.origins.detach(), rays.directions.detach()
+        intervals = intervals_to(distance, self.near_plane)
+        rendered = render_rays(
+            self.field.tensors(),
+            self.field.layout,
+            origins,
+            directions,
+            intervals,
+            backend=self.config.backend,
+        )
+        self.importance.remember(origins, directions, intervals, rendered.densities)
+        return point_loss(rendered.weights)
 
     def _cosines(self, rays: RayBundle) -> Float[Tensor, " ray"]:
         assert self.given_cameras is not None and rays.camera_indices is not None

@@ -51,8 +51,9 @@ def maps_of(folder, arrays):
 
 def test_points_fall_where_the_cameras_rays_meet_them():
     """(0.4, 0.2, -2) is at u = 0.2 to the right and 0.1 up."""
-    points = torch.tensor([[0.4, 0.2, -2.0], [0.0, 0.0, 3.0], [50.0, 0.0, -2.0]])
-    positions, depth = project_points(points, cameras()[0])
+    points = torch.tensor([[0.0, 0.0, 3.0], [0.4, 0.2, -2.0], [50.0, 0.0, -2.0]])
+    rows, positions, depth = project_points(points, cameras()[0])
+    assert rows.tolist() == [1]
     torch.testing.assert_close(positions, torch.tensor([[32 + 10.0, 24 - 5.0]]))
     torch.testing.assert_close(depth, torch.tensor([2.0]))
 
@@ -60,7 +61,7 @@ def test_points_fall_where_the_cameras_rays_meet_them():
 def test_distorted_points_fall_where_nerfstudios_rays_meet_them():
     parameters = torch.tensor([0.1, -0.05, 0.0, 0.0, 0.01, -0.02]).repeat(2, 1)
     lens = cameras(distortion_params=parameters)
-    positions, depth = project_points(plane_points(), lens[1])
+    _, positions, depth = project_points(plane_points(), lens[1])
     assert len(positions) > 100
     index = torch.ones(len(positions), 1, dtype=torch.long)
     rays = lens.generate_rays(camera_indices=index, coords=positions.flip(-1))
