@@ -35,6 +35,8 @@ def run_config(capture, output, method, steps=None, **depth):
         config.pipeline.datamanager.train_num_rays_per_batch = 512
         config.pipeline.model.log2_table_size = 12
         config.pipeline.model.num_levels = 4
+        # What maps bring is looked at, not what the points bring that align them.
+        config.pipeline.model.point_weight = 0.0
     else:
         config.pipeline.datamanager.num_random_points = 2000
         config.pipeline.datamanager.random_points = True
