@@ -30,8 +30,9 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.cache_folder import cache_folder
-from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE, TRACKS
+from fm3d_plugins.camera_optimization.camera_optimizer import TRACKS
 from fm3d_plugins.camera_optimization.track_anchors import PhotoTracks
+from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.estimators.base import Estimator, estimator_class, estimator_names
 from fm3d_plugins.estimators.cache import estimated, points_cached

@@ -26,8 +26,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
 from fm3d_plugins.atomic import atomic_directory
 from fm3d_plugins.cache_folder import cache_folder
-from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE
-from fm3d_plugins.camera_photos import RENDERED_VIEWS
+from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, RENDERED_VIEWS
 from fm3d_plugins.checkpoints import CheckpointFile, locate, require_obtainable
 from fm3d_plugins.checkpoints.loading import read_torch
 from fm3d_plugins.errors import one_line_errors

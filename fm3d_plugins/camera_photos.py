@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fm3d_plugins.errors import listed
+from fm3d_plugins.geometry.cameras import resize_confidence
 from fm3d_plugins.geometry.lenses import LENSES, lens_of_type
 from fm3d_plugins.io.scene_checks import misfits
 from fm3d_plugins.nerfstudio_cameras import image_sizes
@@ -25,6 +26,10 @@ from fm3d_plugins.undistortion import PinholeView, pinhole_view
 GIVEN_CAMERAS = "given_cameras"
 """Key of a dataset's metadata under which the dataparser's cameras are handed over, at the size of
 the photos that the dataset gives out, lens distortion included."""
+
+CAMERA_CONFIDENCE = "camera_confidence"
+"""Key of a dataparser's metadata: [V], 1 / (1 + s²) of each camera whose standard deviation moves
+its photo by s pixels. A dataset hands it on in pixels of the photos that it gives out."""
 
 RENDERED_VIEWS = "rendered_views"
 """Key of a dataparser's metadata: [V] bool, which training views a network made; none where absent.
@@ -119,6 +124,10 @@ class CameraPhotos(InputDataset):
             size.copy_(sizes[:, axis : axis + 1])
             focal.mul_(ratios[:, axis : axis + 1])
             centre.mul_(ratios[:, axis : axis + 1])
+        confidence = self.metadata.get(CAMERA_CONFIDENCE)
+        if confidence is not None:
+            scale_of_photo = (sizes / given)[:, 0].to(confidence)
+            self.metadata[CAMERA_CONFIDENCE] = resize_confidence(confidence, scale_of_photo)
         said = cameras.metadata or {}
         if said.get(FISHEYE_RADIUS) is not None:
             times = scale / self.metadata.get(DOWNSCALE, 1)

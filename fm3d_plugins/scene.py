@@ -103,7 +103,7 @@ class SceneGeometry:
     """Metres; an arbitrary unit; or a space that only the network that made it understands."""
     camera_confidence: Float[Tensor, " view"] | None = None
     """In (0, 1], where it is known: 1 / (1 + s²) for a pose whose standard deviation moves its
-    picture by s pixels."""
+    photo by s pixels."""
     unregistered: tuple[str, ...] = ()
     """Photos for which no camera was found."""
     provenance: Mapping[str, Any] = field(default_factory=dict)

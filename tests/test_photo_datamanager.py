@@ -13,7 +13,12 @@ from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
-from fm3d_plugins.camera_photos import RENDERED_VIEWS, CameraPhotos, fit_of
+from fm3d_plugins.camera_photos import (
+    CAMERA_CONFIDENCE,
+    RENDERED_VIEWS,
+    CameraPhotos,
+    fit_of,
+)
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.nerfstudio_cameras import with_pinholes
@@ -37,6 +42,15 @@ def outputs(folder, width, height):
     return DataparserOutputs(
         image_filenames=[folder / "a.png"], cameras=cameras, mask_filenames=[folder / "mask.png"]
     )
+
+
+def test_confidence_of_cameras_is_in_pixels_of_the_photos_given_out(tmp_path):
+    """Two pixels of the file are one of a photo half as wide; the dataparser's own stay."""
+    original = outputs(tmp_path, 800, 600)
+    original.metadata[CAMERA_CONFIDENCE] = torch.tensor([1 / (1 + 2.0**2)])
+    dataset = CameraPhotos(original, fit_of(original), 0.5)
+    torch.testing.assert_close(dataset.metadata[CAMERA_CONFIDENCE], torch.tensor([1 / (1 + 1.0)]))
+    assert float(original.metadata[CAMERA_CONFIDENCE]) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(("width", "height"), [(844, 633), (984, 738), (1131, 848), (700, 100)])

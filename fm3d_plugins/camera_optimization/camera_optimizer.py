@@ -18,10 +18,6 @@ from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.poses import se3_exp, so3_exp
 from fm3d_plugins.nerfstudio_cameras import calibrations, image_sizes, world_from_cameras
 
-CAMERA_CONFIDENCE = "camera_confidence"
-"""Key of the dataparser's metadata: [V], the confidence of each training camera, 1 / (1 + s²) where
-its standard deviation moves its picture by s pixels; as of 1 pixel where absent."""
-
 MOST_HELD = 100.0
 """Times the pull of a camera that is sure to one pixel: all that are sure to a tenth or better."""
 
@@ -114,7 +110,8 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
     ) -> None:
         """Args:
             cameras: The training cameras as the dataparser gives them (OpenGL axes).
-            confidence: Of each, in [0, 1], see `CAMERA_CONFIDENCE`.
+            confidence: Of each, in [0, 1]: 1 / (1 + s²), its standard deviation moving the photo
+                that is trained on by s pixels; as of one pixel where none is given.
             tracks: Of the training photos, in the frame of the cameras.
 
         Raises:

@@ -19,13 +19,12 @@ from torch.nn import Parameter
 
 from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
 from fm3d_plugins.camera_optimization.camera_optimizer import (
-    CAMERA_CONFIDENCE,
     TRACKS,
     CameraOptimizer,
     CameraOptimizerConfig,
 )
 from fm3d_plugins.camera_optimization.saved_state import require_one_row_each
-from fm3d_plugins.camera_photos import GIVEN_CAMERAS
+from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS
 from fm3d_plugins.depth_supervision.supervision import DepthSupervision, DepthSupervisionConfig
 from fm3d_plugins.gaussian_splatting.density_control import (
     AdaptiveDensityControl,

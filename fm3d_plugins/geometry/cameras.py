@@ -100,6 +100,18 @@ def resize_intrinsics(
     return _homogeneous(scale).unsqueeze(-1) * intrinsics
 
 
+def resize_confidence(
+    confidence: Float[Tensor, " view"], scale: Float[Tensor, " view"] | float
+) -> Float[Tensor, " view"]:
+    """1 / (1 + (scale s)²) of 1 / (1 + s²), where s are pixels of images that are resized.
+
+    Args:
+        confidence: In (0, 1].
+        scale: New size over old size.
+    """
+    return confidence / (confidence + (1 - confidence) * scale**2)
+
+
 def crop_intrinsics(
     intrinsics: Float[Tensor, "*batch 3 3"], corner: Float[Tensor, "*#batch 2"]
 ) -> Float[Tensor, "*batch 3 3"]:

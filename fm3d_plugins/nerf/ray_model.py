@@ -19,12 +19,11 @@ from torch import Tensor
 
 from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
 from fm3d_plugins.camera_optimization.camera_optimizer import (
-    CAMERA_CONFIDENCE,
     TRACKS,
     CameraOptimizer,
     CameraOptimizerConfig,
 )
-from fm3d_plugins.camera_photos import GIVEN_CAMERAS
+from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 from fm3d_plugins.training import BareModelConfig

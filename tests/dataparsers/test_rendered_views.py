@@ -14,9 +14,8 @@ from nerfstudio.data.datasets.depth_dataset import DepthDataset
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
-from fm3d_plugins.camera_optimization.camera_optimizer import CAMERA_CONFIDENCE
 from fm3d_plugins.camera_optimization.export import run_cameras
-from fm3d_plugins.camera_photos import RENDERED_VIEWS
+from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, RENDERED_VIEWS
 from fm3d_plugins.dataparsers.rendered_views import CAMERAS, LvsmDataParserConfig, undistorted
 from fm3d_plugins.lvsm import inference
 from fm3d_plugins.lvsm.contexts import nearest

@@ -45,7 +45,7 @@ from fm3d_plugins.estimators.refinement.rounds import (
     world_from_camera,
 )
 from fm3d_plugins.estimators.stages import Stages
-from fm3d_plugins.geometry.cameras import equal_cameras, resize_intrinsics
+from fm3d_plugins.geometry.cameras import equal_cameras, resize_confidence, resize_intrinsics
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.kernels.bundle_adjustment import Cameras
 from fm3d_plugins.photos.photo_set import PhotoSet
@@ -256,7 +256,9 @@ def _assembled(
         point_colors=sparse.colors,
         point_confidence=sparse.confidence,
         tracks=sparse.tracks,
-        camera_confidence=torch.from_numpy(camera_confidence(solution)),
+        camera_confidence=resize_confidence(
+            torch.from_numpy(camera_confidence(solution)), scale[:, 0]
+        ),
         unregistered=tuple(name for name in scene.unregistered if name not in names),
     )
 
