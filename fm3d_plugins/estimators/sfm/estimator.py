@@ -380,6 +380,8 @@ def _say(scene: SceneGeometry, search: Search) -> None:
     line = f"sfm: {len(scene)} of {total} photos, {len(scene.points)} points, {error:.2f} px"
     if len(search.tried) > 1:
         line += f"; attempts: {', '.join(search.tried)} photos"
+    if len(scene) < total / 2:
+        line += ". Less than half of the photos hang together: the rest is missing from the scene"
     if scene.unregistered:
         line += f". Not registered: {', '.join(scene.unregistered)}"
     say(f"{line}.")
