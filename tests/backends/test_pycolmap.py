@@ -13,7 +13,6 @@ from fm3d_plugins.backends.pycolmap.database import (
 )
 from fm3d_plugins.backends.pycolmap.features import Features, extract_features
 from fm3d_plugins.backends.pycolmap.mapping import (
-    LensSettings,
     MapperSettings,
     drop_views,
     map_globally,
@@ -169,16 +168,16 @@ def test_dropping_views_leaves_only_points_that_two_others_see(tmp_path):
     assert set(part.track_view) <= {0, 1, 2}
 
 
-def test_refinement_frees_the_lens_of_cameras_with_enough_views_only(tmp_path):
+def test_refinement_frees_the_numbers_of_the_lens_that_is_given(tmp_path):
     _, database = synthetic(tmp_path)
     (model,) = map_incrementally(database, tmp_path / "out", MapperSettings(), seed=0)
-    few = refine_model(
-        model, tmp_path / "few", LensSettings("SIMPLE_RADIAL", "OPENCV", min_views=9)
-    )
-    many = refine_model(
-        model, tmp_path / "many", LensSettings("SIMPLE_RADIAL", "OPENCV", min_views=8)
-    )
-    np.testing.assert_array_equal(few.intrinsics[:, 0, 0], few.intrinsics[:, 1, 1])
+    few = refine_model(model, tmp_path / "few", {})
+    held = refine_model(few, tmp_path / "held", {0: "OPENCV"}, holds_focal=True)
+    many = refine_model(model, tmp_path / "many", {0: "OPENCV"})
+    for one in (few, held):
+        np.testing.assert_array_equal(one.intrinsics[:, 0, 0], one.intrinsics[:, 1, 1])
+    np.testing.assert_array_equal(held.intrinsics, few.intrinsics)
+    assert (held.distortion[:, 4:] != 0).all() and (few.distortion[:, 1:] == 0).all()
     assert (many.intrinsics[:, 0, 0] != many.intrinsics[:, 1, 1]).any()
     # Truth has square pixels and no tangential distortion; noise-free data show it.
     np.testing.assert_allclose(many.intrinsics[:, 0, 0], many.intrinsics[:, 1, 1], rtol=1e-3)
@@ -288,7 +287,7 @@ def test_nothing_but_python_writes_to_the_terminal(tmp_path, capfd):
     _, database = synthetic(tmp_path)
     capfd.readouterr()
     (model,) = map_incrementally(database, tmp_path / "out", MapperSettings(), seed=0)
-    refine_model(model, tmp_path / "refined", LensSettings("SIMPLE_RADIAL", "OPENCV", min_views=2))
+    refine_model(model, tmp_path / "refined", {0: "OPENCV"})
     extract_features([texture(0)], max_features=10, num_threads=1)
     assert capfd.readouterr() == ("", "")
 

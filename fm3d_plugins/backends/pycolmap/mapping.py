@@ -1,10 +1,12 @@
 """From verified matches to cameras and points: COLMAP's incremental and global mappers."""
 
+import math
 import shutil
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from fm3d_plugins.backends.pycolmap.models import (
     SparseModel,
@@ -12,7 +14,7 @@ from fm3d_plugins.backends.pycolmap.models import (
     model_from_reconstruction,
 )
 from fm3d_plugins.backends.pycolmap.running import Report, library, run_watched
-from fm3d_plugins.io.colmap_files import read_model, write_model
+from fm3d_plugins.io.colmap_files import CAMERA_MODELS, read_model, write_model
 
 MAPPING_TOLERANCE = 1e-5
 """While photos join, an adjustment stops when a step lowers the cost by less than this share."""
@@ -39,17 +41,6 @@ class MapperSettings:
     """Whether points that only two photos see are made."""
     refines_focal: bool = True
     """Whether focal lengths and lens distortion are estimated, or held where they are."""
-
-
-@dataclass(frozen=True)
-class LensSettings:
-    """The lens models of the last adjustment, of those in `CAMERA_MODELS`."""
-
-    few_views: str
-    """Of cameras that took fewer photos than `min_views`."""
-    many_views: str
-    """Of the others."""
-    min_views: int
 
 
 def map_incrementally(
@@ -141,22 +132,88 @@ def map_globally(
     return _models(found, folder)
 
 
-def refine_model(model: SparseModel, folder: Path, lens: LensSettings) -> SparseModel:
+def refine_model(
+    model: SparseModel, folder: Path, lenses: Mapping[int, str], *, holds_focal: bool = False
+) -> SparseModel:
     """Adjust all cameras and points once more, less swayed by wrong matches (soft L1 loss).
 
     Args:
         model: One that a mapper returned.
         folder: Where the result is written; made here.
-        lens: Which lens model each camera gets.
+        lenses: Which of `CAMERA_MODELS` each camera gets, by its row in the database; the others
+            keep theirs.
+        holds_focal: Leave the focal lengths of all cameras as they are.
+    """
+    reconstruction = _with_lenses(model, lenses)
+    adjuster = _adjuster(reconstruction, holds_focal=holds_focal)
+    run_watched(lambda _token: adjuster.solve())
+    reconstruction.update_point_3d_errors()
+    return _models({0: reconstruction}, folder)[0]
+
+
+@dataclass(frozen=True)
+class LensDeviations:
+    """Standard deviations of a camera's numbers, poses and points being unknown as well."""
+
+    focal: float
+    """Of the logarithm of fy."""
+    aspect: float
+    """Of the logarithm of fy / fx; 0 in a lens with one focal length."""
+    distortion: Mapping[str, float]
+    """Of those of k1, k2, p1, p2 that the lens has."""
+
+
+def lens_deviations(model: SparseModel, lenses: Mapping[int, str]) -> dict[int, LensDeviations]:
+    """How surely the photos would tell the numbers of a lens, at the values they have now.
+
+    The covariance is that of the normal equations (Triggs et al. 2000, section 6), times the
+    variance of the reprojection errors. To be asked before a richer lens is adjusted: where photos
+    do not tell its numbers, an adjustment takes them anywhere, and there they can look sure.
+
+    Args:
+        model: One whose cameras are adjusted.
+        lenses: The lens of each camera that is asked for, by its row in the database.
+
+    Returns:
+        Of each of these cameras; infinite where the equations cannot be solved.
     """
     pycolmap = library()
-    reconstruction = pycolmap.Reconstruction(model.folder)
-    views = Counter(image.camera_id for image in reconstruction.images.values() if image.has_pose)
-    for camera_id, camera in reconstruction.cameras.items():
-        is_well_seen = views[camera_id] >= lens.min_views
-        change_lens(camera, lens.many_views if is_well_seen else lens.few_views)
-    _adjust(reconstruction)
-    return _models({0: reconstruction}, folder)[0]
+    reconstruction = _with_lenses(model, lenses)
+    adjuster = _adjuster(reconstruction)
+    options = pycolmap.BACovarianceOptions()
+    options.params = pycolmap.BACovarianceOptionsParams.ALL
+    found = run_watched(
+        lambda _token: pycolmap.estimate_ba_covariance(options, reconstruction, adjuster)
+    )
+    unknowns = 6 * len(model) + 3 * len(model.points)
+    freedom = max(2 * len(model.track_point) - unknowns, 1)
+    squares = model.point_errors[model.track_point] ** 2
+    # Of the mean error of each point: its mean square is larger by 4 / pi where errors are normal.
+    variance = 4 / math.pi * float(squares.sum()) / freedom
+    deviations = {}
+    for row in lenses:
+        camera = reconstruction.cameras[row + 1]
+        matrix = found.get_other_params_cov(camera.params) if found is not None else None
+        deviations[row] = _deviations(camera, matrix, variance)
+    return deviations
+
+
+def _deviations(camera, matrix: np.ndarray | None, variance: float) -> LensDeviations:
+    """From the covariance of a pycolmap camera's numbers without the principal point."""
+    values = dict(zip(CAMERA_MODELS[camera.model_name][1], camera.params, strict=True))
+    free = [name for name in values if name not in ("cx", "cy")]
+    bent = [name for name in free if not name.startswith("f")]
+    if matrix is None or not np.isfinite(matrix).all() or matrix.shape != (len(free),) * 2:
+        return LensDeviations(math.inf, math.inf, dict.fromkeys(bent, math.inf))
+    logarithm = np.diag([1 / values[name] if name.startswith("f") else 1.0 for name in free])
+    covariance = variance * logarithm @ matrix @ logarithm
+    spread = dict(zip(free, np.sqrt(np.diag(covariance)), strict=True))
+    aspect = 0.0
+    if "fx" in free:
+        ratio = np.array([{"fx": -1.0, "fy": 1.0}.get(name, 0.0) for name in free])
+        aspect = math.sqrt(max(ratio @ covariance @ ratio, 0.0))
+    focal = float(spread["fy" if "fy" in free else "f"])
+    return LensDeviations(focal, aspect, {name: float(spread[name]) for name in bent})
 
 
 def refine_apart(model: SparseModel, folder: Path) -> SparseModel:
@@ -178,16 +235,27 @@ def refine_apart(model: SparseModel, folder: Path) -> SparseModel:
     start.mkdir(parents=True)
     write_model(apart, start)
     reconstruction = library().Reconstruction(start)
-    _adjust(reconstruction)
+    adjuster = _adjuster(reconstruction)
+    run_watched(lambda _token: adjuster.solve())
+    reconstruction.update_point_3d_errors()
     return _models({0: reconstruction}, folder)[0]
 
 
-def _adjust(reconstruction) -> None:
-    """Adjust cameras and points of a pycolmap reconstruction, in place."""
+def _with_lenses(model: SparseModel, lenses: Mapping[int, str]):
+    """pycolmap's reconstruction of a model, some cameras described by another lens."""
+    reconstruction = library().Reconstruction(model.folder)
+    for row, lens in lenses.items():
+        change_lens(reconstruction.cameras[row + 1], lens)
+    return reconstruction
+
+
+def _adjuster(reconstruction, *, holds_focal: bool = False):
+    """What adjusts cameras and points of a pycolmap reconstruction, in place."""
     pycolmap = library()
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.min_track_length = 2
+    options.refine_focal_length = not holds_focal
     options.ceres.use_gpu = False
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
     options.ceres.loss_function_scale = 1.0
@@ -198,9 +266,7 @@ def _adjust(reconstruction) -> None:
         if image.has_pose:
             config.add_image(image.image_id)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    adjuster = pycolmap.create_default_bundle_adjuster(options, config, reconstruction)
-    run_watched(lambda _token: adjuster.solve())
-    reconstruction.update_point_3d_errors()
+    return pycolmap.create_default_ceres_bundle_adjuster(options, config, reconstruction)
 
 
 def drop_views(model: SparseModel, views: Sequence[int], folder: Path) -> SparseModel:

@@ -17,6 +17,7 @@ from fm3d_plugins.backends.pycolmap.mapping import (
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.backends.pycolmap.running import Report
 from fm3d_plugins.geometry.poses import nearest_rotation, rotation_angle_degrees
+from fm3d_plugins.io.colmap_files import DISTORTION
 
 GOOD_SHARE = 0.9
 """Of the photos that have any matches: with as many in the model, no further attempt is made."""
@@ -29,6 +30,15 @@ FOCAL_RANGE = (0.3, 4.0)
 
 MAX_DISTORTION = 1.0
 """Believable size of the radial distortion's first number."""
+
+MAX_ASPECT = 1.5
+"""Believable ratio of the focal lengths on the two axes: photos may have been squeezed."""
+
+MAX_TANGENTIAL = 0.03
+"""Believable size of the tangential distortion's numbers."""
+
+MAX_CORNER_SHIFT = 0.5
+"""How far k2 may move an image's corner, in units of its distance from the centre."""
 
 MIN_POINTS = 20
 """Points below which a model is discarded."""
@@ -183,8 +193,7 @@ def implausibility(model: SparseModel, image_sizes: Sequence[tuple[int, int]]) -
     odd = odd_cameras(model, image_sizes)
     if odd.any():
         view = int(np.flatnonzero(odd)[0])
-        focal, k1 = model.intrinsics[view, 0, 0], model.distortion[view, 0]
-        return f"{what} with an odd camera (focal length {focal:.3g} pixels, k1 {k1:.2g})"
+        return f"{what} with an odd camera ({told_lens(model, view)})"
     if not model.mean_error <= MAX_MEAN_ERROR:
         return f"{what} with a reprojection error of {model.mean_error:.1f} pixels"
     if share_in_front(model) < MIN_IN_FRONT:
@@ -195,12 +204,27 @@ def implausibility(model: SparseModel, image_sizes: Sequence[tuple[int, int]]) -
 def odd_cameras(
     model: SparseModel, image_sizes: Sequence[tuple[int, int]]
 ) -> Bool[np.ndarray, " view"]:
-    """Views whose focal length or lens distortion is not believable."""
-    longest = np.array([max(image_sizes[row]) for row in model.image_index])
-    share = model.intrinsics[:, (0, 1), (0, 1)] / longest[:, None]
+    """Views whose focal lengths or lens distortion are not believable."""
+    sizes = np.array([image_sizes[row] for row in model.image_index], dtype=np.float64)
+    focal = model.intrinsics[:, (0, 1), (0, 1)]
+    share = focal / sizes.max(axis=1, keepdims=True)
     low, high = FOCAL_RANGE
     believable = ((share >= low) & (share <= high)).all(axis=1)
-    return ~(believable & (np.abs(model.distortion[:, 0]) <= MAX_DISTORTION))
+    believable &= focal.max(axis=1) <= MAX_ASPECT * focal.min(axis=1)
+    radial, tangential = model.distortion[:, :2], model.distortion[:, 4:]
+    corner = ((sizes / 2 / focal) ** 2).sum(axis=1)
+    believable &= np.abs(radial[:, 0]) <= MAX_DISTORTION
+    believable &= np.abs(radial[:, 1]) * corner**2 <= MAX_CORNER_SHIFT
+    return ~(believable & (np.abs(tangential) <= MAX_TANGENTIAL).all(axis=1))
+
+
+def told_lens(model: SparseModel, view: int) -> str:
+    """A view's focal lengths and those numbers of its distortion that are not zero."""
+    fx, fy = model.intrinsics[view, (0, 1), (0, 1)]
+    focal = f"{fx:.3g}" if fx == fy else f"{fx:.3g} and {fy:.3g}"
+    named = zip(DISTORTION, model.distortion[view], strict=True)
+    bent = [f", {name} {value:.2g}" for name, value in named if value]
+    return f"focal length {focal} pixels{''.join(bent)}"
 
 
 def share_in_front(model: SparseModel) -> float:

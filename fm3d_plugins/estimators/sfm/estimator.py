@@ -17,7 +17,7 @@ from fm3d_plugins.backends.pycolmap.database import (
     count_inliers,
     write_database,
 )
-from fm3d_plugins.backends.pycolmap.mapping import LensSettings, refine_apart, refine_model
+from fm3d_plugins.backends.pycolmap.mapping import refine_apart, refine_model
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.errors import listed
@@ -32,6 +32,7 @@ from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_p
 from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
 from fm3d_plugins.estimators.sfm.attempts import Search, implausibility
+from fm3d_plugins.estimators.sfm.lenses import refine_by_evidence, untold, with_told_focal
 from fm3d_plugins.estimators.sfm.zooms import (
     explains_more,
     odd_rows,
@@ -50,9 +51,6 @@ EXHAUSTIVE_UP_TO = 80
 
 SIMILAR_NEIGHBOURS = 20
 """Photos that each of very many photos is matched with because they look alike."""
-
-RICH_LENS_VIEWS = 8
-"""Photos from which a camera's eight numbers (OPENCV) are determined better than they mislead."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Sfm(Estimator):
     camera_model: Literal[
         "auto", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"
     ] = "auto"
-    """Lens model. Auto: SIMPLE_RADIAL, and OPENCV for cameras that took at least 8 photos."""
+    """Lens model. Auto: SIMPLE_RADIAL, and for cameras that took at least 8 photos as many of OPENCV's numbers as the photos tell."""  # noqa: E501
     max_image_size: int = 1600
     """Longest side in pixels at which features are sought; larger photos are scaled down."""
     max_features: int = 8192
@@ -114,10 +112,7 @@ class Sfm(Estimator):
             groups, search = self._parted_by_zoom(working, groups, inliers, search, stages)
             model = self._enough(photos, search, inliers)
             with stages.stage("Adjusting cameras", total=1) as report:
-                if not search.holds_focal:
-                    refined = refine_model(model, folder / "refined", self._lens())
-                    if implausibility(refined, search.image_sizes) is None:
-                        model = refined
+                model = self._adjusted(model, working, groups, search)
                 report(1)
         scene = _scene(photos, working, groups, model, self._provenance(model, search, stages))
         _say(scene, search)
@@ -172,11 +167,13 @@ class Sfm(Estimator):
         """The lens model with which a camera that took so many photos is first estimated.
 
         While photos join, a single one seldom tells its lens distortion: ten photos by ten people
-        (sacre_coeur) are all joined without, and three to eight of them with.
+        (sacre_coeur) are all joined without, and three to eight of them with. Nor does it ever
+        have more numbers than a focal length and k1: among few photos they go anywhere.
         """
-        if self.camera_model != "auto":
-            return self.camera_model
-        return "SIMPLE_RADIAL" if num_photos > 1 else "SIMPLE_PINHOLE"
+        if self.camera_model in ("SIMPLE_PINHOLE", "PINHOLE"):
+            return "SIMPLE_PINHOLE"
+        asked = self.camera_model != "auto"
+        return "SIMPLE_RADIAL" if asked or num_photos > 1 else "SIMPLE_PINHOLE"
 
     def _pairs(self, descriptors: Sequence[np.ndarray]) -> list[tuple[int, int]]:
         count = len(descriptors)
@@ -267,10 +264,38 @@ class Sfm(Estimator):
         say(told_zooms(found.best, [one.scale for one in working], groups, parted))
         return parted, found
 
-    def _lens(self) -> LensSettings:
+    def _adjusted(
+        self, model: SparseModel, working: list[WorkingPhoto], groups: Sequence[int], search: Search
+    ) -> SparseModel:
+        """The model adjusted once more with its last lens; says what is not to be relied on."""
+        place, sizes = search.folder / "refined", search.image_sizes
+        if search.holds_focal:
+            guessed = [row for row in model.image_index if not working[row].photo.focal_prior]
+            told = with_told_focal(model, groups, sizes, place) if guessed else model
+            if told is None:
+                say(
+                    "sfm: neither EXIF nor these photos tell the focal length. It is a guess "
+                    f"({model.intrinsics[0, 0, 0] / working[0].scale:.0f} px), and angles and "
+                    "depths are off as it is. Add photos from other places."
+                )
+            return model if told is None else told
         if self.camera_model == "auto":
-            return LensSettings("SIMPLE_RADIAL", "OPENCV", min_views=RICH_LENS_VIEWS)
-        return LensSettings(self.camera_model, self.camera_model, min_views=1)
+            return refine_by_evidence(model, groups, sizes, place)
+        cameras = dict.fromkeys([groups[row] for row in model.image_index], self.camera_model)
+        refined = refine_model(model, place, cameras)
+        fault, missing = implausibility(refined, sizes), untold(model, groups, self.camera_model)
+        if fault is not None:
+            say(
+                f"sfm: --camera-model {self.camera_model} ended at {fault}, which is not believed: "
+                "cameras keep the lens with which photos joined. Use --camera-model auto."
+            )
+        elif missing:
+            say(
+                f"sfm: these photos do not tell {', '.join(missing)} of --camera-model "
+                f"{self.camera_model}: do not rely on them, nor on what goes with them. "
+                "--camera-model auto leaves them out."
+            )
+        return refined if fault is None else model
 
     def _enough(
         self, photos: PhotoSet, search: Search, inliers: dict[tuple[int, int], int]
@@ -355,6 +380,8 @@ def _say(scene: SceneGeometry, search: Search) -> None:
     line = f"sfm: {len(scene)} of {total} photos, {len(scene.points)} points, {error:.2f} px"
     if len(search.tried) > 1:
         line += f"; attempts: {', '.join(search.tried)} photos"
+    if len(scene) < total / 2:
+        line += ". Less than half of the photos hang together: the rest is missing from the scene"
     if scene.unregistered:
         line += f". Not registered: {', '.join(scene.unregistered)}"
     say(f"{line}.")

@@ -88,6 +88,26 @@ def test_a_model_of_few_points_is_refused():
     assert "19 points" in implausibility(bare, SIZES)
 
 
+@pytest.mark.parametrize(
+    ("number", "largest"),
+    # r² of the corner is (320² + 240²) / 600² = 4 / 9: k2 moves it by k2 16 / 81 of its way.
+    [(1, 0.5 * 81 / 16), (4, 0.03), (5, 0.03)],
+)
+def test_lens_distortion_has_bounds(number, largest):
+    for share, is_odd in ((0.99, False), (1.01, True), (-1.01, True)):
+        bent = model()
+        bent.distortion[:, number] = share * largest
+        assert (implausibility(bent, SIZES) is not None) == is_odd
+
+
+def test_two_focal_lengths_that_differ_much_are_not_believed_and_told():
+    squeezed = model()
+    squeezed.intrinsics[:, 1, 1] = 1.49 * 600
+    assert implausibility(squeezed, SIZES) is None
+    squeezed.intrinsics[:, 1, 1] = 1.51 * 600
+    assert "600 and 906 pixels" in implausibility(squeezed, SIZES)
+
+
 def test_odd_cameras_are_told_one_by_one():
     mixed = model()
     mixed.intrinsics[1, 0, 0] = mixed.intrinsics[1, 1, 1] = 9000.0

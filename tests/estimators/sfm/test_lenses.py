@@ -1,0 +1,209 @@
+"""How many numbers a lens gets, from correspondences of rings around a thing and of a room."""
+
+import math
+
+import numpy as np
+import pycolmap
+import pytest
+
+from fm3d_plugins.backends.pycolmap.database import CameraGuess, write_database
+from fm3d_plugins.backends.pycolmap.features import Features
+from fm3d_plugins.backends.pycolmap.mapping import (
+    LensDeviations,
+    MapperSettings,
+    lens_deviations,
+    map_incrementally,
+    refine_model,
+)
+from fm3d_plugins.estimators.sfm.lenses import (
+    are_told,
+    refine_by_evidence,
+    untold,
+    with_told_focal,
+)
+
+WIDTH, HEIGHT, FOCAL = 720, 1280, 1013.0
+NOISE = 0.4
+"""Of keypoints, pixels: what SIFT has."""
+
+
+def camera(azimuth, elevation, distance, roll):
+    """Position and axes (right, down, forward) of a camera that looks at the origin; radians."""
+    level = np.array([math.cos(azimuth), math.sin(azimuth), 0.0]) * math.cos(elevation)
+    position = distance * (level + [0, 0, math.sin(elevation)])
+    forward = -position / distance
+    right = np.cross(forward, [0, 0, 1.0])
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    turned = math.cos(roll) * right + math.sin(roll) * down
+    return position, np.stack([turned, np.cross(forward, turned), forward])
+
+
+def capture(folder, cameras, *, lens=(0, 0, 0, 0), aspect=1.0, walls=False, held=False):
+    """A model joined from the correspondences of cameras around a lump, and a room if wanted.
+
+    A point is seen from the front, and matched between photos that see it under similar angles.
+    """
+    rng = np.random.default_rng(0)
+    out = rng.normal(size=(1500, 3))
+    out /= np.linalg.norm(out, axis=1, keepdims=True)
+    points = 0.3 * out * (1 + 0.25 * np.sin(5 * out[:, :1] + 3 * out[:, 1:2]))
+    if walls:
+        room = rng.uniform(-2.5, 2.5, (1500, 3))
+        room[np.arange(1500), rng.integers(0, 3, 1500)] = 2.5 * rng.choice([-1, 1], 1500)
+        points, out = np.concatenate([points, room]), np.concatenate([out, -room / 2.5])
+    k1, k2, p1, p2 = lens
+    seen, rays, features = [], [], []
+    for position, axes in cameras:
+        local = (points - position) @ axes.T
+        x, y = (local[:, :2] / local[:, 2:]).T
+        r2 = x * x + y * y
+        radial = 1 + k1 * r2 + k2 * r2 * r2
+        u = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+        v = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+        pixels = np.stack([FOCAL * u + WIDTH / 2, aspect * FOCAL * v + HEIGHT / 2], axis=1)
+        pixels += NOISE * rng.normal(size=pixels.shape)
+        ray = position - points
+        ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+        inside = (pixels > 0).all(1) & (pixels < [WIDTH, HEIGHT]).all(1) & (local[:, 2] > 0.1)
+        seen.append(inside & ((ray * out).sum(1) > 0.25) & (rng.random(len(ray)) < 0.75))
+        rays.append(ray)
+        keypoints = np.zeros((int(seen[-1].sum()), 6), np.float32)
+        keypoints[:, :2], keypoints[:, 2], keypoints[:, 5] = pixels[seen[-1]], 1, 1
+        features.append(Features(keypoints, np.zeros((len(keypoints), 128), np.uint8)))
+    guess = CameraGuess(
+        WIDTH, HEIGHT, (WIDTH / 2, HEIGHT / 2), 1.2 * HEIGHT, False,
+        "SIMPLE_PINHOLE" if held else "SIMPLE_RADIAL",
+    )  # fmt: skip
+    path = folder / "scene.db"
+    write_database(path, [guess], [0] * len(cameras), features)
+    with pycolmap.Database.open(path) as file, pycolmap.DatabaseTransaction(file):
+        for a in range(len(cameras)):
+            for b in range(a + 1, len(cameras)):
+                near = (rays[a] * rays[b]).sum(1) > math.cos(math.radians(35))
+                rows = np.flatnonzero(seen[a] & seen[b] & near)
+                if len(rows) < 15:
+                    continue
+                geometry = pycolmap.TwoViewGeometry()
+                geometry.config = pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED
+                ends = [np.cumsum(seen[view])[rows] - 1 for view in (a, b)]
+                geometry.inlier_matches = np.stack(ends, axis=1).astype(np.uint32)
+                file.write_two_view_geometry(a + 1, b + 1, geometry)
+    settings = MapperSettings(
+        refines_focal=not held,
+        keeps_two_view_points=held,
+        start_angle_degrees=4.0 if held else 16.0,
+    )
+    return max(map_incrementally(path, folder / "out", settings, seed=0), key=len)
+
+
+def ring(num=16, elevation=0.0, roll=90.0):
+    """Cameras at one height and distance, all around."""
+    angles = (math.tau * n / num for n in range(num))
+    return [camera(angle, math.radians(elevation), 1.1, math.radians(roll)) for angle in angles]
+
+
+def walk(num=16):
+    """Cameras around the same at varying heights, distances and rolls."""
+    rng = np.random.default_rng(1)
+    return [
+        camera(math.tau * n / num, rng.uniform(0, 0.5), rng.uniform(1, 1.3), rng.uniform(0, 0.8))
+        for n in range(num)
+    ]
+
+
+SIZES = [(WIDTH, HEIGHT)] * 16
+GROUPS = [0] * 16
+
+
+def adjusted(model, tmp_path):
+    return refine_by_evidence(model, GROUPS, SIZES, tmp_path / "refined")
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory):
+    """A ring at the height of the thing: the ratio of focal lengths is open."""
+    return capture(tmp_path_factory.mktemp("flat"), ring())
+
+
+def test_a_ring_gets_one_focal_length_and_no_distortion_that_it_does_not_tell(flat, tmp_path):
+    """Truth: 1013 px on both axes, no distortion; 1 % is five of its standard deviations."""
+    found = adjusted(flat, tmp_path)
+    assert len(found) == 16
+    np.testing.assert_array_equal(found.intrinsics[:, 0, 0], found.intrinsics[:, 1, 1])
+    assert found.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.01)
+    np.testing.assert_array_equal(found.distortion, 0)
+
+
+@pytest.mark.parametrize("roll", [0.0, 90.0])
+def test_a_ring_does_not_tell_the_ratio_of_focal_lengths(flat, tmp_path, roll):
+    """Truth: a world stretched along the ring's axis looks the same through a stretched lens."""
+    model = flat if roll == 90 else capture(tmp_path, ring(roll=0.0))
+    deviation = lens_deviations(model, {0: "OPENCV"})[0]
+    assert deviation.aspect > 0.1
+    assert deviation.focal < 0.01 if roll == 90 else deviation.focal > 0.01
+    assert untold(model, GROUPS, "OPENCV")[0] == "fy / fx"
+    assert untold(model, GROUPS, "SIMPLE_RADIAL") == []
+
+
+def test_the_radial_distortion_of_a_ring_is_found(tmp_path):
+    found = adjusted(capture(tmp_path, ring(elevation=5), lens=(-0.15, 0, 0, 0)), tmp_path)
+    # Four standard deviations, which are 0.01 here.
+    assert found.distortion[0, 0] == pytest.approx(-0.15, abs=0.04)
+    assert found.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.01)
+
+
+def test_a_lens_that_photos_tell_is_found_whole(tmp_path):
+    """Four of the standard deviations that the equations give."""
+    lens, aspect = (-0.15, 0.08, 0.003, -0.003), 1.03
+    model = capture(tmp_path, walk(), lens=lens, aspect=aspect, walls=True)
+    found = adjusted(model, tmp_path)
+    told = lens_deviations(found, {0: "OPENCV"})[0]
+    fx, fy = found.intrinsics[0, (0, 1), (0, 1)]
+    assert abs(math.log(fy / fx / aspect)) < 4 * told.aspect < 0.02
+    values = found.distortion[0, [0, 1, 4, 5]]
+    for name, value, truth in zip(("k1", "k2", "p1", "p2"), values, lens, strict=True):
+        assert abs(value - truth) < 4 * told.distortion[name], name
+
+
+def test_square_pixels_stay_square_where_photos_tell(tmp_path):
+    found = adjusted(capture(tmp_path, walk(), walls=True), tmp_path)
+    np.testing.assert_array_equal(found.intrinsics[:, 0, 0], found.intrinsics[:, 1, 1])
+    np.testing.assert_array_equal(found.distortion, 0)
+
+
+def test_deviations_grow_with_the_noise_and_shrink_with_a_simpler_lens(flat):
+    pinhole = lens_deviations(flat, {0: "SIMPLE_PINHOLE"})[0]
+    radial = lens_deviations(flat, {0: "SIMPLE_RADIAL"})[0]
+    assert pinhole.aspect == radial.aspect == 0 and pinhole.distortion == {}
+    assert pinhole.focal < radial.focal < 0.01
+
+
+def test_numbers_are_told_only_if_all_of_them_are():
+    sure = {"k1": 0.01, "k2": 0.01, "p1": 1e-4, "p2": 1e-4}
+    assert are_told(LensDeviations(0.1, 0.001, sure), ("k2", "p1", "aspect"))
+    assert not are_told(LensDeviations(0.1, 0.3, sure), ("k2", "p1", "aspect"))
+    assert not are_told(LensDeviations(0.1, 0.0, sure | {"p2": math.inf}), ("p1", "p2"))
+
+
+def two(*, distances):
+    return [camera(0.3 * n, 0.2, far, 0.0) for n, far in enumerate(distances)]
+
+
+def test_two_photos_from_one_distance_tell_no_focal_length(tmp_path):
+    """Truth: with axes that meet at equal distances it is open (Bougnoux 1998)."""
+    model = capture(tmp_path, two(distances=(1.1, 1.1)), held=True)
+    assert with_told_focal(model, GROUPS, SIZES, tmp_path / "refined") is None
+
+
+def test_two_photos_from_two_distances_tell_their_focal_length(tmp_path):
+    model = capture(tmp_path, two(distances=(1.0, 1.6)), held=True, walls=True)
+    found = with_told_focal(model, GROUPS, SIZES, tmp_path / "refined")
+    assert found is not None
+    assert found.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.05)
+
+
+def test_a_lens_that_was_asked_for_is_adjusted_from_the_simple_one(flat, tmp_path):
+    found = refine_model(flat, tmp_path / "radial", {0: "RADIAL"})
+    assert len(found) == 16 and found.distortion[0, 1] != 0
+    assert found.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.02)
