@@ -1,6 +1,7 @@
 """Points of posed scenes: from our own readers, in one form, whatever the file holds."""
 
 import copy
+import json
 import shutil
 from dataclasses import replace
 
@@ -151,6 +152,34 @@ def test_points_lie_where_nerfstudios_own_reader_puts_them(capture, kind):
     # Open3D's bytes are cut off, not rounded.
     difference = found[1].int() - metadata["points3D_rgb"].int()
     assert difference.abs().max() <= 1
+
+
+def without_ply(scene):
+    path = scene / "transforms.json"
+    content = json.loads(path.read_text())
+    del content["ply_file_path"]
+    path.write_text(json.dumps(content))
+
+
+def test_points_of_a_colmap_model_beside_are_those_of_the_ply(scene, capsys):
+    """Both hold the same points in the same world, so the same frame must come of them."""
+    expected = opened(scene)
+    without_ply(scene)
+    found = opened(scene)
+    torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=1e-5)
+    assert torch.equal(found[1], expected[1])
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_points_of_other_cameras_are_left_out(scene, capsys):
+    """A model in a world of its own: its points would lie anywhere."""
+    without_ply(scene)
+    known = read_transforms(scene)
+    moved = known.world_from_camera.clone()
+    moved[:, 0, 3] += 1.0
+    write_colmap(replace(known, world_from_camera=moved), scene / "colmap/sparse/0", overwrite=True)
+    assert len(opened(scene)[0]) == RANDOM_POINTS
+    assert "stand elsewhere" in " ".join(capsys.readouterr().out.split())
 
 
 def test_points_that_are_not_finite_are_left_out():
