@@ -40,11 +40,11 @@ def ply_of(scene):
     return next(scene.glob("*.ply"))
 
 
-def opened(folder, dataparser=None, method="3dgs"):
+def opened(folder, dataparser=None, method="3dgs", dense_points=False):
     config = copy.deepcopy(all_methods[method].pipeline.datamanager)
     config.data = folder
     if method == "3dgs":
-        config.num_random_points = RANDOM_POINTS
+        config.num_random_points, config.dense_points = RANDOM_POINTS, dense_points
     if dataparser is not None:
         config.dataparser = dataparser
     manager = config.setup(device="cpu", test_mode="val")
@@ -95,6 +95,7 @@ def test_a_scene_without_colours_is_trained(scene, tmp_path, train_run):
     write_text_ply(ply_of(scene), None, HALF_RED)
     config = copy.deepcopy(all_methods["3dgs"])
     config.pipeline.datamanager.data = scene
+    config.pipeline.datamanager.dense_points = False
     config.output_dir, config.max_num_iterations, config.vis = tmp_path / "runs", 2, "tensorboard"
     config.viewer.quit_on_train_completion = True
     config.logging.local_writer.enable = False
@@ -152,6 +153,16 @@ def test_points_lie_where_nerfstudios_own_reader_puts_them(capture, kind):
     # Open3D's bytes are cut off, not rounded.
     difference = found[1].int() - metadata["points3D_rgb"].int()
     assert difference.abs().max() <= 1
+
+
+def test_few_points_are_filled_up_with_those_that_photos_agree_on(scene):
+    """The scene's own come first; the rest of `num_random_points` is shared by all photos."""
+    write_text_ply(ply_of(scene), "uchar", [(128, 0, 255)] * 40)
+    own, _ = opened(scene)
+    points, rgb = opened(scene, dense_points=True)
+    assert torch.equal(points[:40], own)
+    assert 40 < len(points) == len(rgb) <= RANDOM_POINTS
+    assert rgb[40:].unique(dim=0).shape[0] > 1
 
 
 def without_ply(scene):
