@@ -10,7 +10,6 @@ import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig, DataparserOutputs
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.parsed_scenes import automatic_downscale
@@ -68,7 +67,6 @@ def check_input(dataparser: DataParserConfig, data: Path) -> None:
         check(data)
     elif isinstance(dataparser, NerfstudioDataParserConfig):
         _check_transforms(data, dataparser)
-        _ask_nobody(data, dataparser)
     elif isinstance(dataparser, ColmapDataParserConfig):
         _check_colmap(data, dataparser)
 
@@ -83,21 +81,6 @@ def _check_transforms(data: Path, dataparser: NerfstudioDataParserConfig) -> Non
             "For photos without poses name an estimator: --data FOLDER sfm."
         )
     check_transforms(path, require_images=_reads_originals(dataparser))
-
-
-def _ask_nobody(data: Path, dataparser: NerfstudioDataParserConfig) -> None:
-    """Keep nerfstudio's parser from asking a question.
-
-    With a COLMAP model, but no `ply_file_path` in transforms.json, it asks on the terminal whether
-    it may make a PLY of the model's points.
-    """
-    path = data if data.suffix == ".json" else data / "transforms.json"
-    has_points = b'"ply_file_path"' in path.read_bytes()
-    if dataparser.load_3D_points and not has_points:
-        dataparser.load_3D_points = False
-        CONSOLE.print(
-            f"{path} names no `ply_file_path`: the scene's points, if it has any, are not used."
-        )
 
 
 def _check_colmap(data: Path, dataparser: ColmapDataParserConfig) -> None:

@@ -1,5 +1,6 @@
 """The points of a posed scene: read by our own readers, and whole before anyone uses them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,23 @@ from nerfstudio.data.dataparsers.scannet_dataparser import ScanNet
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from fm3d_plugins.io.colmap_files import read_points
+from fm3d_plugins.geometry.poses import rotation_from_quaternion_wxyz
+from fm3d_plugins.io.colmap_files import ColmapModel, largest_model, read_model, read_points
 from fm3d_plugins.io.ply import read_ply
 from fm3d_plugins.io.transforms import GREY
 from fm3d_plugins.parsed_scenes import FisheyeColmapParser
+from fm3d_plugins.progress import say
 
 POINTS, COLORS = "points3D_xyz", "points3D_rgb"
 """Keys of a dataparser's metadata: [N, 3] in the frame of the cameras, and [N, 3] uint8."""
 
+
+COLMAP_FOLDERS = ("colmap/sparse/0", "sparse/0", "colmap")
+"""Where a scene in nerfstudio's format may have a COLMAP model."""
+
+MOST_CAMERA_SHIFT = 0.01
+"""Of the cameras' extent: by how much a model's cameras may be off a scene's, of which its points
+then are too."""
 
 NO_EXTENT = 1e6
 """Scale from which positions differ by rounding alone."""
@@ -110,6 +120,55 @@ def _placed(
     return {POINTS: moved.float(), **({} if colors is None else {COLORS: colors})}
 
 
+def _points_beside(scene: Path, outputs: DataparserOutputs) -> dict[str, Tensor]:
+    """Metadata of the points of a scene's COLMAP model, if its cameras are those of the scene.
+
+    Says why there are none.
+    """
+    folder = next((scene / path for path in COLMAP_FOLDERS if (scene / path).is_dir()), None)
+    if folder is None:
+        say(f"{scene} has no points: no `ply_file_path`, and no COLMAP model.", style="yellow")
+        return {}
+    try:
+        folder = largest_model(folder)
+        model = read_model(folder)
+    except (ValueError, OSError) as error:
+        say(f"The points of {folder} are left out: {error}", style="yellow")
+        return {}
+    shift = _camera_shift(model, outputs)
+    if not shift <= MOST_CAMERA_SHIFT:
+        say(
+            f"The points of {folder} are left out: its cameras stand elsewhere than those of the "
+            f"scene, or are of other photos (median shift {100 * shift:.1f} % of the extent).",
+            style="yellow",
+        )
+        return {}
+    points, colors = torch.from_numpy(model.xyz.copy()), torch.from_numpy(model.rgb.copy())
+    return _placed(points, colors, outputs.dataparser_transform, outputs.dataparser_scale)
+
+
+def _camera_shift(model: ColmapModel, outputs: DataparserOutputs) -> float:
+    """Median distance of a model's cameras from those of the same photos, over the extent of all.
+
+    Photos are the same by name. Infinite where fewer than two are.
+    """
+    cameras = {Path(image.name).name: image for image in model.images.values()}
+    names = [Path(file).name for file in outputs.image_filenames]
+    rows = [row for row, name in enumerate(names) if name in cameras]
+    if len(rows) < 2 or len(set(names)) < len(names) or len(cameras) < len(model.images):
+        return math.inf
+    same = [cameras[names[row]] for row in rows]
+    quaternions = torch.tensor([image.quaternion_wxyz for image in same], dtype=torch.float64)
+    translations = torch.tensor([image.translation for image in same], dtype=torch.float64)
+    rotations = rotation_from_quaternion_wxyz(quaternions)
+    centres = -(rotations.mT @ translations[..., None]).squeeze(-1)
+    transform, scale = outputs.dataparser_transform, outputs.dataparser_scale
+    placed = _placed(centres, None, transform, scale)[POINTS]
+    expected = outputs.cameras.camera_to_worlds[rows, :3, 3]
+    extent = (expected - expected.mean(0)).norm(dim=-1).max()
+    return float((placed - expected).norm(dim=-1).median() / extent.clamp_min(1e-9))
+
+
 class _OfAnyExtent:
     """Stands before a parser of nerfstudio's, which divides by the extent of the cameras.
 
@@ -132,7 +191,19 @@ class _OfAnyExtent:
 
 
 class _Nerfstudio(_OfAnyExtent, Nerfstudio):
-    """`ply_file_path` of transforms.json."""
+    """`ply_file_path` of transforms.json, or the COLMAP model beside it."""
+
+    # nerfstudio asks on the terminal whether it may write a PLY of that model, and into the scene.
+    prompted_user = True
+    create_pc = False
+
+    def _generate_dataparser_outputs(self, split: str = "train", **kwargs) -> DataparserOutputs:
+        outputs = super()._generate_dataparser_outputs(split, **kwargs)
+        if self.config.load_3D_points and POINTS not in outputs.metadata:
+            data = self.config.data
+            scene = data.parent if data.suffix == ".json" else data
+            outputs.metadata.update(_points_beside(scene, outputs))
+        return outputs
 
     def _load_3D_points(self, ply_file_path: Path, transform_matrix, scale_factor):
         cloud = read_ply(ply_file_path)

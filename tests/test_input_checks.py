@@ -117,7 +117,7 @@ def test_a_question_about_points_is_not_asked(scene, monkeypatch, capsys):
     (scene / "colmap/sparse/0").mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr("rich.prompt.Confirm.ask", None)
     assert len(open_scene(scene).train_dataset) == NUM_PHOTOS - 2
-    assert "names no `ply_file_path`" in " ".join(capsys.readouterr().out.split())
+    assert "are left out" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.fixture

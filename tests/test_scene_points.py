@@ -1,6 +1,7 @@
 """Points of posed scenes: from our own readers, in one form, whatever the file holds."""
 
 import copy
+import json
 import shutil
 from dataclasses import replace
 
@@ -39,11 +40,11 @@ def ply_of(scene):
     return next(scene.glob("*.ply"))
 
 
-def opened(folder, dataparser=None, method="3dgs"):
+def opened(folder, dataparser=None, method="3dgs", dense_points=False):
     config = copy.deepcopy(all_methods[method].pipeline.datamanager)
     config.data = folder
     if method == "3dgs":
-        config.num_random_points = RANDOM_POINTS
+        config.num_random_points, config.dense_points = RANDOM_POINTS, dense_points
     if dataparser is not None:
         config.dataparser = dataparser
     manager = config.setup(device="cpu", test_mode="val")
@@ -94,6 +95,7 @@ def test_a_scene_without_colours_is_trained(scene, tmp_path, train_run):
     write_text_ply(ply_of(scene), None, HALF_RED)
     config = copy.deepcopy(all_methods["3dgs"])
     config.pipeline.datamanager.data = scene
+    config.pipeline.datamanager.dense_points = False
     config.output_dir, config.max_num_iterations, config.vis = tmp_path / "runs", 2, "tensorboard"
     config.viewer.quit_on_train_completion = True
     config.logging.local_writer.enable = False
@@ -151,6 +153,44 @@ def test_points_lie_where_nerfstudios_own_reader_puts_them(capture, kind):
     # Open3D's bytes are cut off, not rounded.
     difference = found[1].int() - metadata["points3D_rgb"].int()
     assert difference.abs().max() <= 1
+
+
+def test_few_points_are_filled_up_with_those_that_photos_agree_on(scene):
+    """The scene's own come first; the rest of `num_random_points` is shared by all photos."""
+    write_text_ply(ply_of(scene), "uchar", [(128, 0, 255)] * 40)
+    own, _ = opened(scene)
+    points, rgb = opened(scene, dense_points=True)
+    assert torch.equal(points[:40], own)
+    assert 40 < len(points) == len(rgb) <= RANDOM_POINTS
+    assert rgb[40:].unique(dim=0).shape[0] > 1
+
+
+def without_ply(scene):
+    path = scene / "transforms.json"
+    content = json.loads(path.read_text())
+    del content["ply_file_path"]
+    path.write_text(json.dumps(content))
+
+
+def test_points_of_a_colmap_model_beside_are_those_of_the_ply(scene, capsys):
+    """Both hold the same points in the same world, so the same frame must come of them."""
+    expected = opened(scene)
+    without_ply(scene)
+    found = opened(scene)
+    torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=1e-5)
+    assert torch.equal(found[1], expected[1])
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_points_of_other_cameras_are_left_out(scene, capsys):
+    """A model in a world of its own: its points would lie anywhere."""
+    without_ply(scene)
+    known = read_transforms(scene)
+    moved = known.world_from_camera.clone()
+    moved[:, 0, 3] += 1.0
+    write_colmap(replace(known, world_from_camera=moved), scene / "colmap/sparse/0", overwrite=True)
+    assert len(opened(scene)[0]) == RANDOM_POINTS
+    assert "stand elsewhere" in " ".join(capsys.readouterr().out.split())
 
 
 def test_points_that_are_not_finite_are_left_out():

@@ -1,19 +1,26 @@
 """Full photos for 3DGS, checked before anything long begins."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanager,
     FullImageDatamanagerConfig,
 )
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
+from fm3d_plugins.gaussian_splatting.dense_points import PosedPhotos, dense_points
 from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
+from fm3d_plugins.progress import signs_of_life
+from fm3d_plugins.scene_points import COLORS, POINTS
+
+RGBA_CHANNELS = 4
 
 
 @dataclass
@@ -24,7 +31,10 @@ class GaussianSplattingDataManagerConfig(PhotoOptions, FullImageDatamanagerConfi
     random_points: bool = False
     """Start from random points even where the dataparser brings points."""
     num_random_points: int = 30_000
-    """How many, where random points are used."""
+    """How many, where random points are used; and up to how many a scene's points are filled up."""
+    dense_points: bool = True
+    """Fill up the dataparser's points by comparing neighbouring photos: seconds on a CPU. False:
+    start from those of the dataparser, or random ones."""
 
 
 class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputDataset]):
@@ -37,7 +47,12 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
     def __init__(self, config: GaussianSplattingDataManagerConfig, **kwargs) -> None:
         super().__init__(config, **kwargs)
         metadata = self.train_dataparser_outputs.metadata
-        if config.random_points or len(metadata.get("points3D_xyz", ())) < 2:
+        count = len(metadata.get(POINTS, ()))
+        # Outside training a checkpoint replaces the points.
+        is_wanted = config.dense_points and not config.random_points and self.test_mode == "val"
+        if is_wanted and count < config.num_random_points:
+            count = self._add_dense_points(metadata, config.num_random_points - count)
+        if config.random_points or count < 2:
             self._add_random_points(metadata)
 
     def skip_photos(self, count: int) -> None:
@@ -46,6 +61,34 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             self.train_unseen_cameras.pop(0)
             if not self.train_unseen_cameras:
                 self.train_unseen_cameras = self.sample_train_cameras()
+
+    def _add_dense_points(self, metadata: dict, count: int) -> int:
+        """At most so many points of the surfaces that photos show, beside those that are there.
+
+        Returns:
+            How many there are then.
+        """
+        cameras, entries = self.train_dataset.cameras, self.cached_train
+        images = [_in_floats(entry["image"]) for entry in entries]
+        photos = PosedPhotos(
+            [image[..., :3] for image in images],
+            cameras.get_intrinsics_matrices().cpu(),
+            world_from_cameras(cameras).cpu(),
+            [_shown(entry, image) for entry, image in zip(entries, images, strict=True)],
+        )
+        known = metadata.get(POINTS, torch.zeros(0, 3))
+        generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
+        with signs_of_life(lambda t: f"Photos are compared for points to start from: {t:.0f} s."):
+            points, rgb = dense_points(photos, known, count, generator)
+        colors = metadata.get(COLORS, torch.zeros(0, 3, dtype=torch.uint8))
+        if len(points):
+            metadata[POINTS] = torch.cat([known, points])
+            metadata[COLORS] = torch.cat([colors, (rgb * 255).round().to(torch.uint8)])
+            CONSOLE.print(
+                f"Starting from {len(known)} points of the scene and {len(points)} that its photos "
+                "agree on or see nothing past."
+            )
+        return len(known) + len(points)
 
     def _add_random_points(self, metadata: dict) -> None:
         count = self.config.num_random_points
@@ -60,10 +103,24 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         points, rgb = random_points_in_view(
             world_from_cameras(cameras).cpu(),
             cameras.get_intrinsics_matrices().cpu(),
-            [image.float() / (255 if image.dtype == torch.uint8 else 1) for image in images],
+            [_in_floats(image) for image in images],
             count,
             torch.Generator().manual_seed(self.config.train_cameras_sampling_seed),
         )
-        metadata["points3D_xyz"], metadata["points3D_rgb"] = points, (rgb * 255).to(torch.uint8)
+        metadata[POINTS], metadata[COLORS] = points, (rgb * 255).to(torch.uint8)
         if is_training:
             CONSOLE.print(f"Starting from {count} random points.")
+
+
+def _in_floats(image: Tensor) -> Float[Tensor, "height width channel"]:
+    """A photo in [0, 1], on the CPU."""
+    return image.float().cpu() / (255 if image.dtype == torch.uint8 else 1)
+
+
+def _shown(entry: dict[str, Any], image: Float[Tensor, "height width channel"]) -> Tensor | None:
+    """How much of each pixel of a photo is trained on, [H, W, 1]; None: all of it."""
+    opaque = image[..., 3:] if image.shape[-1] == RGBA_CHANNELS else None
+    mask = entry.get("mask")
+    if mask is None:
+        return opaque
+    return mask.float().cpu() if opaque is None else mask.float().cpu() * opaque

@@ -1,0 +1,282 @@
+"""Points on the surfaces that photos with known cameras show, from a sweep of planes.
+
+Small copies of the photos are compared. Each is swept with neighbours that see the same place from
+a little aside, and the costs are smoothed along eight paths, so that plain surfaces go on as what
+is beside them. Seconds on a CPU; a start for gaussians, no reconstruction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int
+from torch import Tensor
+
+from fm3d_plugins.geometry.cameras import project
+from fm3d_plugins.geometry.looked_at import distance_looked_at
+from fm3d_plugins.geometry.point_filtering import DepthViews, consistent_mask
+from fm3d_plugins.geometry.pointmaps import points_at
+from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.geometry.rays import pixel_centers
+
+WORKING_SIZE, SMALLEST_SIDE = 200, 16
+"""Long side in pixels at which photos are compared, and the least of the short one."""
+
+MOST_PHOTOS = 24
+"""Photos that are compared; of more, evenly chosen ones."""
+
+NUM_NEIGHBOURS, NUM_PLANES = 3, 96
+
+NEAREST, FARTHEST = 0.25, 12.0
+"""Depths that are tried, in units of the cameras' distance to the point they look at."""
+
+LEAST_POINTS, NEARER, FARTHER = 50, 0.7, 3.0
+"""So many known points in a photo tell which depths to try: from so much of the nearest to so much
+of the farthest hundredth of theirs."""
+
+GOOD_PARALLAX, MUCH_PARALLAX, MOST_PARALLAX = 10.0, 20.0, 60.0
+"""Degrees between rays of two photos to a point: up to the first more is better, from the second
+on it is worse, and at the third two photos no longer look alike."""
+
+LEAST_WORTH = 0.02
+"""Mean worth of a neighbour's rays below which it is none."""
+
+TOLERANCE = 0.03
+"""Difference of two depths that count as equal, as a share of them."""
+
+DOUBT = 1e-6
+"""Confidence of a depth that no other photo confirms: next to nothing against one that is."""
+
+
+@dataclass(frozen=True)
+class PosedPhotos:
+    """Pinhole photos of one scene."""
+
+    images: Sequence[Float[Tensor, "_ _ 3"]]
+    """Colours in [0, 1]; sizes may differ."""
+    intrinsics: Float[Tensor, "view 3 3"]
+    """Pixels of the photos."""
+    world_from_camera: Float[Tensor, "view 4 4"]
+    """OpenCV cameras, scene units."""
+    masks: Sequence[Float[Tensor, "_ _ 1"] | Bool[Tensor, "_ _ 1"] | None]
+    """Where a photo may give points: above one half, or everywhere without a mask."""
+
+
+@dataclass(frozen=True)
+class SweptDepth:
+    """Depth of the pixels of small photos."""
+
+    views: DepthViews
+    """Confidence 1 where another photo confirms the depth, else `DOUBT`; 0 where none has a say."""
+    colors: Float32[Tensor, "view height width 3"]
+    is_wanted: Bool[Tensor, "view height width"]
+    """What the masks leave."""
+
+
+def dense_points(
+    photos: PosedPhotos,
+    known_points: Float[Tensor, "known 3"],
+    count: int,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "point 3"], Float[Tensor, "point 3"]]:
+    """Points of the surfaces seen by photos, and colours in [0, 1].
+
+    Those that two photos agree on, and the others that no photo sees past.
+
+    Args:
+        known_points: Of the scene, world frame; they tell which depths to try. May be none.
+        count: At most as many are returned, evenly from all photos; none where no two photos
+            overlap.
+        generator: Chooses the pixels.
+    """
+    swept = sweep_depth(photos, known_points)
+    views = swept.views
+    everyone = torch.arange(len(views.depth))
+    pixels = pixel_centers(*views.depth.shape[1:])
+    points, colors = [known_points.new_zeros(0, 3).float()], [swept.colors.new_zeros(0, 3)]
+    for view in everyone.tolist():
+        is_free = consistent_mask(
+            views, view, everyone, relative_tolerance=TOLERANCE, least_views=0
+        )
+        chosen = (is_free & swept.is_wanted[view]).nonzero()
+        order = torch.randperm(len(chosen), generator=generator)[: count // len(everyone)]
+        row, column = chosen[order].unbind(-1)
+        camera = views.intrinsics[view], views.world_from_camera[view]
+        points.append(points_at(pixels[row, column], views.depth[view, row, column], *camera))
+        colors.append(swept.colors[view, row, column])
+    return torch.cat(points), torch.cat(colors)
+
+
+def sweep_depth(photos: PosedPhotos, known_points: Float[Tensor, "known 3"]) -> SweptDepth:
+    """Depth of the photos (at most `MOST_PHOTOS`) where planes make them agree best."""
+    from fm3d_plugins.kernels.plane_sweep import plane_sweep_costs, smooth_costs
+
+    photos = _evenly_chosen(photos, MOST_PHOTOS)
+    poses = photos.world_from_camera.double()
+    colors, intrinsics, is_wanted = _small(photos)
+    size = colors.shape[1], colors.shape[2]
+    limits = _inverse_depths(poses, intrinsics, size, known_points.double())
+    neighbours = _neighbours(poses, intrinsics, size, limits)
+    grey = colors.mean(-1)
+    depth = torch.ones_like(grey)
+    for view, others in enumerate(neighbours):
+        if others:
+            low, high = limits[view].tolist()
+            planes = torch.linspace(low, high, NUM_PLANES, dtype=torch.float64)
+            warps = plane_homographies(poses, intrinsics, view, others, planes)
+            costs = plane_sweep_costs(grey[view].numpy(), grey[others].numpy(), warps.numpy())
+            totals = torch.from_numpy(smooth_costs(costs, grey[view].numpy()))
+            depth[view] = (1 / _at_least_cost(totals, planes)).float()
+    has_say = torch.tensor([bool(others) for others in neighbours])[:, None, None]
+    views = DepthViews(depth, has_say.expand_as(depth).float(), intrinsics.float(), poses.float())
+    is_confirmed = torch.stack(
+        [
+            consistent_mask(
+                views,
+                view,
+                torch.tensor(others, dtype=torch.long),
+                relative_tolerance=TOLERANCE,
+                least_views=1,
+            )
+            for view, others in enumerate(neighbours)
+        ]
+    )
+    confidence = torch.where(is_confirmed, 1.0, DOUBT) * has_say
+    return SweptDepth(
+        DepthViews(depth, confidence, views.intrinsics, views.world_from_camera), colors, is_wanted
+    )
+
+
+def plane_homographies(
+    world_from_camera: Float64[Tensor, "view 4 4"],
+    intrinsics: Float64[Tensor, "view 3 3"],
+    view: int,
+    others: Sequence[int],
+    inverse_depths: Float64[Tensor, " plane"],
+) -> Float64[Tensor, "other plane 3 3"]:
+    """From pixels of a view to those of others, by way of planes at some z-depths before it."""
+    camera_from_world = invert(world_from_camera[list(others)])
+    others_from_view = camera_from_world @ world_from_camera[view]
+    rotations, shifts = others_from_view[:, None, :3, :3], others_from_view[:, None, :3, 3:]
+    # x' = R x + t, where 1 = z / depth stands before t.
+    along_z = torch.nn.functional.pad(shifts, (2, 0))
+    moved = rotations + inverse_depths[:, None, None] * along_z
+    return intrinsics[list(others), None] @ moved @ torch.linalg.inv(intrinsics[view])
+
+
+def _evenly_chosen(photos: PosedPhotos, most: int) -> PosedPhotos:
+    count = len(photos.images)
+    if count <= most:
+        return photos
+    rows = torch.linspace(0, count - 1, most).round().long().tolist()
+    return PosedPhotos(
+        [photos.images[row] for row in rows],
+        photos.intrinsics[rows],
+        photos.world_from_camera[rows],
+        [photos.masks[row] for row in rows],
+    )
+
+
+def _small(
+    photos: PosedPhotos,
+) -> tuple[
+    Float32[Tensor, "view height width 3"],
+    Float64[Tensor, "view 3 3"],
+    Bool[Tensor, "view height width"],
+]:
+    """Photos of one small size, their intrinsics, and what their masks leave of them."""
+    sizes = torch.tensor([image.shape[:2] for image in photos.images], dtype=torch.float64)
+    middle = sizes.median(0).values
+    factor = min(1.0, WORKING_SIZE / float(middle.max()))
+    height, width = (max(SMALLEST_SIDE, round(float(side) * factor)) for side in middle)
+
+    def resized(planes: Tensor) -> Tensor:
+        channels_first = planes.float().permute(2, 0, 1)[None]
+        small = torch.nn.functional.interpolate(channels_first, (height, width), mode="area")
+        return small[0].permute(1, 2, 0)
+
+    wanted = [
+        torch.ones(height, width, dtype=torch.bool) if mask is None else resized(mask)[..., 0] > 0.5
+        for mask in photos.masks
+    ]
+    scale = torch.diag_embed(
+        torch.stack([width / sizes[:, 1], height / sizes[:, 0], torch.ones(len(sizes))], dim=-1)
+    )
+    colors = torch.stack([resized(image) for image in photos.images]).contiguous()
+    return colors, scale.double() @ photos.intrinsics.double(), torch.stack(wanted)
+
+
+def _inverse_depths(
+    poses: Float64[Tensor, "view 4 4"],
+    intrinsics: Float64[Tensor, "view 3 3"],
+    size: tuple[int, int],
+    known_points: Float64[Tensor, "known 3"],
+) -> Float64[Tensor, "view 2"]:
+    """Least and largest inverse depth to try in each view."""
+    reach = float(distance_looked_at(poses))
+    limits = poses.new_tensor([1 / (FARTHEST * reach), 1 / (NEAREST * reach)]).repeat(len(poses), 1)
+    for view in range(len(poses)):
+        local = transform_points(invert(poses[view]), known_points)
+        z = local[_is_inside(local, intrinsics[view], size), 2]
+        if len(z) >= LEAST_POINTS:
+            ordered = z.sort().values
+            near, far = ordered[len(z) // 100], ordered[len(z) - 1 - len(z) // 100]
+            limits[view] = torch.stack([1 / (FARTHER * far), 1 / (NEARER * near)])
+    return limits
+
+
+def _neighbours(
+    poses: Float64[Tensor, "view 4 4"],
+    intrinsics: Float64[Tensor, "view 3 3"],
+    size: tuple[int, int],
+    limits: Float64[Tensor, "view 2"],
+) -> list[list[int]]:
+    """For each view the others that see what it may see, from a little aside; best first."""
+    grid = pixel_centers(6, 6, dtype=torch.float64).flatten(0, 1) / 6
+    grid = grid * grid.new_tensor([size[1], size[0]])
+    chosen = []
+    for view in range(len(poses)):
+        points = torch.cat(
+            [
+                points_at(grid, (share / limits[view].mean()).expand(36), intrinsics[view], pose)
+                for share in (0.7, 1.4, 3.0)
+                for pose in [poses[view]]
+            ]
+        )
+        rays = torch.nn.functional.normalize(points - poses[:, None, :3, 3], dim=-1)
+        degrees = torch.rad2deg((rays * rays[view]).sum(-1).clamp(-1, 1).arccos())
+        alike = ((MOST_PARALLAX - degrees) / (MOST_PARALLAX - MUCH_PARALLAX)).clamp(0, 1)
+        local = transform_points(invert(poses), points.expand(len(poses), -1, -1))
+        worth = (degrees / GOOD_PARALLAX).clamp(max=1) * alike
+        worth = (worth * _is_inside(local, intrinsics, size)).mean(-1)
+        worth[view] = 0
+        best = worth.sort(descending=True, stable=True)
+        kept = best.indices[:NUM_NEIGHBOURS][best.values[:NUM_NEIGHBOURS] > LEAST_WORTH]
+        chosen.append(kept.tolist())
+    return chosen
+
+
+def _is_inside(
+    points_camera: Float64[Tensor, "*batch point 3"],
+    intrinsics: Float64[Tensor, "*batch 3 3"],
+    size: tuple[int, int],
+) -> Bool[Tensor, "*batch point"]:
+    """Whether points are before a camera and in its picture."""
+    x, y = project(points_camera, intrinsics).unbind(-1)
+    in_picture = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
+    return in_picture & (points_camera[..., 2] > 0)
+
+
+def _at_least_cost(
+    totals: Float32[Tensor, "height width plane"], planes: Float64[Tensor, " plane"]
+) -> Float64[Tensor, "height width"]:
+    """Where costs are least, between evenly spaced planes by a parabola through three of them."""
+    least: Int[Tensor, "height width"] = totals.argmin(-1)
+    middle = least.clamp(1, len(planes) - 2)
+    before, at, after = (
+        totals.gather(-1, (middle + offset)[..., None])[..., 0].double() for offset in (-1, 0, 1)
+    )
+    bend = before - 2 * at + after
+    shift = torch.where(bend > 0, (before - after) / (2 * bend), 0.0).clamp(-0.5, 0.5)
+    place = torch.where(least == middle, middle + shift, least.double())
+    return planes[0] + (planes[1] - planes[0]) * place

@@ -1,0 +1,98 @@
+"""Points from a sweep of planes, on a scene whose surfaces are known."""
+
+import math
+
+import torch
+
+from fm3d_plugins.gaussian_splatting.dense_points import (
+    PosedPhotos,
+    dense_points,
+    plane_homographies,
+)
+from fm3d_plugins.geometry.cameras import project
+from fm3d_plugins.geometry.pointmaps import points_at
+from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.geometry.rays import camera_rays, pixel_centers
+
+WALL = 4.0
+"""z of the wall that all cameras look at, scene units."""
+
+INTRINSICS = torch.tensor([[60.0, 0, 40], [0, 60, 30], [0, 0, 1]])
+
+
+def poses(count):
+    """OpenCV cameras side by side before the wall, turned a little towards each other."""
+    matrices = torch.eye(4).repeat(count, 1, 1)
+    for row, x in enumerate(torch.linspace(-0.6, 0.6, count).tolist()):
+        angle = -math.atan2(x, WALL)
+        cos, sin = math.cos(angle), math.sin(angle)
+        matrices[row, :3, :3] = torch.tensor([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
+        matrices[row, 0, 3] = x
+    return matrices
+
+
+def wall_photo(pose):
+    """60 x 80 pixels of a wall with a pattern of waves that repeats nowhere nearby."""
+    origins, rays = camera_rays(pixel_centers(60, 80).flatten(0, 1), INTRINSICS, pose)
+    x, y, _ = (origins + rays * ((WALL - origins[:, 2:]) / rays[:, 2:])).unbind(-1)
+    waves = [(5.1, 3.3), (-4.3, 6.1), (9.7, 1.9), (2.3, -8.9)]
+    grey = sum(torch.sin(a * x + b * y + a) for a, b in waves) / 8 + 0.5
+    return torch.stack([grey, 1 - grey, 0.5 * grey], -1).reshape(60, 80, 3)
+
+
+def found(count=5, masks=None, known=None, most=2000):
+    cameras = poses(count)
+    photos = PosedPhotos(
+        [wall_photo(pose) for pose in cameras],
+        INTRINSICS.expand(count, 3, 3),
+        cameras,
+        masks or [None] * count,
+    )
+    known = torch.zeros(0, 3) if known is None else known
+    return dense_points(photos, known, most, torch.Generator().manual_seed(0))
+
+
+def test_points_lie_on_the_wall_and_have_its_colours():
+    points, colors = found()
+    assert 1500 < len(points) <= 2000
+    off = (points[:, 2] - WALL).abs()
+    # 3 % is by how much two depths may differ; a plane of the sweep is up to 6 % from the next.
+    assert off.median() < 0.03 * WALL
+    assert off.quantile(0.9) < 0.1 * WALL
+    torch.testing.assert_close(colors[:, 1], 1 - colors[:, 0], atol=1e-5, rtol=0)
+
+
+def test_masked_pixels_give_no_points():
+    mask = torch.zeros(60, 80, 1)
+    mask[:, 40:] = 1
+    points, _ = found(masks=[mask] * 5)
+    local = transform_points(invert(poses(5)), points.expand(5, -1, -1))
+    columns = project(local, INTRINSICS.expand(5, 3, 3))[..., 0]
+    assert len(points) > 500
+    assert (columns.amax(0) > 40).all()
+
+
+def test_photos_that_share_nothing_give_no_points():
+    cameras = poses(2)
+    cameras[1, :3, :3] = torch.diag(torch.tensor([-1.0, 1, -1])) @ cameras[1, :3, :3]
+    photos = PosedPhotos(
+        [wall_photo(poses(1)[0])] * 2, INTRINSICS.expand(2, 3, 3), cameras, [None, None]
+    )
+    nothing = torch.zeros(0, 3)
+    points, colors = dense_points(photos, nothing, 100, torch.Generator().manual_seed(0))
+    assert len(points) == len(colors) == 0
+
+
+def test_homographies_take_pixels_where_points_of_their_plane_are_seen():
+    """Truth: unproject to the plane's depth, project into the other camera."""
+    cameras = poses(3).double()
+    intrinsics = INTRINSICS.double().expand(3, 3, 3)
+    pixels = torch.tensor([[3.5, 7.5], [70.0, 50.0]], dtype=torch.float64)
+    depths = torch.tensor([2.0, 9.0], dtype=torch.float64)
+    warps = plane_homographies(cameras, intrinsics, 0, [2, 1], 1 / depths)
+    for row, other in enumerate([2, 1]):
+        for plane, depth in enumerate(depths):
+            points = points_at(pixels, depth.expand(2), intrinsics[0], cameras[0])
+            expected = project(transform_points(invert(cameras[other]), points), intrinsics[other])
+            moved = torch.nn.functional.pad(pixels, (0, 1), value=1) @ warps[row, plane].T
+            torch.testing.assert_close(moved[:, :2] / moved[:, 2:], expected)
