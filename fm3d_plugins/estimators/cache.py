@@ -13,6 +13,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.cache_folder import cache_folder
 from fm3d_plugins.estimators.base import Estimator
+from fm3d_plugins.estimators.matching.found_once import finding_once
 from fm3d_plugins.photos.photo_set import PhotoSet, find_photos
 from fm3d_plugins.progress import say, track
 from fm3d_plugins.scene import FORMAT, SceneGeometry
@@ -48,9 +49,9 @@ def estimated(
     photos = find_photos(data, skip_unreadable=skip_unreadable, progress=track)
     for warning in photos.warnings:
         CONSOLE.print(f"Warning: {warning}", style="yellow", markup=False)
-    scene = refined_cached(
-        estimator, photos, cameras_cached(estimator, photos, cache_dir), cache_dir
-    )
+    with finding_once():
+        cameras = cameras_cached(estimator, photos, cache_dir)
+        scene = refined_cached(estimator, photos, cameras, cache_dir)
     if scene.unregistered:
         CONSOLE.print(
             f"No camera was found for {len(scene.unregistered)} of {len(photos)} photos, which "

@@ -5,13 +5,10 @@ import pytest
 import torch
 
 from fm3d_plugins.backends.pycolmap.database import (
-    CameraGuess,
-    copy_matches,
     count_inliers,
-    match_pairs,
     write_database,
 )
-from fm3d_plugins.backends.pycolmap.features import Features, extract_features
+from fm3d_plugins.backends.pycolmap.features import extract_features
 from fm3d_plugins.backends.pycolmap.mapping import (
     MapperSettings,
     drop_views,
@@ -21,6 +18,7 @@ from fm3d_plugins.backends.pycolmap.mapping import (
 )
 from fm3d_plugins.backends.pycolmap.models import change_lens, model_from_reconstruction
 from fm3d_plugins.backends.pycolmap.running import run_watched
+from fm3d_plugins.backends.pycolmap.verification import CameraGuess, verified_matches
 from fm3d_plugins.geometry.cameras import denormalize, distort, normalize
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 from fm3d_plugins.geometry.poses import invert, transform_points
@@ -238,23 +236,55 @@ def test_features_do_not_depend_on_threads_and_flat_images_have_none():
     assert len(one[-1]) == 0
 
 
-def test_images_that_show_the_same_are_matched_and_others_are_not(tmp_path):
-    """A shifted crop agrees with its source in a translation; noise agrees with nothing."""
-    wide = texture(0, (240, 320))
-    images = [wide[:, :280], wide[:, 30:310], texture(9, (240, 280))]
-    features = extract_features(images, max_features=500, num_threads=1)
-    features.append(Features(np.zeros((0, 6), np.float32), np.zeros((0, 128), np.uint8)))
-    guess = CameraGuess(280, 240, (140.0, 120.0), 300.0, False, "SIMPLE_RADIAL")
-    database, other = tmp_path / "a.db", tmp_path / "b.db"
-    write_database(database, [guess] * 4, range(4), features)
-    steps = []
-    pairs = [(a, b) for a in range(4) for b in range(a + 1, 4)]
-    match_pairs(database, pairs, seed=0, num_threads=2, report=steps.append)
-    assert set(count_inliers(database)) == {(0, 1)}
-    assert steps[-1] == len(pairs)
-    write_database(other, [guess], [0] * 4, features)
-    copy_matches(database, other)
-    assert count_inliers(other) == count_inliers(database)
+def shifted_pixels(seed):
+    """Forty pixels that move alike from one image to the next, then twenty that do not."""
+    random = np.random.default_rng(seed)
+    first = random.uniform([0, 0], [280, 240], (60, 2))
+    second = first + [30.0, 5.0]
+    second[40:] = random.uniform([0, 0], [280, 240], (20, 2))
+    return first, second
+
+
+GUESS = CameraGuess(280, 240, (140.0, 120.0), 300.0, False, "SIMPLE_PINHOLE")
+
+
+def test_matches_that_agree_on_a_geometry_are_kept_and_the_others_are_not(tmp_path):
+    first, second = shifted_pixels(0)
+    rows = np.stack([np.arange(60)] * 2, axis=1)
+    found = verified_matches((GUESS, first), (GUESS, second), rows, seed=0)
+    # Epipolar lines pass near some of the others by chance.
+    assert set(range(40)) <= set(found.rows[:, 0]) and len(found.rows) < 50
+    noise = np.random.default_rng(1).permutation(second)
+    assert verified_matches((GUESS, first), (GUESS, noise), rows[:20], seed=0) is None
+    assert verified_matches((GUESS, first), (GUESS, second), rows[:10], seed=0) is None
+
+
+def test_a_database_gives_back_the_matches_whichever_image_comes_first(tmp_path):
+    first, second = shifted_pixels(0)
+    rows = np.stack([np.arange(60), np.arange(60)[::-1]], axis=1)
+    found = verified_matches((GUESS, first), (GUESS, second[::-1].copy()), rows, seed=0)
+    matrix = found.fundamental if found.fundamental is not None else found.homography
+    assert matrix is not None
+    shapes = [np.zeros((60, 6), np.float32)] * 2
+    geometries = []
+    for name, pair, matches in (
+        ("a", (0, 1), found),
+        ("b", (0, 1), found.turned_round().turned_round()),
+        ("c", (1, 0), found.turned_round()),
+    ):
+        write_database(tmp_path / f"{name}.db", [GUESS], [0, 0], shapes, {pair: matches})
+        with pycolmap.Database.open(tmp_path / f"{name}.db") as file:
+            geometries.append(file.read_two_view_geometry(1, 2))
+    assert count_inliers(tmp_path / "a.db") == {(0, 1): len(found.rows)}
+    for geometry in geometries:
+        np.testing.assert_array_equal(geometry.inlier_matches, found.rows)
+        assert geometry.config == found.configuration
+        for told, matrix in (
+            (geometry.F, found.fundamental), (geometry.H, found.homography),
+        ):  # fmt: skip
+            assert (told is None) == (matrix is None)
+            if matrix is not None:
+                np.testing.assert_allclose(told, matrix, rtol=1e-9, atol=1e-12)
 
 
 def test_an_interruption_cancels_the_call_and_is_passed_on():
@@ -294,7 +324,7 @@ def test_nothing_but_python_writes_to_the_terminal(tmp_path, capfd):
 
 def test_principal_point_is_the_one_that_was_told(tmp_path):
     guess = CameraGuess(279, 240, (139.8, 120.2), 300.0, True, "OPENCV")
-    write_database(tmp_path / "a.db", [guess], [], [])
+    write_database(tmp_path / "a.db", [guess], [], [], {})
     with pycolmap.Database.open(tmp_path / "a.db") as file:
         camera = file.read_camera(1)
     assert (camera.principal_point_x, camera.principal_point_y) == (139.8, 120.2)

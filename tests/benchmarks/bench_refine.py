@@ -20,7 +20,6 @@ import argparse
 import json
 import math
 import os
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -66,9 +65,8 @@ class Scene:
     """Photos with their reference, features and all verified matches."""
 
     def __init__(self, name: str) -> None:
-        from fm3d_plugins.backends.pycolmap.database import read_matches
         from fm3d_plugins.estimators.matching.image_pairs import exhaustive_pairs
-        from fm3d_plugins.estimators.matching.photo_matches import match_photos
+        from fm3d_plugins.estimators.matching.photo_matches import match_photos, rows_of
         from fm3d_plugins.estimators.matching.working_photos import find_features
         from fm3d_plugins.io.transforms import read_transforms
         from fm3d_plugins.photos.photo_set import find_photos
@@ -84,10 +82,7 @@ class Scene:
             chosen, max_features=8192, max_image_size=1600, num_threads=1, report=lambda _: None
         )
         pairs = exhaustive_pairs(len(chosen))
-        with tempfile.TemporaryDirectory() as place:
-            database = Path(place) / "matches.db"
-            match_photos(self.working, pairs, database, seed=0, num_threads=1)
-            self.matches = read_matches(database)
+        self.matches = rows_of(match_photos(self.working, pairs, seed=0, num_threads=1))
         self.cpu_seconds = time.process_time() - began
 
     def disturbed(self, level: str, seed: int):

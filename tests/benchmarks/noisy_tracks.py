@@ -1,6 +1,5 @@
 """Perturbed cameras as an estimator brings them, with points of matches triangulated under them."""
 
-import tempfile
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
@@ -10,10 +9,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from fm3d_plugins.backends.pycolmap.database import read_matches
 from fm3d_plugins.backends.pycolmap.triangulation import TriangulationSettings, triangulate
 from fm3d_plugins.estimators.base import Estimator
-from fm3d_plugins.estimators.matching.photo_matches import match_photos
+from fm3d_plugins.estimators.matching.photo_matches import match_photos, rows_of
 from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import find_features
 from fm3d_plugins.geometry.cameras import denormalize, straight
@@ -79,8 +77,5 @@ def matched(photos: Path, names: tuple[str, ...]):
         [of_name[name] for name in names],
         max_features=8192, max_image_size=1600, num_threads=1, report=lambda _: None,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        database = Path(folder) / "matches.db"
-        pairs = list(combinations(range(len(names)), 2))
-        match_photos(working, pairs, database, seed=0, num_threads=1)
-        return working, read_matches(database)
+    pairs = list(combinations(range(len(names)), 2))
+    return working, rows_of(match_photos(working, pairs, seed=0, num_threads=1))

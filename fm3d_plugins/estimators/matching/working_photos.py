@@ -10,6 +10,7 @@ from jaxtyping import Bool, UInt8
 
 from fm3d_plugins.backends.pycolmap.features import Features, extract_features
 from fm3d_plugins.backends.pycolmap.running import Report
+from fm3d_plugins.estimators.matching.found_once import found_before
 from fm3d_plugins.photos.photo_set import Photo
 from fm3d_plugins.photos.pixels import rgb_pixels
 
@@ -17,7 +18,7 @@ PHOTOS_PER_THREAD = 4
 """Photos that are held in memory and in the temporary folder together, for each thread."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WorkingPhoto:
     """A photo's features in a copy of it that is scaled down by the same factor on both axes."""
 
@@ -46,7 +47,7 @@ def find_features(
     num_threads: int,
     report: Report,
 ) -> list[WorkingPhoto]:
-    """Features of all photos.
+    """Features of all photos, those found before in this estimation included.
 
     Args:
         photos: In any order.
@@ -55,19 +56,25 @@ def find_features(
         num_threads: For decoding and for features.
         report: Gets the number of photos done.
     """
-    found: list[WorkingPhoto] = []
+    known = found_before()
+    keys = [(photo, max_features, max_image_size) for photo in photos]
+    new = [key[0] for key in keys if key not in known]
+    done = len(photos) - len(new)
+    if done:
+        report(done)
     with ThreadPoolExecutor(min(num_threads, 8)) as pool:
         step = PHOTOS_PER_THREAD * num_threads
-        for start in range(0, len(photos), step):
-            group = photos[start : start + step]
+        for start in range(0, len(new), step):
+            group = new[start : start + step]
             read = list(pool.map(lambda photo: _read(photo, max_image_size), group))
             images = [image for image, _ in read]
             features = extract_features(images, max_features=max_features, num_threads=num_threads)
             for photo, (image, keep), each in zip(group, read, features, strict=True):
                 scale = working_scale(photo, max_image_size)
-                found.append(_working_photo(photo, scale, image, keep, each))
-            report(len(found))
-    return found
+                working = _working_photo(photo, scale, image, keep, each)
+                known[photo, max_features, max_image_size] = working
+            report(done + start + len(group))
+    return [known[key] for key in keys]
 
 
 def working_scale(photo: Photo, max_image_size: int) -> float:

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from fm3d_plugins.backends.pycolmap.database import read_matches
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.backends.pycolmap.triangulation import Matches
-from fm3d_plugins.disk_space import temporary_folder
-from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_photos
+from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_photos, rows_of
 from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
 from fm3d_plugins.estimators.refinement.belief import cameras_of
@@ -129,15 +127,10 @@ class _Work:
         """Verified ones."""
         if not pairs:
             return {}
-        with (
-            temporary_folder("refinement") as folder,
-            self.stages.stage("Matching photos", total=len(pairs)) as report,
-        ):
-            database = folder / "matches.db"
-            match_photos(
-                self.working, pairs, database, seed=0, num_threads=self.threads, report=report
+        with self.stages.stage("Matching photos", total=len(pairs)) as report:
+            return rows_of(
+                match_photos(self.working, pairs, seed=0, num_threads=self.threads, report=report)
             )
-            return read_matches(database)
 
     def evidence(self, rows: Sequence[int], matches: Matches) -> Evidence:
         """Of some photos."""

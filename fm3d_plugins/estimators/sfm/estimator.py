@@ -1,7 +1,7 @@
 """Classical structure from motion: SIFT, verified matches, COLMAP's mappers, no weights."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,14 +11,10 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from fm3d_plugins.backends.pycolmap.database import (
-    CameraGuess,
-    copy_matches,
-    count_inliers,
-    write_database,
-)
+from fm3d_plugins.backends.pycolmap.database import write_database
 from fm3d_plugins.backends.pycolmap.mapping import refine_apart, refine_model
 from fm3d_plugins.backends.pycolmap.models import SparseModel
+from fm3d_plugins.backends.pycolmap.verification import CameraGuess, VerifiedMatches
 from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.base import Estimator, RefinementOption
@@ -51,6 +47,9 @@ EXHAUSTIVE_UP_TO = 80
 
 SIMILAR_NEIGHBOURS = 20
 """Photos that each of very many photos is matched with because they look alike."""
+
+
+Matches = Mapping[tuple[int, int], VerifiedMatches]
 
 
 @dataclass(frozen=True)
@@ -107,10 +106,10 @@ class Sfm(Estimator):
         stages = Stages()
         with temporary_folder("sfm") as folder:
             working = self._find_features(photos, stages)
-            inliers = self._match(working, folder / "matches.db", stages)
-            search = self._search(working, groups, inliers, folder, "Joining photos", stages)
-            groups, search = self._parted_by_zoom(working, groups, inliers, search, stages)
-            model = self._enough(photos, search, inliers)
+            matches = self._match(working, stages)
+            search = self._search(working, groups, matches, folder, "Joining photos", stages)
+            groups, search = self._parted_by_zoom(working, groups, matches, search, stages)
+            model = self._enough(photos, search, matches)
             with stages.stage("Adjusting cameras", total=1) as report:
                 model = self._adjusted(model, working, groups, search)
                 report(1)
@@ -151,17 +150,12 @@ class Sfm(Estimator):
     def _guess(self, one: WorkingPhoto, num_photos: int) -> CameraGuess:
         return camera_guess(one, self._first_lens(num_photos))
 
-    def _match(
-        self, working: list[WorkingPhoto], database: Path, stages: Stages
-    ) -> dict[tuple[int, int], int]:
-        """Verified matches of each pair of photos that has any, in a new database."""
+    def _match(self, working: list[WorkingPhoto], stages: Stages) -> Matches:
         pairs = self._pairs([one.features.descriptors for one in working])
         with stages.stage("Matching photos", total=len(pairs)) as report:
-            threads = self._threads()
-            match_photos(
-                working, pairs, database, seed=self.seed, num_threads=threads, report=report
+            return match_photos(
+                working, pairs, seed=self.seed, num_threads=self._threads(), report=report
             )
-        return count_inliers(database)
 
     def _first_lens(self, num_photos: int) -> str:
         """The lens model with which a camera that took so many photos is first estimated.
@@ -189,20 +183,20 @@ class Sfm(Estimator):
         self,
         working: list[WorkingPhoto],
         groups: Sequence[int],
-        inliers: dict[tuple[int, int], int],
+        matches: Matches,
         folder: Path,
         stage: str,
         stages: Stages,
         guesses: Sequence[CameraGuess] | None = None,
     ) -> Search:
-        """Models of photos that share cameras by `groups`, of the matches that lie in `folder`."""
+        """Models of photos that share cameras by `groups`."""
         if guesses is None:
             numbers = range(max(groups) + 1)
             guesses = [self._guess(working[groups.index(n)], groups.count(n)) for n in numbers]
         place = Path(mkdtemp(dir=folder))
-        write_database(place / "scene.db", guesses, groups, [one.features for one in working])
-        copy_matches(folder / "matches.db", place / "scene.db")
-        reachable = {row for pair in inliers for row in pair}
+        keypoints = [one.features.keypoints for one in working]
+        write_database(place / "scene.db", guesses, groups, keypoints, matches)
+        reachable = {row for pair in matches for row in pair}
         knows_focal = all(one.photo.focal_prior is not None for one in working)
         search = Search(
             database=place / "scene.db",
@@ -223,7 +217,7 @@ class Sfm(Estimator):
         self,
         working: list[WorkingPhoto],
         groups: list[int],
-        inliers: dict[tuple[int, int], int],
+        matches: Matches,
         together: Search,
         stages: Stages,
     ) -> tuple[list[int], Search]:
@@ -249,14 +243,14 @@ class Sfm(Estimator):
             for one, group in zip(working, groups, strict=True)
         ]
         alone = self._search(
-            working, range(count), inliers, folder, "Measuring zooms", stages, guesses
+            working, range(count), matches, folder, "Measuring zooms", stages, guesses
         )
         if alone.best is None:
             return groups, together
         parted = parted_by_zoom(focals | relative_focals(alone.best, sizes), groups)
         if parted == groups:
             return groups, together
-        found = self._search(working, parted, inliers, folder, "Joining by zoom", stages)
+        found = self._search(working, parted, matches, folder, "Joining by zoom", stages)
         keypoints = [one.features.keypoints for one in working]
         odd = odd_rows(groups, parted)
         if found.best is None or not explains_more(found.best, best, odd, keypoints):
@@ -297,17 +291,15 @@ class Sfm(Estimator):
             )
         return refined if fault is None else model
 
-    def _enough(
-        self, photos: PhotoSet, search: Search, inliers: dict[tuple[int, int], int]
-    ) -> SparseModel:
+    def _enough(self, photos: PhotoSet, search: Search, matches: Matches) -> SparseModel:
         """The best model, if it holds enough photos."""
         total, found = len(photos), len(search.best) if search.best is not None else 0
         needed = max(min(3, total), math.ceil(self.min_registered * total))
         if search.best is not None and found >= needed:
             return search.best
-        matched = {row for pair in inliers for row in pair}
+        matched = {row for pair in matches for row in pair}
         lonely = [photo.name for row, photo in enumerate(photos) if row not in matched]
-        found_out = [f"pairs with enough matches: {len(inliers)}"]
+        found_out = [f"pairs with enough matches: {len(matches)}"]
         if lonely:
             found_out.append(f"no match at all: {listed(lonely, 10)}")
         if search.faults:

@@ -2,13 +2,16 @@
 
 import numpy as np
 
+from fm3d_plugins.kernels.bundle_adjustment.blocks import take_product
 from fm3d_plugins.kernels.bundle_adjustment.layout import BEHIND, LENS, POSE
 from fm3d_plugins.kernels.compiled import inlined_kernel, kernel
+from fm3d_plugins.kernels.simd import offset, pointer
+
+take_poses, take_lenses = take_product(POSE, POSE), take_product(LENS, LENS)
+take_lens_and_pose = take_product(LENS, POSE)
 
 NEAREST = 1e-9
 """Depth below which a point is not before a camera, scene units."""
-
-OWN = POSE + LENS
 
 
 @inlined_kernel
@@ -87,14 +90,6 @@ def derivatives_of(
 
 
 @inlined_kernel
-def unknown_of(view, group, num_views, k):
-    """Row of the k-th of an observation's eight unknowns."""
-    if k < POSE:
-        return POSE * view + k
-    return POSE * num_views + LENS * group + k - POSE
-
-
-@inlined_kernel
 def invert_symmetric(a, b, c, d, e, f, out):
     """Inverse of [[a, b, c], [b, d, e], [c, e, f]]; zero where there is none."""
     ca, cb, cc = d * f - e * e, c * e - b * f, b * e - c * d
@@ -119,45 +114,162 @@ def end_of(point, start):
     return end
 
 
-@kernel
-def add_observation(rows, weight, error, a, b, matrix, diagonal, right, own, point_right, coupling):
-    """One observation's part of the equations of its view, its lens and its point."""
-    for j in range(3):
-        point_right[j] -= weight * (b[0, j] * error[0] + b[1, j] * error[1])
+@inlined_kernel
+def add_to_block(matrix, row, column, weight, a, b, height, width):
+    """Add weight * aᵀ b to a block; a and b have the two axes' rows."""
+    for j in range(height):
+        x, y = weight * a[0, j], weight * a[1, j]
+        for k in range(width):
+            matrix[row + j, column + k] += x * b[0, k] + y * b[1, k]
+
+
+@inlined_kernel
+def take_from_block(matrix, row, column, a, b, height, width):
+    """Take aᵀ b from a block; a and b have three rows, one for each number of a point."""
+    for j in range(height):
+        x, y, z = a[0, j], a[1, j], a[2, j]
+        for k in range(width):
+            matrix[row + j, column + k] -= x * b[0, k] + y * b[1, k] + z * b[2, k]
+
+
+@inlined_kernel
+def take_from_right(right, row, solved, point_right, height):
+    """Take from the right side what a point's own takes with it."""
+    for j in range(height):
         for k in range(3):
-            own[j, k] += weight * (b[0, j] * b[0, k] + b[1, j] * b[1, k])
-    for j in range(OWN):
-        row = rows[j]
+            right[row + j] -= solved[k, j] * point_right[k]
+
+
+@inlined_kernel
+def take_symmetric(matrix, row, column, solved, coupling, one, other, size):
+    """Take the block of two views or two lenses below the diagonal, or on it, in both orders."""
+    if row[one] >= row[other]:
+        take_from_block(matrix, row[one], column[other], solved[one], coupling[other], size, size)
+    if row[other] >= row[one] and one != other:
+        take_from_block(matrix, row[other], column[one], solved[other], coupling[one], size, size)
+
+
+@inlined_kernel
+def solve_coupling(inverse, coupling, solved, size):
+    """inverse @ coupling, three rows."""
+    for k in range(3):
+        for j in range(size):
+            solved[k, j] = (
+                inverse[k, 0] * coupling[0, j]
+                + inverse[k, 1] * coupling[1, j]
+                + inverse[k, 2] * coupling[2, j]
+            )
+
+
+@kernel
+def add_observation(
+    pose, lens, weight, error, a, b, matrix, diagonal, right, own, point_right, by_pose, by_lens
+):
+    """One observation's part of the equations of its view, its lens and its point.
+
+    Args:
+        pose: First row of the view's unknowns.
+        lens: Of the lens's.
+        by_pose: Gets the part of view and point, 3 x 6.
+        by_lens: To which that of lens and point is added, 3 x 2.
+    """
+    for j in range(3):
+        x, y = weight * b[0, j], weight * b[1, j]
+        point_right[j] -= x * error[0] + y * error[1]
+        for k in range(3):
+            own[j, k] += x * b[0, k] + y * b[1, k]
+        for k in range(POSE):
+            by_pose[j, k] = x * a[0, k] + y * a[1, k]
+        for k in range(LENS):
+            by_lens[j, k] += x * a[0, POSE + k] + y * a[1, POSE + k]
+    for j in range(POSE + LENS):
+        row = pose + j if j < POSE else lens + j - POSE
         right[row] -= weight * (a[0, j] * error[0] + a[1, j] * error[1])
         diagonal[row] += weight * (a[0, j] * a[0, j] + a[1, j] * a[1, j])
-        for k in range(OWN):
-            matrix[row, rows[k]] += weight * (a[0, j] * a[0, k] + a[1, j] * a[1, k])
-        for k in range(3):
-            coupling[j, k] = weight * (a[0, j] * b[0, k] + a[1, j] * b[1, k])
+    add_to_block(matrix, pose, pose, weight, a, a, POSE, POSE)
+    add_to_block(matrix, lens, pose, weight, a[:, POSE:], a, LENS, POSE)
+    add_to_block(matrix, lens, lens, weight, a[:, POSE:], a[:, POSE:], LENS, LENS)
+
+
+@inlined_kernel
+def take_block(out, width, row, column, solved, coupled, size):
+    """Take from one block of two views (`size` is POSE) or two lenses (LENS)."""
+    place = offset(out, row * width + column)
+    if size == POSE:
+        take_poses(place, width, solved, coupled)
+    else:
+        take_lenses(place, width, solved, coupled)
+
+
+@inlined_kernel
+def take_blocks(matrix, rows, count, solved, coupled, size):
+    """Take from the blocks of all pairs of a point's views, or of its lenses.
+
+    Below the diagonal only; one on it, of two observations by one view, is taken in both orders.
+
+    Args:
+        rows: First rows of the unknowns.
+        solved: Pointer to the couplings after the point's inverse.
+        coupled: To these before it.
+    """
+    width, out, part = matrix.shape[0], pointer(matrix), 3 * size
+    for one in range(count):
+        for other in range(one + 1):
+            if rows[one] >= rows[other]:
+                a, b = offset(solved, part * one), offset(coupled, part * other)
+                take_block(out, width, rows[one], rows[other], a, b, size)
+            if rows[other] >= rows[one] and one != other:
+                a, b = offset(solved, part * other), offset(coupled, part * one)
+                take_block(out, width, rows[other], rows[one], a, b, size)
 
 
 @kernel
-def take_away(rows, coupling, inverse, point_right, matrix, right):
-    """The part of a point that is put in terms of the cameras that see it."""
-    solved = np.empty(3)
-    for o in range(len(rows)):
-        for j in range(OWN):
-            row = rows[o, j]
-            for k in range(3):
-                solved[k] = (
-                    coupling[o, j, 0] * inverse[0, k]
-                    + coupling[o, j, 1] * inverse[1, k]
-                    + coupling[o, j, 2] * inverse[2, k]
-                )
-            for k in range(3):
-                right[row] -= solved[k] * point_right[k]
-            for other in range(o + 1):
-                for k in range(OWN):
-                    column, c = rows[other, k], coupling[other, k]
-                    taken = solved[0] * c[0] + solved[1] * c[1] + solved[2] * c[2]
-                    matrix[row, column] -= taken
-                    if other < o:
-                        matrix[column, row] -= taken
+def take_away(
+    poses, views, by_pose, lenses, count, by_lens, inverse, point_right, matrix, right, scratch
+):
+    """The part of a point that is put in terms of the views and lenses that see it.
+
+    Only blocks on and below the diagonal are touched.
+
+    Args:
+        poses: First rows of the views' unknowns, of which the first `views` count.
+        lenses: Of the lenses', each once, of which the first `count` count.
+        scratch: As large as `by_pose`, and as `by_lens`.
+    """
+    solved_pose, solved_lens = scratch
+    for one in range(views):
+        solve_coupling(inverse, by_pose[one], solved_pose[one], POSE)
+        take_from_right(right, poses[one], solved_pose[one], point_right, POSE)
+    for one in range(count):
+        solve_coupling(inverse, by_lens[one], solved_lens[one], LENS)
+        take_from_right(right, lenses[one], solved_lens[one], point_right, LENS)
+    pose, lens = pointer(by_pose), pointer(by_lens)
+    take_blocks(matrix, poses, views, pointer(solved_pose), pose, POSE)
+    take_blocks(matrix, lenses, count, pointer(solved_lens), lens, LENS)
+    width, out = matrix.shape[0], pointer(matrix)
+    for one in range(count):
+        solved = offset(pointer(solved_lens), 3 * LENS * one)
+        for other in range(views):
+            place = offset(out, lenses[one] * width + poses[other])
+            take_lens_and_pose(place, width, solved, offset(pose, 3 * POSE * other))
+
+
+@kernel
+def longest_track(point):
+    """Most observations of a point."""
+    longest, start = np.int64(0), np.int64(0)
+    while start < len(point):
+        end = end_of(point, start)
+        longest, start = max(longest, end - start), end
+    return longest
+
+
+@kernel
+def mirror(matrix):
+    """Copy what is below the diagonal to above it."""
+    for row in range(len(matrix)):
+        for column in range(row):
+            matrix[column, row] = matrix[row, column]
 
 
 @kernel
@@ -166,31 +278,44 @@ def reduce_points(
     matrix, diagonal, right, point_inverse, point_right,
 ):  # fmt: skip
     """Add all observations to the cameras' equations, and take the points' part away again."""
-    longest, start = np.int64(0), np.int64(0)
-    while start < len(view):
-        end = end_of(point, start)
-        longest, start = max(longest, end - start), end
-    coupling, rows = np.empty((longest, OWN, 3)), np.empty((longest, OWN), np.int64)
+    longest = longest_track(point)
+    poses, lenses = np.empty(longest, np.int64), np.empty(longest, np.int64)
+    by_pose, by_lens = np.empty((longest, 3, POSE)), np.empty((longest, 3, LENS))
+    scratch = (np.empty((longest, 3, POSE)), np.empty((longest, 3, LENS)))
+    # Where a lens stands among those of the point at hand.
+    place = np.full(group.max() + 1, -1, np.int64)
     own, grown = np.empty((3, 3)), 1.0 + damping
     start = np.int64(0)
     while start < len(view):
         end, p = end_of(point, start), point[start]
         own[:] = 0.0
+        count = 0
         for o in range(start, end):
-            k = o - start
-            for j in range(OWN):
-                rows[k, j] = unknown_of(view[o], group[view[o]], num_views, j)
+            lens = group[view[o]]
+            if place[lens] < 0:
+                place[lens] = count
+                lenses[count] = POSE * num_views + LENS * lens
+                by_lens[count] = 0.0
+                count += 1
+            poses[o - start] = POSE * view[o]
             add_observation(
-                rows[k], weights[o], errors[o], by_camera[o], by_point[o], matrix, diagonal, right,
-                own, point_right[p], coupling[k],
+                POSE * view[o], POSE * num_views + LENS * lens, weights[o], errors[o],
+                by_camera[o], by_point[o], matrix, diagonal, right, own, point_right[p],
+                by_pose[o - start], by_lens[place[lens]],
             )  # fmt: skip
         invert_symmetric(
             own[0, 0] * grown, own[0, 1], own[0, 2], own[1, 1] * grown, own[1, 2],
             own[2, 2] * grown, point_inverse[p],
         )  # fmt: skip
-        count = end - start
-        take_away(rows[:count], coupling[:count], point_inverse[p], point_right[p], matrix, right)
+        views = end - start
+        take_away(
+            poses, views, by_pose, lenses, count, by_lens, point_inverse[p], point_right[p], matrix,
+            right, scratch,
+        )  # fmt: skip
+        for o in range(start, end):
+            place[group[view[o]]] = -1
         start = end
+    mirror(matrix)
 
 
 @kernel
@@ -204,8 +329,10 @@ def substitute_points(
         i, g = view[o], group[view[o]]
         for axis in range(2):
             moved = 0.0
-            for j in range(OWN):
-                moved += by_camera[o, axis, j] * step[unknown_of(i, g, num_views, j)]
+            for j in range(POSE):
+                moved += by_camera[o, axis, j] * step[POSE * i + j]
+            for j in range(LENS):
+                moved += by_camera[o, axis, POSE + j] * step[POSE * num_views + LENS * g + j]
             for k in range(3):
                 steps[point[o], k] -= weights[o] * by_point[o, axis, k] * moved
     for p in range(len(steps)):

@@ -23,7 +23,10 @@ VIEWS, POINTS = 4, 9
 
 @pytest.fixture
 def problem():
-    """Four views by two lenses, and points that two to four of them see, a few pixels off."""
+    """Four views by two lenses, and points that two to four of them see, a few pixels off.
+
+    Of some points the views stand in falling order, and one view sees the last point twice.
+    """
     random = np.random.default_rng(0)
     centers = random.normal(size=(VIEWS, 3)) - [0, 0, 6]
     turns = so3_exp(torch.from_numpy(0.1 * random.normal(size=(VIEWS, 3)))).numpy()
@@ -37,6 +40,7 @@ def problem():
     )
     points = random.normal(size=(POINTS, 3))
     rows = [(p, v) for p in range(POINTS) for v in range(VIEWS) if (p + v) % 3 or v < 2]
+    rows = sorted(rows, key=lambda row: (row[0], row[1] * (-1) ** row[0])) + [(POINTS - 1, 1)]
     point, view = np.array(rows).T
     pixel = np.array([320, 240]) + 40 * random.normal(size=(len(rows), 2))
     return cameras, points, Observations(view.copy(), point.copy(), pixel)
