@@ -40,7 +40,7 @@ def check_state(model: Any, state: object, name: str = "The checkpoint") -> dict
     """A pipeline's state as one process writes it, if a model can be filled with it.
 
     Args:
-        model: To be filled.
+        model: To be filled. It may name in `optional_state` what it takes but need not have.
         state: What lies under `pipeline` in a checkpoint.
         name: Of the checkpoint, for messages.
 
@@ -54,7 +54,8 @@ def check_state(model: Any, state: object, name: str = "The checkpoint") -> dict
         state = {key.replace("_model.module.", "_model.", 1): each for key, each in state.items()}
     own = {f"_model.{key}" for key in model.state_dict()}
     lacking = sorted(own - set(state))
-    foreign = sorted(key for key in state if key[:7] == "_model." and key not in own)
+    allowed = own | {f"_model.{key}" for key in getattr(model, "optional_state", ())}
+    foreign = sorted(key for key in state if key[:7] == "_model." and key not in allowed)
     if lacking or foreign:
         raise ValueError(
             f"{name} lacks {listed(lacking) or 'nothing'} and holds {listed(foreign) or 'nothing'} "

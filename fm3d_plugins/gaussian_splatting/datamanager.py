@@ -14,6 +14,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.gaussian_splatting.dense_points import PosedPhotos, dense_points
+from fm3d_plugins.gaussian_splatting.plain_background import plain_background
 from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
@@ -21,6 +22,10 @@ from fm3d_plugins.progress import signs_of_life
 from fm3d_plugins.scene_points import COLORS, POINTS
 
 RGBA_CHANNELS = 4
+
+PLAIN_BACKGROUND = "plain_background"
+"""Key of the training dataset's metadata: [3], the one colour behind a thing in all photos; absent
+where there is none."""
 
 
 @dataclass
@@ -48,6 +53,8 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         super().__init__(config, **kwargs)
         metadata = self.train_dataparser_outputs.metadata
         count = len(metadata.get(POINTS, ()))
+        if self.test_mode == "val":
+            self._find_background()
         # Outside training a checkpoint replaces the points.
         is_wanted = config.dense_points and not config.random_points and self.test_mode == "val"
         if is_wanted and count < config.num_random_points:
@@ -62,6 +69,15 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             if not self.train_unseen_cameras:
                 self.train_unseen_cameras = self.sample_train_cameras()
 
+    def _find_background(self) -> None:
+        """Tell the model, by the dataset's metadata, of one colour behind a thing in all photos."""
+        images = [_in_floats(entry["image"]) for entry in self.cached_train]
+        if any(image.shape[-1] == RGBA_CHANNELS for image in images):
+            return  # Nothing is behind it.
+        color = plain_background(images, [_shown(entry, None) for entry in self.cached_train])
+        if color is not None:
+            self.train_dataset.metadata[PLAIN_BACKGROUND] = color
+
     def _add_dense_points(self, metadata: dict, count: int) -> int:
         """At most so many points of the surfaces that photos show, beside those that are there.
 
@@ -74,7 +90,10 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             [image[..., :3] for image in images],
             cameras.get_intrinsics_matrices().cpu(),
             world_from_cameras(cameras).cpu(),
-            [_shown(entry, image) for entry, image in zip(entries, images, strict=True)],
+            [
+                _shown(entry, image[..., 3:] if image.shape[-1] == RGBA_CHANNELS else None)
+                for entry, image in zip(entries, images, strict=True)
+            ],
         )
         known = metadata.get(POINTS, torch.zeros(0, 3))
         generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
@@ -117,10 +136,9 @@ def _in_floats(image: Tensor) -> Float[Tensor, "height width channel"]:
     return image.float().cpu() / (255 if image.dtype == torch.uint8 else 1)
 
 
-def _shown(entry: dict[str, Any], image: Float[Tensor, "height width channel"]) -> Tensor | None:
+def _shown(entry: dict[str, Any], opacity: Tensor | None) -> Tensor | None:
     """How much of each pixel of a photo is trained on, [H, W, 1]; None: all of it."""
-    opaque = image[..., 3:] if image.shape[-1] == RGBA_CHANNELS else None
     mask = entry.get("mask")
     if mask is None:
-        return opaque
-    return mask.float().cpu() if opaque is None else mask.float().cpu() * opaque
+        return opacity
+    return mask.float().cpu() if opacity is None else mask.float().cpu() * opacity

@@ -26,6 +26,7 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
 from fm3d_plugins.camera_optimization.saved_state import require_one_row_each
 from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS
 from fm3d_plugins.depth_supervision.supervision import DepthSupervision, DepthSupervisionConfig
+from fm3d_plugins.gaussian_splatting.datamanager import PLAIN_BACKGROUND
 from fm3d_plugins.gaussian_splatting.density_control import (
     AdaptiveDensityControl,
     DensityControl,
@@ -61,8 +62,9 @@ class GaussianSplattingModelConfig(BareModelConfig):
     """Highest degree of the spherical harmonics that describe view-dependent colour (0 to 3)."""
     ssim_lambda: float = 0.2
     """Weight of 1 - SSIM in the loss; the rest is L1."""
-    background_color: Literal["random", "black", "white"] = "random"
-    """Behind everything, in training. Random teaches the gaussians to be opaque."""
+    background_color: Literal["auto", "random", "black", "white"] = "auto"
+    """Behind everything, in training. random teaches the gaussians to be opaque; auto: the colour
+    along the borders of all photos, where it is one, else random."""
     rasterize_mode: Literal["classic", "antialiased"] = "classic"
     """antialiased keeps thin gaussians from growing at lower resolutions; most other viewers of
     exported files expect classic."""
@@ -139,6 +141,8 @@ class GaussianSplattingModel(SplatfactoModel):
     training also all `scales` [N, 3] and `opacities` [N, 1], for the loss.
     """
 
+    optional_state = (PLAIN_BACKGROUND,)
+
     config: GaussianSplattingModelConfig  # type: ignore[assignment]
     view_weights: Float[Tensor, " view"] | None
 
@@ -172,11 +176,25 @@ class GaussianSplattingModel(SplatfactoModel):
         self.crop_box: OrientedBox | None = None
         self.background_color = (
             torch.tensor(VIEWER_BACKGROUND)
-            if self.config.background_color == "random"
+            if self.config.background_color in ("auto", "random")
             else get_color(self.config.background_color)
         )
+        self._is_background_random = self.config.background_color in ("auto", "random")
+        plain = self.kwargs["metadata"].get(PLAIN_BACKGROUND)
+        if plain is not None and self.config.background_color == "auto":
+            self._use_plain_background(plain)
         self._last_view: RasterizedView | None = None
         self._last_camera: Cameras | None = None
+
+    def _use_plain_background(self, color: Float[Tensor, "3"]) -> None:
+        """Behind everything from now on, and in the checkpoint."""
+        self.register_buffer(PLAIN_BACKGROUND, color.clone().to(self.gauss_params["means"].device))
+        self.background_color, self._is_background_random = color, False
+
+    def _get_background_color(self) -> Float[Tensor, "3"]:
+        if self._is_background_random and self.training:
+            return torch.rand(3, device=self.device)
+        return self.background_color.to(self.device)
 
     def _make_density_control(self) -> DensityControl:
         recipe = self.recipe
@@ -252,6 +270,8 @@ class GaussianSplattingModel(SplatfactoModel):
         require_one_row_each(own, dict, "gauss_params.")
         for name, values in self.gauss_params.items():
             values.data = values.new_zeros(dict[f"gauss_params.{name}"].shape)
+        if PLAIN_BACKGROUND in dict:
+            self._use_plain_background(dict[PLAIN_BACKGROUND])
         return super(SplatfactoModel, self).load_state_dict(dict, **kwargs)
 
     def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:  # type: ignore[override]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.models.splatfacto import SplatfactoModel
 from nerfstudio.scripts.exporter import ExportGaussianSplat
 from nerfstudio.utils.eval_utils import eval_setup
+from PIL import Image
 
 from fm3d_plugins.gaussian_splatting import datamanager
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
@@ -69,6 +71,22 @@ def test_checkpoint_holds_gaussians_only(trained):
     path = next(trained[0].checkpoint_dir.glob("*.ckpt"))
     state = torch.load(path, weights_only=True)
     assert all("gauss_params" in key or "device_indicator" in key for key in state["pipeline"])
+
+
+def test_one_colour_behind_a_thing_stays_with_the_checkpoint(capture, tmp_path, train_run):
+    """It is trained on, and drawn behind the loaded gaussians."""
+    scene = tmp_path / "scene"
+    shutil.copytree(capture, scene)
+    for photo in (scene / "images").iterdir():
+        thing = Image.open(photo).convert("RGB").crop((30, 20, 60, 50))
+        canvas = Image.new("RGB", (96, 72), (255, 255, 255))
+        canvas.paste(thing, (30, 20))
+        canvas.save(photo, quality=95)
+    trainer = train_run(run_config(scene, tmp_path / "runs", steps=2), [])
+    white = torch.ones(3)
+    assert torch.equal(trainer.pipeline.model.train()._get_background_color(), white)
+    _, pipeline, _, _ = eval_setup(trainer.base_dir / "config.yml", test_mode="test")
+    assert torch.equal(pipeline.model.eval()._get_background_color(), white)
 
 
 def test_loaded_checkpoint_renders_the_same_picture(trained):
