@@ -17,10 +17,17 @@ from nerfstudio.data.dataparsers.scannet_dataparser import ScanNet
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from fm3d_plugins.geometry.poses import rotation_from_quaternion_wxyz
+from fm3d_plugins.geometry.alignment import Similarity, align_cameras
+from fm3d_plugins.geometry.poses import (
+    invert,
+    pose_from_rotation_translation,
+    rotation_from_quaternion_wxyz,
+    so3_log,
+)
 from fm3d_plugins.io.colmap_files import ColmapModel, largest_model, read_model, read_points
 from fm3d_plugins.io.ply import read_ply
 from fm3d_plugins.io.transforms import GREY
+from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 from fm3d_plugins.parsed_scenes import FisheyeColmapParser
 from fm3d_plugins.progress import say
 
@@ -31,9 +38,9 @@ POINTS, COLORS = "points3D_xyz", "points3D_rgb"
 COLMAP_FOLDERS = ("colmap/sparse/0", "sparse/0", "colmap")
 """Where a scene in nerfstudio's format may have a COLMAP model."""
 
-MOST_CAMERA_SHIFT = 0.01
-"""Of the cameras' extent: by how much a model's cameras may be off a scene's, of which its points
-then are too."""
+MOST_CAMERA_SHIFT, MOST_CAMERA_TURN = 0.01, 1.0
+"""Share of the cameras' extent, and degrees, by which a model's cameras may be off a scene's: its
+points then are too."""
 
 NO_EXTENT = 1e6
 """Scale from which positions differ by rounding alone."""
@@ -112,12 +119,18 @@ def _placed(
     transform: Float[Tensor, "rows 4"],
     scale: float,
 ) -> dict[str, Tensor]:
-    """Metadata of points in the frame of the cameras; nothing without points."""
+    """Metadata of points after they are brought into the frame of the cameras."""
+    rows = transform[:3].double()
+    return _metadata((points.double() @ rows[:, :3].T + rows[:, 3]) * scale, colors)
+
+
+def _metadata(
+    points: Float[Tensor, "point 3"], colors: UInt8[Tensor, "point 3"] | None
+) -> dict[str, Tensor]:
+    """Of points in the frame of the cameras; nothing without points."""
     if not len(points):
         return {}
-    rows = transform[:3].double()
-    moved = (points.double() @ rows[:, :3].T + rows[:, 3]) * scale
-    return {POINTS: moved.float(), **({} if colors is None else {COLORS: colors})}
+    return {POINTS: points.float(), **({} if colors is None else {COLORS: colors})}
 
 
 def _points_beside(scene: Path, outputs: DataparserOutputs) -> dict[str, Tensor]:
@@ -135,38 +148,45 @@ def _points_beside(scene: Path, outputs: DataparserOutputs) -> dict[str, Tensor]
     except (ValueError, OSError) as error:
         say(f"The points of {folder} are left out: {error}", style="yellow")
         return {}
-    shift = _camera_shift(model, outputs)
-    if not shift <= MOST_CAMERA_SHIFT:
-        say(
-            f"The points of {folder} are left out: its cameras stand elsewhere than those of the "
-            f"scene, or are of other photos (median shift {100 * shift:.1f} % of the extent).",
-            style="yellow",
-        )
+    outputs_from_model, misfit = _similarity(model, outputs)
+    if outputs_from_model is None:
+        say(f"The points of {folder} are left out: {misfit}.", style="yellow")
         return {}
-    points, colors = torch.from_numpy(model.xyz.copy()), torch.from_numpy(model.rgb.copy())
-    return _placed(points, colors, outputs.dataparser_transform, outputs.dataparser_scale)
+    points = outputs_from_model.apply(torch.from_numpy(model.xyz.copy()))
+    return _metadata(points, torch.from_numpy(model.rgb.copy()))
 
 
-def _camera_shift(model: ColmapModel, outputs: DataparserOutputs) -> float:
-    """Median distance of a model's cameras from those of the same photos, over the extent of all.
+def _similarity(model: ColmapModel, outputs: DataparserOutputs) -> tuple[Similarity | None, str]:
+    """From a model's frame into that of a scene with the same cameras, or why there is none.
 
-    Photos are the same by name. Infinite where fewer than two are.
+    Programs turn and scale scenes as they write them, and not all say how. Photos are the same by
+    name.
     """
     cameras = {Path(image.name).name: image for image in model.images.values()}
     names = [Path(file).name for file in outputs.image_filenames]
     rows = [row for row, name in enumerate(names) if name in cameras]
-    if len(rows) < 2 or len(set(names)) < len(names) or len(cameras) < len(model.images):
-        return math.inf
+    if len(set(names)) < len(names) or len(cameras) < len(model.images):
+        return None, "photos in several folders have the same name"
+    if len(rows) < 2:
+        return None, f"its cameras are of other photos ({len(rows)} of {len(names)} are the same)"
     same = [cameras[names[row]] for row in rows]
     quaternions = torch.tensor([image.quaternion_wxyz for image in same], dtype=torch.float64)
     translations = torch.tensor([image.translation for image in same], dtype=torch.float64)
     rotations = rotation_from_quaternion_wxyz(quaternions)
-    centres = -(rotations.mT @ translations[..., None]).squeeze(-1)
-    transform, scale = outputs.dataparser_transform, outputs.dataparser_scale
-    placed = _placed(centres, None, transform, scale)[POINTS]
-    expected = outputs.cameras.camera_to_worlds[rows, :3, 3]
-    extent = (expected - expected.mean(0)).norm(dim=-1).max()
-    return float((placed - expected).norm(dim=-1).median() / extent.clamp_min(1e-9))
+    own = invert(pose_from_rotation_translation(rotations, translations))
+    wanted = world_from_cameras(outputs.cameras)[rows].double()
+    similarity = align_cameras(own, wanted)
+    found = similarity.apply_to_pose(own)
+    extent = (wanted[:, :3, 3] - wanted[:, :3, 3].mean(0)).norm(dim=-1).max().clamp_min(1e-9)
+    shift = float((found[:, :3, 3] - wanted[:, :3, 3]).norm(dim=-1).median() / extent)
+    turns = so3_log(found[:, :3, :3] @ wanted[:, :3, :3].mT).norm(dim=-1)
+    degrees = math.degrees(float(turns.median()))
+    if shift <= MOST_CAMERA_SHIFT and degrees <= MOST_CAMERA_TURN:
+        return similarity, ""
+    return None, (
+        f"its cameras are not those of the scene (their median shift is {100 * shift:.1f} % of the "
+        f"extent, their turn {degrees:.1f} degrees)"
+    )
 
 
 class _OfAnyExtent:

@@ -13,6 +13,8 @@ from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
 from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
+from fm3d_plugins.geometry.alignment import Similarity
+from fm3d_plugins.geometry.poses import so3_exp
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.ply import read_ply, write_ply
 from fm3d_plugins.io.transforms import read_transforms
@@ -182,15 +184,45 @@ def test_points_of_a_colmap_model_beside_are_those_of_the_ply(scene, capsys):
     assert "left out" not in capsys.readouterr().out
 
 
-def test_points_of_other_cameras_are_left_out(scene, capsys):
-    """A model in a world of its own: its points would lie anywhere."""
+def test_a_model_in_another_world_is_brought_into_that_of_the_scene(scene, capsys):
+    """Turned by 90 degrees about x, three times as large and elsewhere, and nothing says so.
+
+    For such scenes nothing is read from `applied_transform`, which nerfstudio guesses where it is
+    absent.
+    """
+    expected, known = opened(scene), read_transforms(scene)
+    without_ply(scene)
+    turn = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
+    world = Similarity(torch.tensor(3.0).double(), turn, torch.tensor([5.0, -2.0, 1.0]).double())
+    moved = replace(
+        known,
+        world_from_camera=world.apply_to_pose(known.world_from_camera),
+        points=world.apply(known.points.double()),
+    )
+    write_colmap(moved, scene / "colmap/sparse/0", overwrite=True)
+    content = json.loads((scene / "transforms.json").read_text())
+    del content["applied_transform"]
+    (scene / "transforms.json").write_text(json.dumps(content))
+    found = opened(scene)
+    torch.testing.assert_close(found[0], expected[0], atol=1e-4, rtol=1e-4)
+    assert "left out" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fault", ["shifted", "turned"])
+def test_points_of_other_cameras_are_left_out(scene, capsys, fault):
+    """Every other camera stands elsewhere, or every camera looks elsewhere."""
     without_ply(scene)
     known = read_transforms(scene)
     moved = known.world_from_camera.clone()
-    moved[:, 0, 3] += 1.0
+    if fault == "shifted":
+        moved[::2, 0, 3] += 0.3
+    else:
+        axes = torch.eye(3, dtype=moved.dtype)
+        turns = so3_exp(0.1 * axes[torch.arange(len(moved)) % 3])
+        moved[:, :3, :3] = moved[:, :3, :3] @ turns
     write_colmap(replace(known, world_from_camera=moved), scene / "colmap/sparse/0", overwrite=True)
     assert len(opened(scene)[0]) == RANDOM_POINTS
-    assert "stand elsewhere" in " ".join(capsys.readouterr().out.split())
+    assert "are not those of the scene" in " ".join(capsys.readouterr().out.split())
 
 
 def test_points_that_are_not_finite_are_left_out():

@@ -3,11 +3,9 @@
 import math
 
 import numpy as np
-import pycolmap
 import pytest
 
-from fm3d_plugins.backends.pycolmap.database import CameraGuess, write_database
-from fm3d_plugins.backends.pycolmap.features import Features
+from fm3d_plugins.backends.pycolmap.database import write_database
 from fm3d_plugins.backends.pycolmap.mapping import (
     LensDeviations,
     MapperSettings,
@@ -15,6 +13,7 @@ from fm3d_plugins.backends.pycolmap.mapping import (
     map_incrementally,
     refine_model,
 )
+from fm3d_plugins.backends.pycolmap.verification import CameraGuess, VerifiedMatches
 from fm3d_plugins.estimators.sfm.lenses import (
     are_told,
     refine_by_evidence,
@@ -23,6 +22,9 @@ from fm3d_plugins.estimators.sfm.lenses import (
 )
 
 WIDTH, HEIGHT, FOCAL = 720, 1280, 1013.0
+UNCALIBRATED = 3
+"""COLMAP's number of two views that any fundamental matrix explains."""
+
 NOISE = 0.4
 """Of keypoints, pixels: what SIFT has."""
 
@@ -70,25 +72,21 @@ def capture(folder, cameras, *, lens=(0, 0, 0, 0), aspect=1.0, walls=False, held
         rays.append(ray)
         keypoints = np.zeros((int(seen[-1].sum()), 6), np.float32)
         keypoints[:, :2], keypoints[:, 2], keypoints[:, 5] = pixels[seen[-1]], 1, 1
-        features.append(Features(keypoints, np.zeros((len(keypoints), 128), np.uint8)))
+        features.append(keypoints)
     guess = CameraGuess(
         WIDTH, HEIGHT, (WIDTH / 2, HEIGHT / 2), 1.2 * HEIGHT, False,
         "SIMPLE_PINHOLE" if held else "SIMPLE_RADIAL",
     )  # fmt: skip
+    matches = {}
+    for a in range(len(cameras)):
+        for b in range(a + 1, len(cameras)):
+            near = (rays[a] * rays[b]).sum(1) > math.cos(math.radians(35))
+            rows = np.flatnonzero(seen[a] & seen[b] & near)
+            if len(rows) >= 15:
+                ends = np.stack([np.cumsum(seen[view])[rows] - 1 for view in (a, b)], axis=1)
+                matches[a, b] = VerifiedMatches(ends, UNCALIBRATED, None, None, None)
     path = folder / "scene.db"
-    write_database(path, [guess], [0] * len(cameras), features)
-    with pycolmap.Database.open(path) as file, pycolmap.DatabaseTransaction(file):
-        for a in range(len(cameras)):
-            for b in range(a + 1, len(cameras)):
-                near = (rays[a] * rays[b]).sum(1) > math.cos(math.radians(35))
-                rows = np.flatnonzero(seen[a] & seen[b] & near)
-                if len(rows) < 15:
-                    continue
-                geometry = pycolmap.TwoViewGeometry()
-                geometry.config = pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED
-                ends = [np.cumsum(seen[view])[rows] - 1 for view in (a, b)]
-                geometry.inlier_matches = np.stack(ends, axis=1).astype(np.uint32)
-                file.write_two_view_geometry(a + 1, b + 1, geometry)
+    write_database(path, [guess], [0] * len(cameras), features, matches)
     settings = MapperSettings(
         refines_focal=not held,
         keeps_two_view_points=held,
