@@ -141,13 +141,22 @@ class PhotoDatasets:
             )
         if self.test_mode == "val":
             self._say_what_cannot_be_scored()
-        train, self._held_out_fit = self._fits(list(splits.values()))
+        self._train_fit, self._held_out_fit = self._fits(list(splits.values()))
         limit = self.config.max_image_size
         if limit is None and self.is_on_cpu:
             limit = CPU_IMAGE_SIZE
-        longest = max(max(photo.size) for photo in train.photos)
+        longest = max(max(photo.size) for photo in self._train_fit.photos)
         self._scale = training_scale(longest, limit, self.config.camera_res_scale_factor)
-        return self._dataset(self.train_dataparser_outputs, train)
+        return self._dataset(self.train_dataparser_outputs, self._train_fit)
+
+    def train_pinholes(self) -> CameraPhotos:
+        """The training photos with lens distortion undone, whatever is trained on.
+
+        Raises:
+            ValueError: Lenses have no pinhole of the same view.
+        """
+        outputs = self.train_dataparser_outputs
+        return CameraPhotos(outputs, self._train_fit, self._scale, as_pinholes=True)
 
     def create_eval_dataset(self) -> InputDataset:
         """Called by nerfstudio's datamanager."""

@@ -40,6 +40,7 @@ ORDER = [
     "input_checks",
     "undistortion",
     "camera_photos",
+    "dense_points",
     "photo_datamanager",
     "running",
     "training",

@@ -5,6 +5,8 @@ them all. Points of the reconstruction that made the cameras say where rays end 
 "Depth-supervised NeRF").
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras
@@ -30,37 +32,54 @@ MOST_PER_PHOTO = 20_000
 """Points of a photo that are used, evenly chosen from those that it shows."""
 
 
-class PointRays:
-    """Rays from training cameras to the points that their photos show.
+class ShownPoints(NamedTuple):
+    """Points with a photo that shows each; a point may stand in several rows."""
 
-    Which photo shows a point is known where the dataparser brings tracks; otherwise the nearest
-    points of every part of a photo count as visible (`nearest_of_cell`), in perspective photos.
+    points: Float[Tensor, "row 3"]
+    """World frame, scene units."""
+    photo: Int[Tensor, " row"]
+    """Row of the training photos."""
+
+
+def shown_points(
+    points: Float[Tensor, "point 3"], cameras: Cameras, tracks: PhotoTracks | None = None
+) -> ShownPoints:
+    """The dataparser's points, in every photo that shows them.
+
+    Tracks know it. Without them the nearest points of every part of a photo count as visible
+    (`nearest_of_cell`), in perspective photos.
+
+    Args:
+        points: World frame; not looked at where there are tracks.
+        cameras: Of the training photos, as given.
     """
+    if tracks is not None:
+        return ShownPoints(tracks.points[tracks.point_index.long()], tracks.photo_index.long())
+    points, cameras = points.cpu(), cameras.to("cpu")
+    photos, rows = [], []
+    for photo in range(len(cameras)):
+        seen = project_points(points, cameras[photo])
+        is_nearest = nearest_of_cell(seen.positions, seen.depth, cameras[photo])
+        own = seen.rows[is_nearest]
+        own = own[:: 1 + len(own) // MOST_PER_PHOTO]
+        photos.append(torch.full_like(own, photo))
+        rows.append(own)
+    return ShownPoints(points[torch.cat(rows)], torch.cat(photos))
 
-    photo: Int[Tensor, " ray"]
-    offset: Float[Tensor, "ray 3"]
+
+class PointRays:
+    """Rays from training cameras to the points that their photos show."""
 
     def __init__(
-        self,
-        points: Float[Tensor, "point 3"],
-        cameras: Cameras,
-        tracks: PhotoTracks | None = None,
-        device: torch.device | str = "cpu",
+        self, shown: ShownPoints, cameras: Cameras, device: torch.device | str = "cpu"
     ) -> None:
         """Args:
-        points: World frame, scene units.
         cameras: Of the training photos, as given.
-        tracks: Of the same photos and frame; `points` are not looked at then.
         device: Where rays are drawn.
         """
-        cameras = cameras.to("cpu")
-        if tracks is not None:
-            points, photo, row = tracks.points, tracks.photo_index, tracks.point_index
-        else:
-            photo, row = _seen(points.cpu(), cameras)
         self._centers = world_from_cameras(cameras)[:, :3, 3].float().to(device)
-        self.photo = photo.long().to(device)
-        self.offset = points.cpu()[row.long().cpu()].float().to(device) - self._centers[self.photo]
+        self.photo = shown.photo.to(device)
+        self.offset = shown.points.float().to(device) - self._centers[self.photo]
 
     def __len__(self) -> int:
         return len(self.photo)
@@ -80,21 +99,6 @@ class PointRays:
             camera_indices=photo[:, None],
         )
         return rays, distance
-
-
-def _seen(
-    points: Float[Tensor, "point 3"], cameras: Cameras
-) -> tuple[Int[Tensor, " ray"], Int[Tensor, " ray"]]:
-    """Photo and row of each point that a photo shows."""
-    photos, rows = [], []
-    for photo in range(len(cameras)):
-        seen = project_points(points, cameras[photo])
-        is_nearest = nearest_of_cell(seen.positions, seen.depth, cameras[photo])
-        own = seen.rows[is_nearest]
-        own = own[:: 1 + len(own) // MOST_PER_PHOTO]
-        photos.append(torch.full_like(own, photo))
-        rows.append(own)
-    return torch.cat(photos), torch.cat(rows)
 
 
 def intervals_to(distance: Float[Tensor, " ray"], near: float) -> Intervals:

@@ -1,19 +1,17 @@
 """Full photos for 3DGS, checked before anything long begins."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float
 from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanager,
     FullImageDatamanagerConfig,
 )
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
-from torch import Tensor
 
-from fm3d_plugins.gaussian_splatting.dense_points import PosedPhotos, dense_points
+from fm3d_plugins.dense_points import dense_points, in_floats, posed_photos, shown
 from fm3d_plugins.gaussian_splatting.plain_background import plain_background
 from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
@@ -71,10 +69,10 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
 
     def _find_background(self) -> None:
         """Tell the model, by the dataset's metadata, of one colour behind a thing in all photos."""
-        images = [_in_floats(entry["image"]) for entry in self.cached_train]
+        images = [in_floats(entry["image"]) for entry in self.cached_train]
         if any(image.shape[-1] == RGBA_CHANNELS for image in images):
             return  # Nothing is behind it.
-        color = plain_background(images, [_shown(entry, None) for entry in self.cached_train])
+        color = plain_background(images, [shown(entry, None) for entry in self.cached_train])
         if color is not None:
             self.train_dataset.metadata[PLAIN_BACKGROUND] = color
 
@@ -85,16 +83,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             How many there are then.
         """
         cameras, entries = self.train_dataset.cameras, self.cached_train
-        images = [_in_floats(entry["image"]) for entry in entries]
-        photos = PosedPhotos(
-            [image[..., :3] for image in images],
-            cameras.get_intrinsics_matrices().cpu(),
-            world_from_cameras(cameras).cpu(),
-            [
-                _shown(entry, image[..., 3:] if image.shape[-1] == RGBA_CHANNELS else None)
-                for entry, image in zip(entries, images, strict=True)
-            ],
-        )
+        photos = posed_photos(entries, cameras)
         known = metadata.get(POINTS, torch.zeros(0, 3))
         generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
         with signs_of_life(lambda t: f"Photos are compared for points to start from: {t:.0f} s."):
@@ -122,23 +111,10 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         points, rgb = random_points_in_view(
             world_from_cameras(cameras).cpu(),
             cameras.get_intrinsics_matrices().cpu(),
-            [_in_floats(image) for image in images],
+            [in_floats(image) for image in images],
             count,
             torch.Generator().manual_seed(self.config.train_cameras_sampling_seed),
         )
         metadata[POINTS], metadata[COLORS] = points, (rgb * 255).to(torch.uint8)
         if is_training:
             CONSOLE.print(f"Starting from {count} random points.")
-
-
-def _in_floats(image: Tensor) -> Float[Tensor, "height width channel"]:
-    """A photo in [0, 1], on the CPU."""
-    return image.float().cpu() / (255 if image.dtype == torch.uint8 else 1)
-
-
-def _shown(entry: dict[str, Any], opacity: Tensor | None) -> Tensor | None:
-    """How much of each pixel of a photo is trained on, [H, W, 1]; None: all of it."""
-    mask = entry.get("mask")
-    if mask is None:
-        return opacity
-    return mask.float().cpu() if opacity is None else mask.float().cpu() * opacity

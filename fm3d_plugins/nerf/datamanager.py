@@ -20,9 +20,19 @@ from nerfstudio.data.utils.dataloaders import (
 )
 from nerfstudio.data.utils.nerfstudio_collate import nerfstudio_collate
 
+from fm3d_plugins.dense_points import dense_points, evenly_chosen, posed_photos
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nerf.pixels import PixelTable
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
+from fm3d_plugins.progress import signs_of_life
+from fm3d_plugins.scene_points import POINTS
+
+DENSE_POINTS = "dense_points"
+"""Key of the training dataset's metadata: [N, 3] of surfaces that its photos agree on, world
+frame."""
+
+ENOUGH_POINTS = 30_000
+"""From how many of the dataparser's points on the photos are not compared for more."""
 
 CPU_RAYS, CUDA_RAYS = 1024, 4096
 """Rays per step."""
@@ -40,6 +50,9 @@ class NerfDataManagerConfig(PhotoOptions, VanillaDataManagerConfig):
     """Rays of held-out photos per evaluation of the loss."""
     pixel_seed: int = 42
     """Which random pixels are drawn. The same seed draws the same pixels at the same step."""
+    dense_points: bool = True
+    """Where the dataparser brings fewer than 30 000 points, find more by comparing neighbouring
+    photos (seconds on a CPU): training rays end at them."""
 
     # nerfstudio's, without effect here: all pixels of all photos are drawn from, on the device.
     train_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
@@ -78,6 +91,25 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
         self.train_pixel_sampler = self._get_pixel_sampler(self.train_dataset, count)
         if self.test_mode == "val":
             assert self.train_pixels.num_pixels
+            self._add_dense_points()
+
+    def _add_dense_points(self) -> None:
+        """Tell the model, by the dataset's metadata, of surfaces that photos agree on."""
+        metadata = self.train_dataset.metadata
+        known = metadata.get(POINTS, torch.zeros(0, 3))
+        count = ENOUGH_POINTS - len(known)
+        if not self.config.dense_points or count <= 0:
+            return
+        try:
+            pinholes = self.train_pinholes()
+        except ValueError:
+            return  # Some of these lenses have no pinhole.
+        rows = evenly_chosen(len(pinholes))
+        entries = [pinholes.get_data(row, "uint8") for row in rows]
+        photos = posed_photos(entries, pinholes.cameras[torch.tensor(rows)])
+        generator = torch.Generator().manual_seed(self.config.pixel_seed)
+        with signs_of_life(lambda t: f"Photos are compared for points: {t:.0f} s."):
+            metadata[DENSE_POINTS], _ = dense_points(photos, known.cpu(), count, generator)
 
     def setup_eval(self) -> None:
         """Make the loaders of whole held-out photos."""

@@ -17,7 +17,13 @@ from torch.nn import Parameter
 
 from fm3d_plugins.camera_optimization.camera_optimizer import TRACKS
 from fm3d_plugins.camera_photos import RENDERED_VIEWS
-from fm3d_plugins.depth_supervision.point_rays import PointRays, intervals_to, point_loss
+from fm3d_plugins.depth_supervision.point_rays import (
+    PointRays,
+    ShownPoints,
+    intervals_to,
+    point_loss,
+    shown_points,
+)
 from fm3d_plugins.depth_supervision.supervision import (
     DepthSupervision,
     DepthSupervisionConfig,
@@ -27,6 +33,7 @@ from fm3d_plugins.geometry.volume_rendering import expected_distance, median_dis
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
 from fm3d_plugins.kernels.radiance_field import render_rays
 from fm3d_plugins.kernels.radiance_field.definitions import Intervals
+from fm3d_plugins.nerf.datamanager import DENSE_POINTS
 from fm3d_plugins.nerf.exposure import Exposure
 from fm3d_plugins.nerf.importance_grid import ImportanceGrid
 from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
@@ -79,8 +86,9 @@ class NerfModelConfig(RayModelConfig):
     depth: DepthSupervisionConfig = field(default_factory=DepthSupervisionConfig)
     """Whether and how depth maps guide the field."""
     point_weight: float = 0.01
-    """Weight of the loss by which rays end at points that the dataparser brings, where it brings
-    any (`sfm` and other estimators, a COLMAP model, `ply_file_path`). 0: off."""
+    """Weight of the loss by which rays end at points: those that the dataparser brings (`sfm` and
+    other estimators, a COLMAP model, `ply_file_path`), and where the photos agree on more
+    (`--pipeline.datamanager.dense-points`). 0: off."""
     point_rays: int = 128
     """Rays per step that are drawn for it, beside those of the photos' pixels."""
     seed: int = 42
@@ -168,15 +176,20 @@ class NerfModel(RayModel):
         ]
 
     def _take_points(self, metadata: dict[str, Any]) -> None:
-        """Let rays end at the dataparser's points, if it brings any that photos show."""
-        points, tracks = metadata.get(POINTS), metadata.get(TRACKS)
-        if self.config.point_weight == 0 or points is None or self.given_cameras is None:
+        """Let rays end at points that photos show: the dataparser's, and those of the photos."""
+        cameras = self.given_cameras
+        if self.config.point_weight == 0 or cameras is None:
             return
-        rays = PointRays(points, self.given_cameras, tracks, self.device)
-        if len(rays):
-            self.point_rays = rays
+        shown = []
+        if metadata.get(POINTS) is not None:
+            shown.append(shown_points(metadata[POINTS], cameras, metadata.get(TRACKS)))
+        if metadata.get(DENSE_POINTS) is not None:
+            shown.append(shown_points(metadata[DENSE_POINTS], cameras))
+        if shown and sum(len(each.photo) for each in shown):
+            joined = ShownPoints(*(torch.cat(parts) for parts in zip(*shown, strict=True)))
+            self.point_rays = PointRays(joined, cameras, self.device)
             CONSOLE.print(
-                f"{len(rays)} rays to the scene's points guide the field "
+                f"{len(self.point_rays)} rays to the scene's points guide the field "
                 "(--pipeline.model.point-weight)."
             )
 

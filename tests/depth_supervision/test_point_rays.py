@@ -13,6 +13,7 @@ from fm3d_plugins.depth_supervision.point_rays import (
     PointRays,
     intervals_to,
     point_loss,
+    shown_points,
 )
 from fm3d_plugins.geometry.volume_rendering import weights_from_density
 
@@ -32,7 +33,7 @@ second at 32, and the third, at 32.6, is hidden behind it; nobody the last."""
 
 
 def test_rays_lead_to_the_points_that_photos_show():
-    found = PointRays(POINTS, cameras())
+    found = PointRays(shown_points(POINTS, cameras()), cameras())
     assert found.photo.tolist() == [0, 0, 0, 1, 1]
     rays, distance = found.draw(200, torch.Generator().manual_seed(0))
     ends = rays.origins + rays.directions * distance[:, None]
@@ -46,7 +47,7 @@ def test_rays_lead_to_the_points_that_photos_show():
 
 def test_tracks_say_who_sees_a_point():
     tracks = PhotoTracks(POINTS, torch.tensor([2, 0]), torch.tensor([1, 0]), torch.zeros(2, 2))
-    found = PointRays(POINTS, cameras(), tracks)
+    found = PointRays(shown_points(POINTS, cameras(), tracks), cameras())
     assert found.photo.tolist() == [1, 0]
     torch.testing.assert_close(found.offset, torch.tensor([[0.05, 0.0, -4.0], [0.0, 0.0, -4.0]]))
 
@@ -54,8 +55,8 @@ def test_tracks_say_who_sees_a_point():
 def test_other_lenses_have_rays_by_tracks_alone():
     lens = cameras(camera_type=CameraType.FISHEYE)
     tracks = PhotoTracks(POINTS, torch.tensor([0]), torch.tensor([1]), torch.zeros(1, 2))
-    assert len(PointRays(POINTS, lens)) == 0
-    assert len(PointRays(POINTS, lens, tracks)) == 1
+    assert len(shown_points(POINTS, lens).photo) == 0
+    assert len(shown_points(POINTS, lens, tracks).photo) == 1
 
 
 @pytest.mark.parametrize("distance", [5.0, 0.2])

@@ -8,7 +8,12 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.utils.eval_utils import eval_setup
 
-from fm3d_plugins.depth_supervision.point_rays import FREE, PointRays, intervals_to
+from fm3d_plugins.depth_supervision.point_rays import (
+    FREE,
+    PointRays,
+    intervals_to,
+    shown_points,
+)
 from fm3d_plugins.kernels.radiance_field import render_rays
 from fm3d_plugins.nerf.recipe import recipe_for
 from fm3d_plugins.scene_points import POINTS
@@ -199,7 +204,8 @@ def test_rays_end_at_the_points_of_the_scene(capture, tmp_path, train_run):
     for weight in (0.01, 0.0):
         config = run_config(capture, tmp_path / str(weight), point_weight=weight)
         model = train_run(config, [], term="rgb_loss").pipeline.model
-        rays = PointRays(model.kwargs["metadata"][POINTS], model.given_cameras)
+        shown = shown_points(model.kwargs["metadata"][POINTS], model.given_cameras)
+        rays = PointRays(shown, model.given_cameras)
         assert (model.point_rays is not None) == (weight > 0)
         bundle, distance = rays.draw(512, torch.Generator().manual_seed(1))
         intervals = intervals_to(distance, model.near_plane)

@@ -5,11 +5,13 @@ a little aside, and the costs are smoothed along eight paths, so that plain surf
 is beside them. Seconds on a CPU; a start for gaussians, no reconstruction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int
+from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from fm3d_plugins.geometry.cameras import project
@@ -18,6 +20,7 @@ from fm3d_plugins.geometry.point_filtering import DepthViews, consistent_mask
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.geometry.rays import pixel_centers
+from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 
 WORKING_SIZE, SMALLEST_SIDE = 200, 16
 """Long side in pixels at which photos are compared, and the least of the short one."""
@@ -62,6 +65,22 @@ class PosedPhotos:
     """Where a photo may give points: above one half, or everywhere without a mask."""
 
 
+def posed_photos(entries: Sequence[Mapping[str, Any]], cameras: Cameras) -> PosedPhotos:
+    """Photos as nerfstudio's batches hold them, with `mask` or opacity where they have any.
+
+    Args:
+        cameras: Of the same photos, pinholes.
+    """
+    images = [in_floats(entry["image"]) for entry in entries]
+    opacities = [image[..., 3:] if image.shape[-1] > 3 else None for image in images]
+    return PosedPhotos(
+        [image[..., :3] for image in images],
+        intrinsics_matrices(cameras).cpu(),
+        world_from_cameras(cameras).cpu(),
+        [shown(entry, opacity) for entry, opacity in zip(entries, opacities, strict=True)],
+    )
+
+
 @dataclass(frozen=True)
 class SweptDepth:
     """Depth of the pixels of small photos."""
@@ -89,7 +108,7 @@ def dense_points(
             overlap.
         generator: Chooses the pixels.
     """
-    swept = sweep_depth(photos, known_points)
+    swept = sweep_depth(_of_rows(photos, evenly_chosen(len(photos.images))), known_points)
     views = swept.views
     everyone = torch.arange(len(views.depth))
     pixels = pixel_centers(*views.depth.shape[1:])
@@ -107,11 +126,17 @@ def dense_points(
     return torch.cat(points), torch.cat(colors)
 
 
+def evenly_chosen(count: int) -> list[int]:
+    """Rows of the photos, of so many, that are compared."""
+    if count <= MOST_PHOTOS:
+        return list(range(count))
+    return torch.linspace(0, count - 1, MOST_PHOTOS).round().long().tolist()
+
+
 def sweep_depth(photos: PosedPhotos, known_points: Float[Tensor, "known 3"]) -> SweptDepth:
-    """Depth of the photos (at most `MOST_PHOTOS`) where planes make them agree best."""
+    """Depth of the photos where planes make them agree best."""
     from fm3d_plugins.kernels.plane_sweep import plane_sweep_costs, smooth_costs
 
-    photos = _evenly_chosen(photos, MOST_PHOTOS)
     poses = photos.world_from_camera.double()
     colors, intrinsics, is_wanted = _small(photos)
     size = colors.shape[1], colors.shape[2]
@@ -164,15 +189,11 @@ def plane_homographies(
     return intrinsics[list(others), None] @ moved @ torch.linalg.inv(intrinsics[view])
 
 
-def _evenly_chosen(photos: PosedPhotos, most: int) -> PosedPhotos:
-    count = len(photos.images)
-    if count <= most:
-        return photos
-    rows = torch.linspace(0, count - 1, most).round().long().tolist()
+def _of_rows(photos: PosedPhotos, rows: Sequence[int]) -> PosedPhotos:
     return PosedPhotos(
         [photos.images[row] for row in rows],
-        photos.intrinsics[rows],
-        photos.world_from_camera[rows],
+        photos.intrinsics[list(rows)],
+        photos.world_from_camera[list(rows)],
         [photos.masks[row] for row in rows],
     )
 
@@ -280,3 +301,16 @@ def _at_least_cost(
     shift = torch.where(bend > 0, (before - after) / (2 * bend), 0.0).clamp(-0.5, 0.5)
     place = torch.where(least == middle, middle + shift, least.double())
     return planes[0] + (planes[1] - planes[0]) * place
+
+
+def in_floats(image: Tensor) -> Float[Tensor, "height width channel"]:
+    """A photo in [0, 1], on the CPU."""
+    return image.float().cpu() / (255 if image.dtype == torch.uint8 else 1)
+
+
+def shown(entry: Mapping[str, Any], opacity: Tensor | None) -> Tensor | None:
+    """How much of each pixel of a photo is trained on, [H, W, 1]; None: all of it."""
+    mask = entry.get("mask")
+    if mask is None:
+        return opacity
+    return mask.float().cpu() if opacity is None else mask.float().cpu() * opacity

@@ -4,9 +4,11 @@ import math
 
 import torch
 
-from fm3d_plugins.gaussian_splatting.dense_points import (
+from fm3d_plugins.dense_points import (
+    MOST_PHOTOS,
     PosedPhotos,
     dense_points,
+    evenly_chosen,
     plane_homographies,
 )
 from fm3d_plugins.geometry.cameras import project
@@ -62,10 +64,16 @@ def test_points_lie_on_the_wall_and_have_its_colours():
     torch.testing.assert_close(colors[:, 1], 1 - colors[:, 0], atol=1e-5, rtol=0)
 
 
+def test_of_many_photos_some_are_compared():
+    chosen = evenly_chosen(60)
+    assert chosen[0] == 0 and chosen[-1] == 59 and len(chosen) == MOST_PHOTOS
+    assert evenly_chosen(3) == [0, 1, 2]
+
+
 def test_masked_pixels_give_no_points():
     mask = torch.zeros(60, 80, 1)
     mask[:, 40:] = 1
-    points, _ = found(masks=[mask] * 5)
+    points = found(masks=[mask] * 5)[0]
     local = transform_points(invert(poses(5)), points.expand(5, -1, -1))
     columns = project(local, INTRINSICS.expand(5, 3, 3))[..., 0]
     assert len(points) > 500
