@@ -14,7 +14,7 @@ from fm3d_plugins.estimators.refinement.rounds import Evidence, Solution
 from fm3d_plugins.geometry.poses import rotation_angle_degrees
 from fm3d_plugins.kernels.bundle_adjustment import Cameras
 from fm3d_plugins.kernels.bundle_adjustment.layout import POSE
-from fm3d_plugins.kernels.guided_matching import guided_matches
+from fm3d_plugins.kernels.descriptor_matching import guided_matches
 
 NARROWEST, WIDEST = 4.0, 150.0
 """Pixels: least and largest band about a line."""

@@ -1,6 +1,6 @@
 """From cameras and matches to better cameras, with a verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -39,6 +39,9 @@ SUSPICIOUS_RMS = 0.5 / 640
 
 MUCH_BETTER = 0.6
 """Error with cameras of their own over that with shared ones, at which zooms are believed."""
+
+HOPEFUL = 0.8
+"""The same after two of three rounds, at which it is worth to go on."""
 
 SMALL_SHARE = 0.5
 """Of the views of the largest group: smaller ones without a match to it are strays."""
@@ -229,7 +232,10 @@ def _guarded(
     is_shared = len(prior.focal) < views
     if not is_shared or not solution.rms > SUSPICIOUS_RMS * longest:
         return solution
-    own = _with_determined_focals(_apart(prior), _spread_apart(prior, spread), evidence, noise)
+    own = _with_determined_focals(
+        _apart(prior), _spread_apart(prior, spread), evidence, noise,
+        lambda rms: rms < HOPEFUL * solution.rough_rms,
+    )  # fmt: skip
     return own if own.rms < MUCH_BETTER * solution.rms else solution
 
 
@@ -251,11 +257,19 @@ def _spread_apart(cameras: Cameras, spread: Spread) -> Spread:
 
 
 def _with_determined_focals(
-    prior: Cameras, spread: Spread, evidence: Evidence, noise: float
+    prior: Cameras,
+    spread: Spread,
+    evidence: Evidence,
+    noise: float,
+    is_hopeful: Callable[[float], bool] = lambda _: True,
 ) -> Solution:
-    """Solve; and again, with focal lengths held as they were that the photos do not tell."""
-    solution = solve(prior, spread, evidence, noise)
-    if not len(solution.points):
+    """Solve; and again, with focal lengths held as they were that the photos do not tell.
+
+    Args:
+        is_hopeful: As of `solve`; a solution that is not is left at that.
+    """
+    solution = solve(prior, spread, evidence, noise, is_hopeful)
+    if not len(solution.points) or not is_hopeful(solution.rough_rms):
         return solution
     held = _undetermined(solution, prior, spread)
     if not held.any():

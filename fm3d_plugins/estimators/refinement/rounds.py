@@ -1,6 +1,6 @@
 """Three rounds of triangulation and adjustment, with falling tolerance for errors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,6 +48,8 @@ class Solution:
     prior: Cameras
     spread: Spread
     """Of the last round."""
+    rough_rms: float = np.inf
+    """`rms` after the second round, whose tolerance for errors is larger; pixels."""
 
     @property
     def observations(self) -> Int64[np.ndarray, " view"]:
@@ -70,7 +72,13 @@ _FINAL_REACH = 1.0
 """Of the last round's loss, pixels."""
 
 
-def solve(prior: Cameras, spread: Spread, evidence: Evidence, noise_degrees: float) -> Solution:
+def solve(
+    prior: Cameras,
+    spread: Spread,
+    evidence: Evidence,
+    noise_degrees: float,
+    is_hopeful: Callable[[float], bool] = lambda _: True,
+) -> Solution:
     """Adjust cameras to the photos, from rough to fine.
 
     Args:
@@ -78,6 +86,8 @@ def solve(prior: Cameras, spread: Spread, evidence: Evidence, noise_degrees: flo
         spread: How firmly. k1 is held in the first round, and where the lens is long.
         evidence: Of the same views.
         noise_degrees: By how much the prior contradicts the matches.
+        is_hopeful: Asked with `rough_rms` whether the last round, the longest, is worth its time;
+            if not, the solution is that of the second.
     """
     held = replace(spread, k1=np.zeros_like(spread.k1))
     free = replace(spread, k1=np.where(_is_wide(prior, evidence.image_sizes), spread.k1, 0.0))
@@ -87,8 +97,11 @@ def solve(prior: Cameras, spread: Spread, evidence: Evidence, noise_degrees: flo
     better = _Round(max(first / 4, 2.0), 6.0, 2.0, 1e-4, completes=True)
     fine = _Round(2.0, 4.0, _FINAL_REACH, 1e-6, completes=True)
     cameras = _solved(rough, prior, prior, held, evidence).cameras
-    cameras = _solved(better, cameras, prior, free, evidence).cameras
-    return _solved(fine, cameras, prior, free, evidence)
+    second = _solved(better, cameras, prior, free, evidence)
+    if not is_hopeful(second.rms):
+        return replace(second, rough_rms=second.rms)
+    last = _solved(fine, second.cameras, prior, free, evidence)
+    return replace(last, rough_rms=second.rms)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """Matches between the descriptors of two photos, by all products of the two."""
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 
 UNIT = 512.0
 """Length of a descriptor."""
+
+Features = tuple[Float64[np.ndarray, "_feature 2"], UInt8[np.ndarray, "_feature _length"]]
+"""Pixels and descriptors."""
 
 
 def mutual_matches(
@@ -28,33 +31,68 @@ def mutual_matches(
     Raises:
         ValueError: Descriptors do not have 128 numbers.
     """
-    from fm3d_plugins.kernels.descriptor_matching.kernels import largest_products
+    _expect_features(first, second)
+    return _matches(first, second, np.empty((0, 3)), np.empty((0, 2)), -1.0, ratio, widest_angle)
 
-    for descriptors in (first, second):
-        if descriptors.shape[1:] != (128,) or descriptors.dtype != np.uint8:
+
+def guided_matches(
+    first: Features, second: Features, fundamental: Float64[np.ndarray, "3 3"], *, band: float,
+    ratio: float,
+) -> Int64[np.ndarray, "_match 2"]:  # fmt: skip
+    """Rows of features that are each other's nearest among those near its epipolar line.
+
+    Args:
+        first: Pinhole pixels and SIFT, of length 512, of one photo.
+        second: Of the other.
+        fundamental: F with x₂ᵀ F x₁ = 0.
+        band: Pixels by which a feature may be off the other's line in the second photo.
+        ratio: As of `mutual_matches`. The second nearest, too, is sought near the line.
+
+    Raises:
+        ValueError: Counts of pixels and descriptors do not agree, or these do not have 128 numbers.
+    """
+    _expect_features(first[1], second[1])
+    for pixels, descriptors in (first, second):
+        if len(pixels) != len(descriptors):
             raise ValueError(
-                f"mutual_matches got descriptors of shape {list(descriptors.shape)} and type "
-                f"{descriptors.dtype}. Expected [n, 128] of uint8. Pass those of two photos."
+                f"guided_matches got {len(pixels)} pixels and descriptors of shape "
+                f"{list(descriptors.shape)}. Expected as many. Pass those of one photo."
             )
-    there, back = np.zeros((len(first), 2), np.int32), np.zeros((len(second), 2), np.int32)
-    partner, partner_back = np.full(len(first), -1), np.full(len(second), -1)
-    largest_products(
-        np.ascontiguousarray(first), np.ascontiguousarray(second),
-        there, partner, back, partner_back,
-    )  # fmt: skip
-    rows = np.flatnonzero(_are_clear(there, partner, ratio, widest_angle))
-    chosen = partner[rows]
-    mutual = partner_back[chosen] == rows
-    mutual &= _are_clear(back, partner_back, ratio, widest_angle)[chosen]
-    return np.stack([rows[mutual], chosen[mutual]], axis=1)
+    lines = np.pad(first[0], ((0, 0), (0, 1)), constant_values=1.0) @ fundamental.T
+    return _matches(first[1], second[1], lines, second[0], band, ratio, np.pi)
 
 
-def _are_clear(
-    products: Int32[np.ndarray, "feature 2"],
-    partner: Int64[np.ndarray, " feature"],
+def _expect_features(*photos: np.ndarray) -> None:
+    for descriptors in photos:
+        if descriptors.shape[1:] != (128,):
+            raise ValueError(
+                f"Matching got descriptors of shape {list(descriptors.shape)}. Expected [n, 128]. "
+                "Pass those of two photos."
+            )
+
+
+def _matches(
+    first: UInt8[np.ndarray, "one 128"],
+    second: UInt8[np.ndarray, "two 128"],
+    lines: Float64[np.ndarray, "_line 3"],
+    pixels: Float64[np.ndarray, "_place 2"],
+    band: float,
     ratio: float,
     widest_angle: float,
-) -> Bool[np.ndarray, " feature"]:
-    angles: Float64[np.ndarray, "feature 2"] = np.arccos(np.minimum(products / UNIT**2, 1.0))
-    nearest, next_nearest = angles.T
-    return (partner >= 0) & (nearest <= widest_angle) & (nearest < ratio * next_nearest)
+) -> Int64[np.ndarray, "_match 2"]:
+    from fm3d_plugins.kernels.descriptor_matching.kernels import largest_products
+
+    products = [np.zeros((len(each), 2), np.int32) for each in (first, second)]
+    there, back = (np.full(len(each), -1, np.int64) for each in (first, second))
+    largest_products(
+        np.ascontiguousarray(first), np.ascontiguousarray(second), np.ascontiguousarray(lines),
+        np.ascontiguousarray(pixels), band, products[0], there, products[1], back,
+    )  # fmt: skip
+    are_clear = [
+        (angles[:, 0] <= widest_angle) & (angles[:, 0] < ratio * angles[:, 1])
+        for angles in (np.arccos(np.minimum(each / UNIT**2, 1.0)) for each in products)
+    ]
+    rows = np.flatnonzero((there >= 0) & are_clear[0])
+    partner = there[rows]
+    mutual = (back[partner] == rows) & are_clear[1][partner]
+    return np.stack([rows[mutual], partner[mutual]], axis=1)

@@ -89,11 +89,42 @@ def large_panels(descriptors):
 
 
 @kernel
-def largest_products(descriptors, others, best, chosen, other_best, other_chosen):
+def panels_of_places(pixels):
+    """Pixels in panels of 16: x of all, then y; what fills the last one is near no line."""
+    panels = np.full(((len(pixels) + COLUMNS - 1) // COLUMNS, 2, COLUMNS), np.nan, np.float32)
+    for row in range(len(pixels)):
+        for axis in range(2):
+            panels[row // COLUMNS, axis, row % COLUMNS] = pixels[row, axis]
+    return panels
+
+
+@kernel
+def rows_of_lines(lines):
+    """Lines with (a, b) of unit length, padded to whole tiles."""
+    rows = np.zeros(((len(lines) + ROWS - 1) // ROWS * ROWS, 3), np.float32)
+    for row in range(len(lines)):
+        length = np.sqrt(lines[row, 0] ** 2 + lines[row, 1] ** 2)
+        for k in range(3):
+            rows[row, k] = lines[row, k] / length
+    return rows
+
+
+@kernel
+def largest_products(
+    descriptors, others, lines, pixels, band, best, chosen, other_best, other_chosen
+):
     """For the descriptors of both photos the two largest products with one of the other's.
 
     The first of equal ones is chosen; where all products are zero, none (-1).
+
+    Args:
+        lines: a x + b y + c = 0 in the other photo, of each descriptor.
+        pixels: Of the others.
+        band: Pixels from a line beyond which products count as zero; negative: all count, and
+            lines and pixels are not read.
     """
+    near_lines, places = rows_of_lines(lines), panels_of_places(pixels)
+    width = np.float32(band)
     tiles, lacking = large_tiles(descriptors)
     large = large_panels(others)
     if not has_narrow_products():
@@ -115,13 +146,17 @@ def largest_products(descriptors, others, best, chosen, other_best, other_chosen
                 match_wide(
                     offset(pointer(wide_rows), row * LENGTH // 2),
                     offset(pointer(wide_panels), number * COLUMNS * LENGTH // 2),
-                    pointer(nothing), state, pointer(column), row, number,
+                    pointer(nothing), offset(pointer(near_lines), row * 3),
+                    offset(pointer(places), number * 2 * COLUMNS), width, state, pointer(column),
+                    row, number,
                 )  # fmt: skip
             else:
                 match_narrow(
                     offset(pointer(rows), row * LENGTH // 4),
                     offset(pointer(panels), number * COLUMNS * LENGTH // 4),
-                    offset(pointer(lacking), row), state, pointer(column), row, number,
+                    offset(pointer(lacking), row), offset(pointer(near_lines), row * 3),
+                    offset(pointer(places), number * 2 * COLUMNS), width, state, pointer(column),
+                    row, number,
                 )  # fmt: skip
         for j in range(min(COLUMNS, len(others) - number * COLUMNS)):
             at = number * COLUMNS + j
@@ -129,6 +164,8 @@ def largest_products(descriptors, others, best, chosen, other_best, other_chosen
             other_chosen[at] = column[2, j]
     for row in range(len(descriptors)):
         gather_lanes(states[row], best[row], chosen, row)
+    keep_alive(near_lines)
+    keep_alive(places)
     keep_alive(rows)
     keep_alive(panels)
     keep_alive(wide_rows)

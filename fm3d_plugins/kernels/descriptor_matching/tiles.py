@@ -25,6 +25,8 @@ MOST_IN_FOUR = (2**15 - 1) // OFFSET
 _WORD = ir.IntType(64)
 _INT = ir.IntType(32)
 _INTS = ir.VectorType(_INT, COLUMNS)
+_FLOAT = ir.FloatType()
+_FLOATS = ir.VectorType(_FLOAT, COLUMNS)
 
 
 def _constant(value):
@@ -32,14 +34,15 @@ def _constant(value):
 
 
 def _splat(builder, scalar):
-    first = builder.insert_element(ir.Constant(_INTS, ir.Undefined), scalar, ir.Constant(_INT, 0))
+    kind = ir.VectorType(scalar.type, COLUMNS)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_INT, 0))
     return builder.shuffle_vector(first, first, _constant(0))
 
 
-def _vector_at(builder, address, index):
-    """The 16 int32 from element `index` after a pointer."""
+def _vector_at(builder, address, index, kind=_INTS):
+    """The 16 numbers from element `index` after a pointer."""
     place = builder.gep(address, [index])
-    return builder.load(builder.bitcast(place, _INTS.as_pointer()), align=4)
+    return builder.load(builder.bitcast(place, kind.as_pointer()), align=4)
 
 
 def _features(context) -> str:
@@ -112,6 +115,26 @@ def _add_narrow(context, builder, sums, rows, panel):
             builder.store(builder.add(builder.load(total), added), total)
 
 
+def _forget_far(builder, sums, lines, places, band):
+    """Set products to zero where a column's place is off a row's line by more than the band."""
+    call = lambda name, *values: builder.call(  # noqa: E731
+        cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_FLOATS, [_FLOATS] * len(values)), name
+        ),
+        values,
+    )
+    x, y = (_vector_at(builder, places, ir.Constant(_WORD, COLUMNS * k), _FLOATS) for k in range(2))
+    for i, total in enumerate(sums):
+        a, b, c = (
+            _splat(builder, builder.load(builder.gep(lines, [ir.Constant(_WORD, 3 * i + k)])))
+            for k in range(3)
+        )
+        inner = call("llvm.fmuladd.v16f32", b, y, c)
+        off = call("llvm.fabs.v16f32", call("llvm.fmuladd.v16f32", a, x, inner))
+        is_near = builder.fcmp_ordered("<=", off, _splat(builder, band))
+        builder.store(builder.select(is_near, builder.load(total), _constant(0)), total)
+
+
 def _note(builder, state, totals, number):
     """Note products among the largest and second largest, and whose the largest is.
 
@@ -148,26 +171,37 @@ def has_narrow_products(typing_context):
 def _match_tile(add_products):
     """An intrinsic that compares 4 descriptors with 16, and notes the largest products.
 
-    All its pointers are to int32; its arguments are
+    Its pointers are to int32 where nothing else is said; its arguments are
 
     * rows: 4 descriptors, as many numbers to a word as are multiplied at once,
     * panel: 16 of the other photo, the first word of all, the second, ...
     * added: 4 numbers that each row's products lack,
+    * lines: 4 x 3 float32, a x + b y + c of each row, (a, b) of unit length,
+    * places: 2 x 16 float32: x of all columns, then y,
+    * band: float32: columns that are farther from a row's line do not count for it; all do, and
+      lines and places are not asked for, where it is negative,
     * row_states: 4 x 3 x 16: for 16 parts of the other photo the largest and the second largest
       product of each row with one of it, and the panel of the largest,
     * column_state: 3 x 16: likewise of each column, and the row of the largest,
     * row, number: of the first row, and of the panel.
     """
 
-    def tile(typing_context, rows, panel, added, row_states, column_state, row, number):
+    def tile(
+        typing_context, rows, panel, added, lines, places, band, row_states, column_state, row,
+        number,
+    ):  # fmt: skip
         def generate(context, builder, signature_, values):
-            rows_at, panel_at, added_at, states, column, row_number, panel_number = values
+            rows_at, panel_at, added_at, lines_at, places_at, width = values[:6]
+            states, column, row_number, panel_number = values[6:]
             sums = [cgutils.alloca_once(builder, _INTS) for _ in range(ROWS)]
             for i, total in enumerate(sums):
                 start = builder.load(builder.gep(added_at, [ir.Constant(_WORD, i)]))
                 builder.store(_splat(builder, start), total)
             if add_products is _add_wide or "+avx2" in _features(context):
                 add_products(context, builder, sums, rows_at, panel_at)
+            is_banded = builder.fcmp_ordered(">=", width, ir.Constant(_FLOAT, 0.0))
+            with builder.if_then(is_banded):
+                _forget_far(builder, sums, lines_at, places_at, width)
             panel_number = builder.trunc(panel_number, _INT)
             for i, total in enumerate(sums):
                 state = builder.gep(states, [ir.Constant(_WORD, 3 * COLUMNS * i)])
@@ -178,8 +212,8 @@ def _match_tile(add_products):
             return context.get_dummy_value()
 
         word = types.intp
-        pointers = (rows, panel, added, row_states, column_state)
-        return types.void(*pointers, word, word), generate
+        near = (lines, places, types.float32)
+        return types.void(rows, panel, added, *near, row_states, column_state, word, word), generate
 
     return intrinsic(tile)
 

@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
-from fm3d_plugins.kernels.guided_matching import guided_matches
+from fm3d_plugins.kernels.descriptor_matching import guided_matches
 
 # Equal rows: a camera that moved along x.
 SIDEWAYS = np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0.0]])
+
+
+def of_length_512(numbers):
+    lengths = np.linalg.norm(numbers, axis=1, keepdims=True)
+    return np.minimum(512 * numbers / lengths + 0.5, 255).astype(np.uint8)
 
 
 @pytest.fixture
@@ -14,18 +19,18 @@ def photos():
     """Features whose partners lie on the same row, a few pixels off, under other neighbours."""
     random = np.random.default_rng(0)
     pixels = random.uniform(0, 300, (80, 2))
-    looks = random.integers(0, 256, (80, 128)).astype(np.uint8)
+    looks = of_length_512(random.exponential(size=(80, 128)))
     order = random.permutation(80)
     moved = pixels + [[25.0, 0.0]] + random.normal(size=(80, 2)) * [[0, 1.0]]
-    noisy = np.clip(looks + random.integers(-20, 21, looks.shape), 0, 255).astype(np.uint8)
+    noisy = of_length_512(np.maximum(looks + random.normal(0, 8, looks.shape), 0))
     return (pixels, looks), (moved[order], noisy[order]), order
 
 
 def by_all_products(first, second, band, ratio):
     off = np.abs(first[0][:, None, 1] - second[0][None, :, 1])
     one, two = (each.astype(np.float64) for each in (first[1], second[1]))
-    distance = np.linalg.norm(one[:, None] - two, axis=2)
-    near = np.where(off <= band, distance, np.inf)
+    angle = np.arccos(np.minimum(one @ two.T / 512**2, 1))
+    near = np.where(off <= band, angle, np.pi / 2)
 
     def chosen(table):
         order = np.argsort(table, axis=1)
