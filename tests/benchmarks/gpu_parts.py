@@ -146,6 +146,9 @@ def trained(method: str, is_small: bool, scene: Path | None, model: dict) -> lis
         config.logging.local_writer.enable = False
         config.steps_per_eval_image = config.steps_per_eval_batch = 0
         config.steps_per_eval_all_images = 0
+        if method == "3dgs":
+            # Both methods of gaussians start from the scene's own points.
+            config.pipeline.datamanager.dense_points = False
         for name, value in model.items():
             setattr(config.pipeline.model, name, value)
         config.set_timestamp()
