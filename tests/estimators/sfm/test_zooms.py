@@ -187,4 +187,6 @@ def test_photos_of_one_zoom_keep_one_camera(shared, fox, tmp_path, capsys):
     scene = Sfm(num_threads=1).estimate(photos)
     assert scene.camera_index.unique().tolist() == [0] and len(scene) == len(photos)
     assert accuracy(scene, fox) > 0.99
-    assert "zoom" not in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    # On a busy machine the stage that looks for zooms is named while it lasts.
+    assert not any("zoom" in line for line in lines if not line.startswith("Looking for zooms"))
