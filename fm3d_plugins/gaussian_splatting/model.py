@@ -26,6 +26,7 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
 from fm3d_plugins.camera_optimization.saved_state import require_one_row_each
 from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS
 from fm3d_plugins.depth_supervision.supervision import DepthSupervision, DepthSupervisionConfig
+from fm3d_plugins.effort import Effort
 from fm3d_plugins.gaussian_splatting.datamanager import PLAIN_BACKGROUND
 from fm3d_plugins.gaussian_splatting.density_control import (
     AdaptiveDensityControl,
@@ -34,7 +35,7 @@ from fm3d_plugins.gaussian_splatting.density_control import (
     NoDensityControl,
     Schedule,
 )
-from fm3d_plugins.gaussian_splatting.recipe import Recipe, recipe_for
+from fm3d_plugins.gaussian_splatting.recipe import Recipe, expected_time, recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
@@ -95,7 +96,7 @@ class GaussianSplattingModelConfig(BareModelConfig):
     mcmc_growth: float | None = None
     """Share of gaussians added at each change of density by mcmc. None: the device's recipe."""
     max_gaussians: int | None = None
-    """No more than this many. None: the device's recipe (60 000 on a CPU)."""
+    """No more than this many. None: the device's recipe for `--quality` (60 000 on a CPU)."""
     warmup_length: int | None = None
     """Steps before the first change of density. None: the recipe for the length of the run."""
     refine_every: int | None = None
@@ -112,22 +113,25 @@ class GaussianSplattingModelConfig(BareModelConfig):
     resolution_schedule: int | None = None
     """Steps after which the training resolution doubles. None: the recipe for the run's length."""
 
-    def recipe(self, device_type: str, steps: int | None = None) -> Recipe:
+    def recipe(
+        self, device_type: str, steps: int | None = None, effort: Effort | None = None
+    ) -> Recipe:
         """The device's recipe with every option that is set here in its place."""
-        return with_options(recipe_for(device_type, steps), self)
+        return with_options(recipe_for(device_type, steps, effort), self)
 
-    def resolve(self, device_type: str, steps: int | None) -> RunPlan:
+    def resolve(self, device_type: str, steps: int | None, effort: Effort | None = None) -> RunPlan:
         """Fill in what is None, so that config.yml tells what was done."""
-        recipe = self.recipe(device_type, steps)
+        recipe = self.recipe(device_type, steps, effort)
         fill_in(self, recipe)
         self.depth.resolve(recipe.steps)
         sentence = (
-            f"3dgs on {device_type}: {recipe.steps} steps, at most {recipe.max_gaussians} gaussians"
-            f" ({recipe.density_control} density control), resolution from "
+            f"3dgs on {device_type}: {recipe.steps} steps{expected_time(recipe, device_type)}, at "
+            f"most {recipe.max_gaussians} gaussians "
+            f"({recipe.density_control} density control), resolution from "
             f"1/{2**recipe.num_downscales} to full within "
             f"{recipe.num_downscales * recipe.resolution_schedule} steps."
         )
-        return RunPlan(recipe.steps, recipe.learning_rates, sentence)
+        return RunPlan(recipe.steps, recipe.learning_rates, sentence, recipe.image_size)
 
 
 class GaussianSplattingModel(SplatfactoModel):
