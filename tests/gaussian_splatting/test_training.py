@@ -12,6 +12,7 @@ from nerfstudio.scripts.exporter import ExportGaussianSplat
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
+from fm3d_plugins.dense_points import in_floats
 from fm3d_plugins.gaussian_splatting import datamanager
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.io.ply import read_ply
@@ -70,7 +71,8 @@ def test_device_and_recipe_are_written_to_the_config(trained):
 def test_checkpoint_holds_gaussians_only(trained):
     path = next(trained[0].checkpoint_dir.glob("*.ckpt"))
     state = torch.load(path, weights_only=True)
-    assert all("gauss_params" in key or "device_indicator" in key for key in state["pipeline"])
+    known = ("gauss_params", "device_indicator", "surroundings")
+    assert all(any(name in key for name in known) for key in state["pipeline"])
 
 
 def test_one_colour_behind_a_thing_stays_with_the_checkpoint(capture, tmp_path, train_run):
@@ -87,6 +89,30 @@ def test_one_colour_behind_a_thing_stays_with_the_checkpoint(capture, tmp_path, 
     assert torch.equal(trainer.pipeline.model.train()._get_background_color(), white)
     _, pipeline, _, _ = eval_setup(trainer.base_dir / "config.yml", test_mode="test")
     assert torch.equal(pipeline.model.eval()._get_background_color(), white)
+
+
+def test_where_no_gaussian_is_renders_have_the_colours_of_the_direction(trained):
+    """In training it is any colour; a hole in a render is as bright as what lies around it."""
+    model = trained[0].pipeline.model
+    camera, _ = next(iter(trained[0].pipeline.datamanager.fixed_indices_eval_dataloader))
+    opacities = model.gauss_params["opacities"].data
+    kept = opacities.clone()
+    try:
+        opacities.fill_(-20.0)
+        empty = model.eval().get_outputs_for_camera(camera)
+        torch.testing.assert_close(empty["rgb"], empty["background"])
+        trained_with = model.train().get_outputs_for_camera(camera)["rgb"]
+    finally:
+        opacities.copy_(kept)
+        model.eval()
+    assert trained_with.flatten(0, 1).std(0).max() < 1e-6
+    around = empty["rgb"].flatten(0, 1)
+    assert around.std(0).max() > 1e-3
+    photos = torch.cat(
+        [e["image"].flatten(0, 1) for e in trained[0].pipeline.datamanager.cached_train]
+    )
+    photos = photos[:, :3].float() / (255 if photos.dtype == torch.uint8 else 1)
+    assert (around.mean(0) - photos.mean(0)).abs().max() < 0.15
 
 
 def test_loaded_checkpoint_renders_the_same_picture(trained):
