@@ -108,10 +108,8 @@ def test_where_no_gaussian_is_renders_have_the_colours_of_the_direction(trained)
     assert trained_with.flatten(0, 1).std(0).max() < 1e-6
     around = empty["rgb"].flatten(0, 1)
     assert around.std(0).max() > 1e-3
-    photos = torch.cat(
-        [e["image"].flatten(0, 1) for e in trained[0].pipeline.datamanager.cached_train]
-    )
-    photos = photos[:, :3].float() / (255 if photos.dtype == torch.uint8 else 1)
+    entries = trained[0].pipeline.datamanager.cached_train
+    photos = torch.cat([in_floats(entry["image"]).flatten(0, 1) for entry in entries])
     assert (around.mean(0) - photos.mean(0)).abs().max() < 0.15
 
 
