@@ -13,6 +13,7 @@ from jaxtyping import Int64
 
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.backends.pycolmap.triangulation import Matches
+from fm3d_plugins.estimators.matching.feature_kinds import FeatureKind
 from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_photos, rows_of
 from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
@@ -63,7 +64,12 @@ MAX_IMAGE_SIZE, MAX_FEATURES = 1600, 8192
 
 
 def refine(
-    scene: SceneGeometry, photos: PhotoSet, mode: Mode = "map", *, num_threads: int | None = None
+    scene: SceneGeometry,
+    photos: PhotoSet,
+    mode: Mode = "map",
+    *,
+    num_threads: int | None = None,
+    features: FeatureKind = "sift",
 ) -> SceneGeometry:
     """The scene with cameras that explain matches between its photos, or as it was.
 
@@ -77,6 +83,10 @@ def refine(
         photos: All photos of the scene, and maybe more.
         mode: map: what was believed of the cameras counts; free: it does not where photos are many.
         num_threads: For features and matches; all cores if not given.
+        features: By which photos are matched. Near lines (`Searchable`) only SIFT is sought.
+
+    Raises:
+        ImportError, FileNotFoundError, ValueError: As `LearnedMatcher`.
     """
     of_name = {photo.name: photo for photo in photos}
     # Depth is of all views or of none: no further one can be added.
@@ -90,6 +100,7 @@ def refine(
             max_image_size=MAX_IMAGE_SIZE,
             num_threads=threads,
             report=report,
+            kind=features,
         )
     work = _Work(working, len(scene), mode, threads, stages)
     pairs = covisible_pairs(scene)
@@ -100,7 +111,8 @@ def refine(
     if judged.report.is_accepted:
         rows, judged = _with_placed(work, prior, judged, matches, pairs)
     told = judged.report.values() | {
-        "mode": mode, "pairs": len(matches), "matches": sum(map(len, matches.values())),
+        "mode": mode, "features": features,
+        "pairs": len(matches), "matches": sum(map(len, matches.values())),
         "placed": [working[row].photo.name for row in rows if row >= len(scene)],
         "seconds": stages.seconds, "version": VERSION,
     }  # fmt: skip
@@ -159,10 +171,15 @@ class _Work:
                 prior,
                 self.evidence(rows, matches),
                 self.mode,
-                Searchable([one.features.descriptors for one in some], inside),
+                self._searchable(some, inside),
             )
             report(1)
         return found
+
+    def _searchable(self, some: Sequence[WorkingPhoto], pairs: Sequence[Pair]) -> Searchable | None:
+        if any(one.kind != "sift" for one in some):
+            return None
+        return Searchable([one.features.descriptors for one in some], pairs)
 
 
 def _with_placed(
