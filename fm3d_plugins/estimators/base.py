@@ -110,13 +110,18 @@ class Estimator(ABC):
         return getattr(self, "features", "sift")
 
     @property
+    def refines_by_tracks(self) -> bool:
+        """Whether tracks of the estimate connect photos that features do not."""
+        return False
+
+    @property
     def is_by_matches(self) -> bool:
         """Whether cameras come from matches alone, as those of `sfm`."""
         return False
 
     def identity(self) -> dict:
         """What `find_cameras` depends on besides the photos, as JSON values."""
-        of_refinement = ("refine", "features")
+        of_refinement = ("refine", "features", "own_matches")
         options = {key: value for key, value in asdict(self).items() if key not in of_refinement}
         return {"estimator": self.name, "options": options}
 

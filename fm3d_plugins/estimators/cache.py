@@ -110,6 +110,7 @@ def refined_cached(
 
     in_its_place = Sfm(features=estimator.matched_by)
     made_from = [cache_key(estimator, photos), mode, VERSION, in_its_place.identity()]
+    made_from += ["tracks"] if estimator.refines_by_tracks else []
 
     def make() -> SceneGeometry:
         found = refine(
@@ -117,6 +118,7 @@ def refined_cached(
             photos,
             "free" if mode == "free" else "map",
             features=estimator.matched_by,
+            uses_tracks=estimator.refines_by_tracks,
         )
         say(said(found), "yellow" if is_rejected(found) else None)
         if is_rejected(found) and not estimator.is_by_matches:
@@ -150,7 +152,7 @@ def points_cached(
         return estimator.with_points(scene, views)
     made_from = [cache_key(estimator, photos), estimator.point_options(), list(views)]
     if estimator.refinement != "off":
-        made_from += [estimator.refinement, estimator.matched_by]
+        made_from += [estimator.refinement, estimator.matched_by, estimator.refines_by_tracks]
     name = f"{estimator.name}-points-{content_hash(made_from)}"
     made = _kept(
         name,

@@ -62,8 +62,8 @@ class DenseEstimator(PointOptions, Estimator):
     says of them counts as well; free: it does not, where photos are many; off: as the network
     sees them."""
     features: FeaturesOption = "sift"
-    """By which --refine matches photos: sift; or, by kornia, disk or aliked with LightGlue, whose
-    weights must be here."""
+    """What --refine matches photos by: sift; or, through kornia, a network's features (disk or
+    aliked) by LightGlue."""
     drop_sky: bool = True
     """Leave out the depth of smooth, bright areas that hang from a photo's upper border."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -52,8 +52,8 @@ class Given(Estimator):
     With EXIF positions, auto is off."""
 
     features: FeaturesOption = "sift"
-    """By which photos are matched: sift; or, by kornia, disk or aliked with LightGlue, whose
-    weights must be here."""
+    """What photos are matched by: sift; or, through kornia, a network's features (disk, aliked) by
+    LightGlue."""
 
     def estimate(self, photos: PhotoSet) -> SceneGeometry:
         """The cameras of the photos that have a pose, and the points of the file.

@@ -31,6 +31,7 @@ from fm3d_plugins.estimators.refinement.judged_cameras import (
     Searchable,
     refine_cameras,
 )
+from fm3d_plugins.estimators.refinement.own_matches import own_matches
 from fm3d_plugins.estimators.refinement.registration import (
     Wanted,
     joined_lens,
@@ -70,6 +71,7 @@ def refine(
     *,
     num_threads: int | None = None,
     features: FeatureKind = "sift",
+    uses_tracks: bool = False,
 ) -> SceneGeometry:
     """The scene with cameras that explain matches between its photos, or as it was.
 
@@ -84,6 +86,7 @@ def refine(
         mode: map: what was believed of the cameras counts; free: it does not where photos are many.
         num_threads: For features and matches; all cores if not given.
         features: By which photos are matched. Near lines (`Searchable`) only SIFT is sought.
+        uses_tracks: Let the scene's own tracks connect photos that features do not (`own_matches`).
 
     Raises:
         ImportError, FileNotFoundError, ValueError: As `LearnedMatcher`.
@@ -105,13 +108,17 @@ def refine(
     work = _Work(working, len(scene), mode, threads, stages)
     pairs = covisible_pairs(scene)
     matches = work.matches(pairs)
+    if uses_tracks and scene.tracks is not None:
+        own = own_matches(scene.tracks, working, set(pairs) - set(matches))
+        work = replace(work, longer=own.working)
+        matches = dict(sorted({**matches, **own.matches}.items()))
     prior = cameras_of(scene, [one.scale for one in working[: len(scene)]])
     judged = work.judged(range(len(scene)), prior, matches, pairs)
     rows: Sequence[int] = range(len(scene))
     if judged.report.is_accepted:
         rows, judged = _with_placed(work, prior, judged, matches, pairs)
     told = judged.report.values() | {
-        "mode": mode, "features": features,
+        "mode": mode, "features": features, "uses_tracks": uses_tracks,
         "pairs": len(matches), "matches": sum(map(len, matches.values())),
         "placed": [working[row].photo.name for row in rows if row >= len(scene)],
         "seconds": stages.seconds, "version": VERSION,
@@ -119,7 +126,7 @@ def refine(
     provenance = {**scene.provenance, REPORT: told}
     if not judged.report.is_accepted:
         return replace(scene, provenance=provenance)
-    found = _assembled(scene, [working[row] for row in rows], judged)
+    found = _assembled(scene, [work.evident[row] for row in rows], judged)
     told[DEPTH_FACTORS] = _depth_factors(scene, found, judged.solution.observations)
     return with_depth(replace(found, provenance=provenance), scene.depth)
 
@@ -134,6 +141,13 @@ class _Work:
     mode: Mode
     threads: int
     stages: Stages
+    longer: Sequence[WorkingPhoto] | None = None
+    """Photos whose keypoints end with some that only help to find cameras."""
+
+    @property
+    def evident(self) -> Sequence[WorkingPhoto]:
+        """With all keypoints."""
+        return self.working if self.longer is None else self.longer
 
     def matches(self, pairs: Sequence[Pair]) -> dict[Pair, Int64[np.ndarray, "_match 2"]]:
         """Verified ones."""
@@ -147,7 +161,7 @@ class _Work:
     def evidence(self, rows: Sequence[int], matches: Matches) -> Evidence:
         """Of some photos."""
         place = {row: number for number, row in enumerate(rows)}
-        some = [self.working[row] for row in rows]
+        some = [self.evident[row] for row in rows]
         return Evidence(
             [(one.width, one.height) for one in some],
             [one.features.keypoints[:, :2].astype(np.float64) for one in some],
@@ -156,6 +170,7 @@ class _Work:
                 for (first, second), ends in matches.items()
                 if first in place and second in place
             },
+            None if self.longer is None else [len(self.working[row].features) for row in rows],
         )
 
     def judged(
@@ -163,7 +178,7 @@ class _Work:
     ) -> Judged:
         """Cameras of some photos, refined."""
         place = {row: number for number, row in enumerate(rows)}
-        some = [self.working[row] for row in rows]
+        some = [self.evident[row] for row in rows]
         inside = [(place[a], place[b]) for a, b in pairs if a in place and b in place]
         with self.stages.stage("Adjusting cameras", total=1) as report:
             found = refine_cameras(

@@ -81,7 +81,7 @@ class Sfm(Estimator):
     max_image_size: int = 1600
     """Longest side in pixels at which features are sought; larger photos are scaled down."""
     features: FeaturesOption = "sift"
-    """What photos are matched by: sift; or, by kornia, disk or aliked with LightGlue, whose weights must be here."""  # noqa: E501
+    """What photos are matched by: sift; or, through kornia, a network's features (disk, aliked) by LightGlue."""  # noqa: E501
     max_features: int = 8192
     """Most features per photo; of disk and aliked there are 2048 at most."""
     retries: bool = True
