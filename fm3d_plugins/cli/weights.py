@@ -8,6 +8,7 @@ import tyro
 from fm3d_plugins.checkpoints import CATALOGUE, FoundFile, find, locate, verify
 from fm3d_plugins.checkpoints.downloading import absent
 from fm3d_plugins.cli.options import run_with_options
+from fm3d_plugins.disk_space import size_of
 from fm3d_plugins.progress import say
 
 PIPED_WIDTH = 240
@@ -63,9 +64,9 @@ def list_weights() -> None:
             published.estimator,
             licence.name,
             "yes" if licence.commercial else "no",
-            f"{found.path.stat().st_size / 1e9:.2f} GB"
+            size_of(found.path.stat().st_size)
             if found
-            else f"about {published.num_bytes / 1e9:.1f} GB",
+            else f"about {size_of(published.num_bytes)}",
             str(found.path) if found else "absent" + (" (log-in)" if published.is_gated else ""),
         )
     console.print(table)
