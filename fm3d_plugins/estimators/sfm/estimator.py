@@ -237,8 +237,7 @@ class Sfm(Estimator):
         """Cameras by zoom where the photos of one are found to have several; else as they are.
 
         What photos themselves say of their focal length is asked of the model in which they share
-        cameras, and where it says that they differ, or lacks so many photos that another attempt is
-        worth while, of one in which they do not.
+        cameras, and where it says that they differ, or lacks photos, of one in which they do not.
         """
         sizes, best, folder = together.image_sizes, together.best, together.folder.parent
         count = len(working)
@@ -249,7 +248,8 @@ class Sfm(Estimator):
             with stages.stage("Looking for zooms", total=1) as report:
                 focals = relative_focals(refine_apart(best, together.folder / "focals"), sizes)
                 report(1)
-            if together.is_done and parted_by_zoom(focals, groups) == groups:
+            all_there = len(best) == together.num_reachable
+            if all_there and parted_by_zoom(focals, groups) == groups:
                 return groups, together
         guesses = [
             self._guess(one, groups.count(group))
