@@ -46,6 +46,7 @@ ORDER = [
     "training",
     "viewer",
     "camera_optimization",
+    "surfaces",
     "depth_supervision",
     "data",
     "one_pass",

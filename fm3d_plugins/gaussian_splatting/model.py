@@ -1,7 +1,7 @@
 """The gaussians as a nerfstudio model."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -142,6 +142,9 @@ class GaussianSplattingModel(SplatfactoModel):
     """
 
     optional_state = (PLAIN_BACKGROUND,)
+
+    depth_is_distance: ClassVar[bool] = False
+    """Whether `depth` is measured along the ray, not along the camera's axis."""
 
     config: GaussianSplattingModelConfig  # type: ignore[assignment]
     view_weights: Float[Tensor, " view"] | None

@@ -3,7 +3,7 @@
 import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -81,6 +81,9 @@ class RayModel(Model):
     the ray in scene units at which half of its light is absorbed, `accumulation` [., 1] opacity,
     `background` [., 3]. The batch is that of `NerfDataManager`.
     """
+
+    depth_is_distance: ClassVar[bool] = True
+    """Whether `depth` is measured along the ray, not along the camera's axis."""
 
     config: RayModelConfig
     view_weights: Float[Tensor, " view"] | None
