@@ -5,12 +5,15 @@ import os
 import re
 import shlex
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fm3d_plugins import training
 
 
 @pytest.mark.parametrize("method", ["3dgs", "nerf"])
@@ -116,6 +119,21 @@ def test_a_run_stopped_while_it_is_scored_is_kept(run_config, tmp_path, monkeypa
     assert stopped.value.code == 130
     assert (trainer.checkpoint_dir / "step-000000001.ckpt").exists()
     assert "Stopped after step 1; a checkpoint of it is kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "foreground", "expected"),
+    [(True, 7, True), (True, 8, False), (False, 7, False)],
+)
+def test_only_a_terminal_in_front_can_stop_a_run(is_terminal, foreground, expected, monkeypatch):
+    """Truth: Ctrl-C goes to the terminal's foreground group of processes."""
+    stream = SimpleNamespace(isatty=lambda: is_terminal, closed=False, fileno=lambda: 0)
+    monkeypatch.setattr(training, "sys", SimpleNamespace(stdin=stream, stdout=stream))
+    monkeypatch.setattr(training.os, "tcgetpgrp", lambda _: foreground)
+    monkeypatch.setattr(training.os, "getpgrp", lambda: 7)
+    assert training.can_be_stopped_by_hand() == expected
+    monkeypatch.setattr(training, "sys", SimpleNamespace(stdin=None, stdout=stream))
+    assert not training.can_be_stopped_by_hand()
 
 
 def test_without_a_terminal_an_open_viewer_does_not_hold_the_run(run_config, tmp_path, monkeypatch):
