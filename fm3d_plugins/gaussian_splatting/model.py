@@ -1,7 +1,7 @@
 """The gaussians as a nerfstudio model."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -38,6 +38,7 @@ from fm3d_plugins.gaussian_splatting.recipe import Recipe, recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
+from fm3d_plugins.kernels.rasterizer.surface_depth import surface_depth
 from fm3d_plugins.nerfstudio_cameras import pinhole
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 from fm3d_plugins.scene_points import byte_colors
@@ -142,9 +143,6 @@ class GaussianSplattingModel(SplatfactoModel):
     """
 
     optional_state = (PLAIN_BACKGROUND,)
-
-    depth_is_distance: ClassVar[bool] = False
-    """Whether `depth` is measured along the ray, not along the camera's axis."""
 
     config: GaussianSplattingModelConfig  # type: ignore[assignment]
     view_weights: Float[Tensor, " view"] | None
@@ -319,6 +317,26 @@ class GaussianSplattingModel(SplatfactoModel):
             "background": background if self.training else background.expand_as(view.rgb),
         }
         return outputs | ({"scales": scales, "opacities": opacities} if self.training else {})
+
+    def surface_depth(
+        self, camera: Cameras, outputs: dict[str, Tensor]
+    ) -> Float[Tensor, "height width"]:
+        """z of the surface that a pinhole's pixels show, scene units; 0 where there is none.
+
+        Not the `depth` of the outputs, which lies behind it: what is seen through it counts there.
+        """
+        seen = pinhole(camera.to("cpu"))
+        return surface_depth(
+            self.means,
+            self.quats,
+            self.scales.exp(),
+            self.opacities.sigmoid().squeeze(-1),
+            seen.camera_from_world,
+            seen.intrinsics,
+            width=seen.width,
+            height=seen.height,
+            antialiased=self.config.rasterize_mode == "antialiased",
+        )
 
     @property
     def shs_0(self) -> Float[Tensor, "gaussian 3"]:

@@ -3,7 +3,7 @@
 import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,8 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizerConfig,
 )
 from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS
-from fm3d_plugins.nerfstudio_cameras import world_from_cameras
+from fm3d_plugins.geometry.pointmaps import z_depth
+from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 from fm3d_plugins.training import BareModelConfig
 
@@ -81,9 +82,6 @@ class RayModel(Model):
     the ray in scene units at which half of its light is absorbed, `accumulation` [., 1] opacity,
     `background` [., 3]. The batch is that of `NerfDataManager`.
     """
-
-    depth_is_distance: ClassVar[bool] = True
-    """Whether `depth` is measured along the ray, not along the camera's axis."""
 
     config: RayModelConfig
     view_weights: Float[Tensor, " view"] | None
@@ -176,6 +174,15 @@ class RayModel(Model):
         image = batch["image"][row, column].to(outputs["rgb"])
         target = composited(image, outputs["background"])
         return (outputs["rgb"] - target).square().mean()
+
+    def surface_depth(
+        self, camera: Cameras, outputs: dict[str, Tensor]
+    ) -> Float[Tensor, "height width"]:
+        """z of the surface that a pinhole's pixels show, scene units; 0 where there is none."""
+        distance = outputs["depth"][..., 0]
+        intrinsics = intrinsics_matrices(camera).reshape(3, 3).to(distance)
+        # Rays that meet nothing end at the far plane.
+        return torch.where(distance < self.config.far_plane / 2, z_depth(distance, intrinsics), 0.0)
 
     @torch.no_grad()
     def get_image_metrics_and_images(

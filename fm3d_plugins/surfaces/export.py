@@ -11,12 +11,16 @@ from torch import Tensor
 from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.io.ply import write_ply
 from fm3d_plugins.nerfstudio_cameras import image_sizes
+from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life, track
 from fm3d_plugins.surfaces.fusion import fused_mesh, plan_fusion, surface_points
 from fm3d_plugins.surfaces.views import DepthView, depth_views, view_cameras
 
 MOST_VIEWS = 200
 """Training photos whose views are rendered; beyond these every second, third, ... is left out."""
+
+TIMED = 3
+"""Views by which the time of all of them is told."""
 
 BYTES_PER_PIXEL = 16
 """Colour and depth, float32."""
@@ -39,10 +43,12 @@ def rendered_views(pipeline: Any) -> list[DepthView]:
     for view in track(depth_views(pipeline.model, cameras), "Rendering depth", total=count):
         views.append(view)
         if len(views) == 1:
-            seconds = (time.monotonic() - began) * (count - 1)
+            began = time.monotonic()  # The first one also pays for what is compiled once.
+        elif len(views) == TIMED:
+            seconds = (time.monotonic() - began) / (TIMED - 1) * (count - TIMED)
             say(
                 f"Rendering {count} views with depth ({size / 1e9:.2f} GB): about "
-                f"{seconds:.0f} s, as the first one took."
+                f"{duration(seconds)}."
             )
     return views
 

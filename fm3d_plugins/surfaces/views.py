@@ -11,9 +11,7 @@ from torch import Tensor
 
 from fm3d_plugins.camera_optimization.held_out_poses import training_cameras
 from fm3d_plugins.camera_photos import RENDERED_VIEWS
-from fm3d_plugins.geometry.cameras import normalize
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
-from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.nerfstudio_cameras import (
     image_sizes,
     intrinsics_matrices,
@@ -80,37 +78,22 @@ def depth_views(model: Any, cameras: Cameras) -> Iterator[DepthView]:
     """Render cameras one after the other.
 
     Args:
-        model: `3dgs` or `nerf`, which says by `depth_is_distance` what its depth is.
+        model: `3dgs` or `nerf`, which finds by `surface_depth` the z of what it shows.
         cameras: Pinholes.
     """
     for row in range(len(cameras)):
         camera = cameras[row : row + 1]
         camera.metadata = None  # Of no training photo: the poses are corrected already.
         outputs = model.get_outputs_for_camera(camera.to(model.device))
-        rgb, depth, opacity = (
-            outputs[name].cpu().float() for name in ("rgb", "depth", "accumulation")
-        )
-        intrinsics = intrinsics_matrices(camera).reshape(3, 3)
-        depth = depth[..., 0]
-        if model.depth_is_distance:
-            depth = z_depth(depth, intrinsics)
-        is_surface = (opacity[..., 0] >= LEAST_OPACITY) & depth.isfinite() & is_smooth(depth)
+        rgb, opacity = (outputs[name].cpu().float() for name in ("rgb", "accumulation"))
+        depth = model.surface_depth(camera, outputs).cpu().float()
+        is_surface = (opacity[..., 0] >= LEAST_OPACITY) & (depth > 0) & is_smooth(depth)
         yield DepthView(
             rgb.clamp(0, 1),
             torch.where(is_surface, depth, 0.0),
-            intrinsics,
+            intrinsics_matrices(camera).reshape(3, 3),
             world_from_cameras(camera).reshape(4, 4),
         )
-
-
-def z_depth(
-    distance: Float[Tensor, "height width"], intrinsics: Float[Tensor, "3 3"]
-) -> Float[Tensor, "height width"]:
-    """z in a pinhole's OpenCV axes of what lies at a distance along each pixel's ray."""
-    pixels = pixel_centers(*distance.shape, dtype=distance.dtype, device=distance.device)
-    across = normalize(pixels.flatten(0, 1), intrinsics)
-    lengths = (1 + across.square().sum(-1)).sqrt()
-    return distance / lengths.unflatten(0, distance.shape)
 
 
 def is_smooth(depth: Float[Tensor, "height width"]) -> Bool[Tensor, "height width"]:

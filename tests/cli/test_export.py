@@ -37,6 +37,11 @@ def test_mesh_and_points_are_of_the_depth_that_is_rendered(
         one = torch.ones(*shape, 1)
         return {"rgb": one.expand(*shape, 3), "depth": one, "accumulation": one}
 
+    monkeypatch.setattr(
+        GaussianSplattingModel,
+        "surface_depth",
+        lambda model, camera, outputs: outputs["depth"][..., 0],
+    )
     monkeypatch.setattr(GaussianSplattingModel, "get_outputs_for_camera", a_wall)
     for what in ("points", "mesh"):
         export(small_run, "--what", what, "--output", tmp_path / f"{what}.ply")

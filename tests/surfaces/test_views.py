@@ -3,7 +3,8 @@
 import torch
 
 from fm3d_plugins.geometry.cameras import intrinsics_matrix
-from fm3d_plugins.surfaces.views import DepthView, is_smooth, z_depth
+from fm3d_plugins.geometry.pointmaps import z_depth
+from fm3d_plugins.surfaces.views import DepthView, is_smooth
 
 INTRINSICS = intrinsics_matrix(*torch.tensor([20.0, 25.0, 8.0, 6.0]))
 
