@@ -45,6 +45,7 @@ ORDER = [
     "running",
     "training",
     "viewer",
+    "exposure",
     "camera_optimization",
     "surfaces",
     "depth_supervision",

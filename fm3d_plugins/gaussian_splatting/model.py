@@ -17,15 +17,22 @@ from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn import Parameter
 
-from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
+from fm3d_plugins.backends.metrics import (
+    Lpips,
+    LpipsNetwork,
+    corrected_metrics,
+    image_metrics,
+    psnr,
+)
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     TRACKS,
     CameraOptimizer,
     CameraOptimizerConfig,
 )
 from fm3d_plugins.camera_optimization.saved_state import require_one_row_each
-from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS
+from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS, RENDERED_VIEWS
 from fm3d_plugins.depth_supervision.supervision import DepthSupervision, DepthSupervisionConfig
+from fm3d_plugins.exposure import PARAMETERS, ExposureMode, exposure_of
 from fm3d_plugins.gaussian_splatting.datamanager import PLAIN_BACKGROUND
 from fm3d_plugins.gaussian_splatting.density_control import (
     AdaptiveDensityControl,
@@ -77,6 +84,12 @@ class GaussianSplattingModelConfig(BareModelConfig):
     """Rasteriser. auto: gsplat on CUDA, numba on a CPU."""
     camera_optimizer: CameraOptimizerConfig = field(default_factory=CameraOptimizerConfig)
     """Whether and how the training cameras are optimised with the gaussians."""
+    exposure: ExposureMode = "affine"
+    """Corrections per training photo and colour, against cameras that set their own exposure and
+    white balance: a gain, or a gain and an offset (affine). Evaluation and renders use none, which
+    is the photos' mean; scores tell cc_psnr besides, with the colours fitted to each photo's."""
+    exposure_penalty: float = 0.1
+    """Weight of the mean square of these corrections in the loss."""
     depth: DepthSupervisionConfig = field(default_factory=DepthSupervisionConfig)
     """Whether and how depth maps guide the gaussians."""
     lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
@@ -142,7 +155,7 @@ class GaussianSplattingModel(SplatfactoModel):
     training also all `scales` [N, 3] and `opacities` [N, 1], for the loss.
     """
 
-    optional_state = (PLAIN_BACKGROUND,)
+    optional_state = (PLAIN_BACKGROUND, PARAMETERS)
 
     config: GaussianSplattingModelConfig  # type: ignore[assignment]
     view_weights: Float[Tensor, " view"] | None
@@ -167,6 +180,8 @@ class GaussianSplattingModel(SplatfactoModel):
             confidence=self.kwargs["metadata"].get(CAMERA_CONFIDENCE),
             tracks=self.kwargs["metadata"].get(TRACKS),
         )
+        rendered = self.kwargs["metadata"].get(RENDERED_VIEWS)
+        self.exposure = exposure_of(self.config.exposure, self.num_train_data, rendered)
         self.depth_supervision: DepthSupervision = self.config.depth.setup(
             num_photos=self.num_train_data, device=self.kwargs.get("device", "cpu")
         )
@@ -226,6 +241,8 @@ class GaussianSplattingModel(SplatfactoModel):
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         groups = self.get_gaussian_param_groups()
+        if self.exposure is not None:
+            groups["exposure"] = [self.exposure.corrections]
         self.camera_optimizer.get_param_groups(groups)
         return groups
 
@@ -311,12 +328,23 @@ class GaussianSplattingModel(SplatfactoModel):
             self._last_view, self._last_camera = view, camera
         depth = torch.where(view.alpha > 0, view.depth, view.depth.detach().max())
         outputs = {
-            "rgb": view.rgb.clamp(0.0, 1.0),
+            "rgb": self._as_photographed(view, background, camera).clamp(0.0, 1.0),
             "depth": depth,
             "accumulation": view.alpha,
             "background": background if self.training else background.expand_as(view.rgb),
         }
         return outputs | ({"scales": scales, "opacities": opacities} if self.training else {})
+
+    def _as_photographed(
+        self, view: RasterizedView, background: Float[Tensor, "3"], camera: Cameras
+    ) -> Float[Tensor, "height width 3"]:
+        """Colours of a training view with its photo's exposure; others as they are."""
+        photo = (camera.metadata or {}).get("cam_idx")
+        if self.exposure is None or not self.training or photo is None:
+            return view.rgb
+        behind = (1 - view.alpha) * background
+        row = torch.tensor([[photo]], device=view.rgb.device)
+        return self.exposure(view.rgb - behind, view.alpha, row) + behind
 
     def surface_depth(
         self, camera: Cameras, outputs: dict[str, Tensor]
@@ -413,6 +441,9 @@ class GaussianSplattingModel(SplatfactoModel):
                 downscale=self._get_downscale_factor(),
                 mask=mask,
             )
+        if self.training and self.exposure is not None:
+            penalty = self.exposure.penalty(batch["image_idx"])
+            loss["exposure_penalty"] = self.config.exposure_penalty * penalty
         if self.training:
             self.camera_optimizer.get_loss_dict(loss)
         return loss
@@ -425,13 +456,17 @@ class GaussianSplattingModel(SplatfactoModel):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side."""
+        """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side.
+
+        `cc_psnr` and `cc_ssim` are those of colours fitted to the photo's; see `corrected_metrics`.
+        """
         target = self.composite_with_background(
             self.get_gt_img(batch["image"]), outputs["background"]
         )
         rendered = outputs["rgb"]
         images = {"img": torch.cat([target, rendered], dim=1)}
-        return image_metrics(rendered, target, self.lpips_metrics), images
+        metrics = image_metrics(rendered, target, self.lpips_metrics)
+        return metrics | corrected_metrics(rendered, target), images
 
 
 def _empty_view(width: int, height: int, background: Float[Tensor, "3"]) -> dict[str, Tensor]:

@@ -17,7 +17,13 @@ from nerfstudio.engine.callbacks import (
 from nerfstudio.models.base_model import Model
 from torch import Tensor
 
-from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
+from fm3d_plugins.backends.metrics import (
+    Lpips,
+    LpipsNetwork,
+    corrected_metrics,
+    image_metrics,
+    psnr,
+)
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     TRACKS,
     CameraOptimizer,
@@ -188,11 +194,15 @@ class RayModel(Model):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side."""
+        """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side.
+
+        `cc_psnr` and `cc_ssim` are those of colours fitted to the photo's; see `corrected_metrics`.
+        """
         rendered = outputs["rgb"]
         target = composited(batch["image"].to(rendered), outputs["background"])
         images = {"img": torch.cat([target, rendered], dim=1)}
-        return image_metrics(rendered, target, self.lpips_metrics), images
+        metrics = image_metrics(rendered, target, self.lpips_metrics)
+        return metrics | corrected_metrics(rendered, target), images
 
     def get_rgba_image(
         self, outputs: dict[str, Tensor], output_name: str = "rgb"

@@ -33,7 +33,8 @@ def test_the_end_says_what_came_of_the_run(run_config, train_run, tmp_path, caps
     with Image.open(run / "held_out" / pictures[0]) as picture:
         assert picture.width == 4 * 48 + 3 * 4
     last = "\n".join(lines[-9:])
-    assert f"PSNR {again['psnr']:.2f} dB, SSIM {again['ssim']:.3f}" in last
+    assert f"PSNR {again['psnr']:.2f} dB ({again['cc_psnr']:.2f} with colours fitted)" in last
+    assert f"SSIM {again['ssim']:.3f}" in last
     assert str(run / "held_out") in last and "12 steps" in last
     size = f"{len(trainer.pipeline.model.means):,} splats" if method == "3dgs" else "parameters"
     assert size in last
