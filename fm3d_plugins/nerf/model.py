@@ -78,10 +78,11 @@ class NerfModelConfig(RayModelConfig):
     calm_distance: float = 1.0
     """Scene units: gradients of what is nearer to the camera fade with the square of the distance
     (Philip and Deschaintre 2023), against fog in front of single cameras. 0: off."""
-    exposure: ExposureMode = "affine"
+    exposure: ExposureMode | bool = "affine"
     """Corrections per training photo and colour, against cameras that set their own exposure and
     white balance: a gain, or a gain and an offset (affine). Evaluation and renders use none, which
-    is the photos' mean; scores tell cc_psnr besides, with the colours fitted to each photo's."""
+    is the photos' mean; scores tell cc_psnr besides, with the colours fitted to each photo's.
+    True and False, as in older runs, are affine and none."""
     exposure_penalty: float = 0.1
     """Weight of the mean square of these corrections in the loss."""
     depth: DepthSupervisionConfig = field(default_factory=DepthSupervisionConfig)
