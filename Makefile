@@ -4,7 +4,7 @@ BIN := .venv/bin
 PHOTOS ?=
 OUTPUT := outputs/demo/3dgs/latest
 
-.PHONY: setup demo test lint bench bench-vggt bench-dust3r bench-poses bench-refine gpu-check test-slow fuzz clean
+.PHONY: setup demo test lint bench bench-vggt bench-dust3r bench-poses bench-refine bench-scenes gpu-check test-slow fuzz clean
 
 setup: .venv/installed
 
@@ -65,6 +65,11 @@ bench-poses: setup
 
 bench-refine: setup
 	$(BIN)/python tests/benchmarks/bench_refine.py
+
+# Hours: both methods on every scene, cameras given and found. It goes on where it was stopped;
+# make bench-scenes SCENES="fox sample:12" OPTIONS="--steps 300 --size 240" is a short one.
+bench-scenes: setup
+	$(BIN)/python tests/benchmarks/bench_scenes.py $(SCENES) $(OPTIONS)
 
 # Minutes on a GPU; without one a small form, which shows that the script works.
 gpu-check: setup

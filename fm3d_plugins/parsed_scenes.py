@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.dataparsers.colmap_dataparser import (
@@ -18,9 +18,10 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import Nerfstudio
 from torch import Tensor
 
 from fm3d_plugins.files import require_regular
+from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.lenses import FISHEYE
 from fm3d_plugins.io.transforms_fields import lenses_of, load
-from fm3d_plugins.nerfstudio_cameras import image_sizes
+from fm3d_plugins.nerfstudio_cameras import dataparser_frame, image_sizes
 
 FULL_SIZES = "full_sizes"
 """Key of metadata: [V, 2] int, width and height of each photo before it was scaled down into the
@@ -33,6 +34,14 @@ DOWNSCALE = "downscale"
 FISHEYE_RADIUS = "fisheye_crop_radius"
 """Key of cameras' metadata, nerfstudio's: pixels from the middle that a fisheye's picture reaches.
 A parser states it for the photos before they are scaled down."""
+
+
+GUESSED_TRANSFORM = ((0.0, 1, 0, 0), (1, 0, 0, 0), (0, 0, -1, 0))
+"""What nerfstudio takes for the `applied_transform` of a transforms.json that has none and stands
+beside colmap/sparse/0."""
+
+SMALLEST_VOLUME = 1e-9
+"""Of a unit cube after a transform that can be undone."""
 
 
 class FisheyeColmapParser(ColmapDataParser):
@@ -74,6 +83,46 @@ def completed(outputs: DataparserOutputs, dataparser: Any, split: str) -> Datapa
     if isinstance(dataparser, FisheyeColmapParser) and dataparser.fourth_coefficients:
         _set_fourth_coefficients(outputs, dataparser)
     return outputs
+
+
+def input_frame(outputs: DataparserOutputs, dataparser: Any) -> Similarity:
+    """From the frame and unit that the user gave into those of a dataparser's outputs, float64.
+
+    That of the poses in transforms.json, of the COLMAP model, or of the estimated scene. The
+    `dataparser_transform` of nerfstudio's parser of transforms.json is not that: it begins at the
+    frame before `applied_transform`, which the file states, or nerfstudio guesses.
+
+    Raises:
+        ValueError: The file's `applied_transform` leads to no frame.
+    """
+    transform = outputs.dataparser_transform.double().cpu()
+    parser = getattr(dataparser, "inner", dataparser)  # Where one adds views to another's scene.
+    if isinstance(parser, Nerfstudio):
+        applied = _applied_transform(parser.config.data)
+        if applied is not None:
+            transform = (_square(transform) @ applied.inverse())[:3]
+    return dataparser_frame(transform, outputs.dataparser_scale)
+
+
+def _applied_transform(data: Path) -> Float[Tensor, "4 4"] | None:
+    """Into the frame of a file's poses, as nerfstudio's parser has it; none where it has none."""
+    path = data if data.suffix == ".json" else data / "transforms.json"
+    meta, _ = load(path)
+    stated = meta.get("applied_transform")
+    if stated is None:
+        is_guessed = (data / "colmap/sparse/0").exists()
+        return _square(torch.tensor(GUESSED_TRANSFORM).double()) if is_guessed else None
+    matrix = _square(torch.tensor(stated, dtype=torch.float64))
+    if not bool(matrix.isfinite().all()) or float(matrix.det().abs()) < SMALLEST_VOLUME:
+        raise ValueError(
+            f"{path}: applied_transform is {stated}, which flattens the scene. Expected three rows "
+            "of a rotation and a shift. Correct it, or remove it."
+        )
+    return matrix
+
+
+def _square(rows: Float[Tensor, "rows 4"]) -> Float[Tensor, "4 4"]:
+    return torch.cat([rows[:3], rows.new_tensor([[0.0, 0, 0, 1]])])
 
 
 def _set_fourth_coefficients(outputs: DataparserOutputs, dataparser: FisheyeColmapParser) -> None:

@@ -296,6 +296,20 @@ def reach_of_viewer(host: str) -> str:
     return f"The viewer listens on {host}: everyone who reaches it can open it, without a password."
 
 
+def can_be_stopped_by_hand() -> bool:
+    """Whether somebody at a terminal sees this process and can press Ctrl-C.
+
+    Not in a pipe, a script of cron, or a job in the background.
+    """
+    for stream in (sys.stdin, sys.stdout):
+        if stream is None or stream.closed or not stream.isatty():
+            return False
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (AttributeError, OSError, ValueError):  # Windows has no groups of processes.
+        return True
+
+
 def _give_cores_to_kernels() -> None:
     """Let this package's kernels use the cores that torch would, and torch one.
 
@@ -473,7 +487,7 @@ class Trainer(nerfstudio_trainer.Trainer):
         """Leave the viewer open until Ctrl-C, where somebody at a terminal can press it."""
         if self.viewer_state is None:
             return
-        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        if not can_be_stopped_by_hand():
             say("The viewer is closed, as there is no terminal to end it from.")
             return
         with contextlib.suppress(KeyboardInterrupt):

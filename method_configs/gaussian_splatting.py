@@ -30,6 +30,7 @@ method = MethodSpecification(
         ),
         optimizers={name: _decaying() for name in GAUSSIANS}
         | {
+            "exposure": {"optimizer": RowAdamConfig(), "scheduler": DecayConfig()},
             "camera_opt": {
                 "optimizer": RowAdamConfig(),
                 "scheduler": DelayedDecayConfig(delay=0.1),

@@ -21,7 +21,8 @@ EXCEPTED = {
     r"ns-train (3dgs|lvsm|rayzer|dust3r|vggt) .*(vggt|lvsm|dust3r|rayzer)\b": "needs weights",
     r"ns-train (vggt|dust3r|lvsm|rayzer)": "needs weights",
     r"fm3d process (vggt|dust3r)": "needs weights",
-    r"fm3d export --load-config": "is for a run that needs weights",
+    r"fm3d export .*--output-dir": "is for a run that needs weights",
+    r"fm3d export .*--what mesh": "needs a scene that is trained for minutes",
     r"fm3d weights fetch": "needs the network",
     r"ns-viewer": "waits for visitors without end",
 }

@@ -119,3 +119,34 @@ def image_metrics(
         if distance is not None:
             metrics["lpips" if metric.network == "alex" else f"lpips_{metric.network}"] = distance
     return metrics
+
+
+@torch.no_grad()
+def corrected_metrics(
+    rendered: Float[Tensor, "height width 3"], target: Float[Tensor, "height width 3"]
+) -> dict[str, float]:
+    """`cc_psnr` (dB) and `cc_ssim`: after the render's exposure and tint are made the photo's.
+
+    They tell how good a scene is where photos differ in exposure, which no render can know; the
+    others tell what is seen.
+    """
+    corrected = color_corrected(rendered, target)
+    return {"cc_psnr": float(psnr(corrected, target)), "cc_ssim": float(ssim(corrected, target))}
+
+
+def color_corrected(
+    rendered: Float[Tensor, "height width 3"], target: Float[Tensor, "height width 3"]
+) -> Float[Tensor, "height width 3"]:
+    """A render whose colours went through the affine map that brings them nearest to a photo's.
+
+    Least squares of 3 x 4 numbers over all pixels; the result is clipped to [0, 1].
+    """
+    colors = rendered.reshape(-1, 3).double()
+    columns = torch.cat([colors, torch.ones_like(colors[:, :1])], dim=-1)
+    products = columns.T @ columns
+    # A picture of one colour determines no map; a trace of the identity does.
+    products.diagonal().add_(1e-6 * len(columns))
+    identity = torch.eye(4, 3, dtype=colors.dtype, device=colors.device)
+    difference = target.reshape(-1, 3).double() - colors
+    affine = identity + torch.linalg.solve(products, columns.T @ difference)
+    return (columns @ affine).clamp(0, 1).to(rendered).reshape(rendered.shape)

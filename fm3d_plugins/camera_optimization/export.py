@@ -18,7 +18,8 @@ from fm3d_plugins.camera_photos import RENDERED_VIEWS
 from fm3d_plugins.geometry.cameras import equal_cameras, intrinsics_matrix
 from fm3d_plugins.io.colmap import write_colmap_or_say
 from fm3d_plugins.io.transforms import write_transforms
-from fm3d_plugins.nerfstudio_cameras import calibrations, dataparser_frame, world_from_cameras
+from fm3d_plugins.nerfstudio_cameras import calibrations, world_from_cameras
+from fm3d_plugins.parsed_scenes import input_frame
 from fm3d_plugins.scene import SceneGeometry
 
 
@@ -61,7 +62,7 @@ def run_cameras(pipeline: Any, provenance: Mapping[str, Any] | None = None) -> R
         (train, held_out), (trained.optimised, moved), factors, strict=True
     ):
         numbers = _calibrations(outputs, factor)
-        frame = dataparser_frame(outputs.dataparser_transform, outputs.dataparser_scale)
+        frame = input_frame(outputs, manager.dataparser)
         original = frame.inverse().apply_to_pose(poses)
         is_rendered = outputs.metadata.get(RENDERED_VIEWS)
         for row, file in enumerate(outputs.image_filenames):

@@ -40,7 +40,7 @@ def check_state(model: Any, state: object, name: str = "The checkpoint") -> dict
     """A pipeline's state as one process writes it, if a model can be filled with it.
 
     Args:
-        model: To be filled. It may name in `optional_state` what it takes but need not have.
+        model: To be filled. It may name in `optional_state` what only one of both has.
         state: What lies under `pipeline` in a checkpoint.
         name: Of the checkpoint, for messages.
 
@@ -52,9 +52,11 @@ def check_state(model: Any, state: object, name: str = "The checkpoint") -> dict
     in_parallel = all(key.startswith("_model.module.") for key in state if key[:7] == "_model.")
     if in_parallel:  # As torch's data parallel names them.
         state = {key.replace("_model.module.", "_model.", 1): each for key, each in state.items()}
-    own = {f"_model.{key}" for key in model.state_dict()}
-    lacking = sorted(own - set(state))
-    allowed = own | {f"_model.{key}" for key in getattr(model, "optional_state", ())}
+    own = {f"_model.{key}": value for key, value in model.state_dict().items()}
+    optional = {f"_model.{key}" for key in getattr(model, "optional_state", ())}
+    state = {key: own[key] for key in optional & set(own)} | state
+    lacking = sorted(set(own) - set(state))
+    allowed = set(own) | optional
     foreign = sorted(key for key in state if key[:7] == "_model." and key not in allowed)
     if lacking or foreign:
         raise ValueError(

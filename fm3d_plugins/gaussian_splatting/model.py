@@ -17,16 +17,23 @@ from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn import Parameter
 
-from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
+from fm3d_plugins.backends.metrics import (
+    Lpips,
+    LpipsNetwork,
+    corrected_metrics,
+    image_metrics,
+    psnr,
+)
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     TRACKS,
     CameraOptimizer,
     CameraOptimizerConfig,
 )
 from fm3d_plugins.camera_optimization.saved_state import require_one_row_each
-from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS
+from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS, RENDERED_VIEWS
 from fm3d_plugins.depth_supervision.supervision import DepthSupervision, DepthSupervisionConfig
 from fm3d_plugins.effort import Effort
+from fm3d_plugins.exposure import PARAMETERS, ExposureMode, exposure_of
 from fm3d_plugins.gaussian_splatting.datamanager import PLAIN_BACKGROUND, SURROUNDINGS
 from fm3d_plugins.gaussian_splatting.density_control import (
     AdaptiveDensityControl,
@@ -40,6 +47,7 @@ from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
 from fm3d_plugins.gaussian_splatting.surroundings import seen_in
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
+from fm3d_plugins.kernels.rasterizer.surface_depth import surface_depth
 from fm3d_plugins.nerfstudio_cameras import pinhole, pixel_directions
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 from fm3d_plugins.scene_points import byte_colors
@@ -79,6 +87,12 @@ class GaussianSplattingModelConfig(BareModelConfig):
     """Rasteriser. auto: gsplat on CUDA, numba on a CPU."""
     camera_optimizer: CameraOptimizerConfig = field(default_factory=CameraOptimizerConfig)
     """Whether and how the training cameras are optimised with the gaussians."""
+    exposure: ExposureMode = "affine"
+    """Corrections per training photo and colour, against cameras that set their own exposure and
+    white balance: a gain, or a gain and an offset (affine). Evaluation and renders use none, which
+    is the photos' mean; scores tell cc_psnr besides, with the colours fitted to each photo's."""
+    exposure_penalty: float = 0.1
+    """Weight of the mean square of these corrections in the loss."""
     depth: DepthSupervisionConfig = field(default_factory=DepthSupervisionConfig)
     """Whether and how depth maps guide the gaussians."""
     lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
@@ -147,7 +161,7 @@ class GaussianSplattingModel(SplatfactoModel):
     training also all `scales` [N, 3] and `opacities` [N, 1], for the loss.
     """
 
-    optional_state = (PLAIN_BACKGROUND, SURROUNDINGS)
+    optional_state = (PLAIN_BACKGROUND, SURROUNDINGS, PARAMETERS)
 
     config: GaussianSplattingModelConfig  # type: ignore[assignment]
     view_weights: Float[Tensor, " view"] | None
@@ -172,6 +186,8 @@ class GaussianSplattingModel(SplatfactoModel):
             confidence=self.kwargs["metadata"].get(CAMERA_CONFIDENCE),
             tracks=self.kwargs["metadata"].get(TRACKS),
         )
+        rendered = self.kwargs["metadata"].get(RENDERED_VIEWS)
+        self.exposure = exposure_of(self.config.exposure, self.num_train_data, rendered)
         self.depth_supervision: DepthSupervision = self.config.depth.setup(
             num_photos=self.num_train_data, device=self.kwargs.get("device", "cpu")
         )
@@ -241,6 +257,8 @@ class GaussianSplattingModel(SplatfactoModel):
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         groups = self.get_gaussian_param_groups()
+        if self.exposure is not None:
+            groups["exposure"] = [self.exposure.corrections]
         self.camera_optimizer.get_param_groups(groups)
         return groups
 
@@ -323,7 +341,7 @@ class GaussianSplattingModel(SplatfactoModel):
             antialiased=self.config.rasterize_mode == "antialiased",
             backend=self.config.backend,
         )
-        rgb = view.rgb
+        rgb = self._as_photographed(view, background, camera)
         if self.surroundings is not None and not self.training and self.crop_box is None:
             around = seen_in(self.surroundings, pixel_directions(seen).detach())
             # In the place of the colour that the rasteriser put there.
@@ -340,6 +358,37 @@ class GaussianSplattingModel(SplatfactoModel):
             "background": background if self.training else background.expand_as(rgb),
         }
         return outputs | ({"scales": scales, "opacities": opacities} if self.training else {})
+
+    def _as_photographed(
+        self, view: RasterizedView, background: Float[Tensor, "3"], camera: Cameras
+    ) -> Float[Tensor, "height width 3"]:
+        """Colours of a training view with its photo's exposure; others as they are."""
+        photo = (camera.metadata or {}).get("cam_idx")
+        if self.exposure is None or not self.training or photo is None:
+            return view.rgb
+        behind = (1 - view.alpha) * background
+        row = torch.tensor([[photo]], device=view.rgb.device)
+        return self.exposure(view.rgb - behind, view.alpha, row) + behind
+
+    def surface_depth(
+        self, camera: Cameras, outputs: dict[str, Tensor]
+    ) -> Float[Tensor, "height width"]:
+        """z of the surface that a pinhole's pixels show, scene units; 0 where there is none.
+
+        Not the `depth` of the outputs, which lies behind it: what is seen through it counts there.
+        """
+        seen = pinhole(camera.to("cpu"))
+        return surface_depth(
+            self.means,
+            self.quats,
+            self.scales.exp(),
+            self.opacities.sigmoid().squeeze(-1),
+            seen.camera_from_world,
+            seen.intrinsics,
+            width=seen.width,
+            height=seen.height,
+            antialiased=self.config.rasterize_mode == "antialiased",
+        )
 
     @property
     def shs_0(self) -> Float[Tensor, "gaussian 3"]:
@@ -416,6 +465,9 @@ class GaussianSplattingModel(SplatfactoModel):
                 downscale=self._get_downscale_factor(),
                 mask=mask,
             )
+        if self.training and self.exposure is not None:
+            penalty = self.exposure.penalty(batch["image_idx"])
+            loss["exposure_penalty"] = self.config.exposure_penalty * penalty
         if self.training:
             self.camera_optimizer.get_loss_dict(loss)
         return loss
@@ -428,13 +480,17 @@ class GaussianSplattingModel(SplatfactoModel):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side."""
+        """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side.
+
+        `cc_psnr` and `cc_ssim` are those of colours fitted to the photo's; see `corrected_metrics`.
+        """
         target = self.composite_with_background(
             self.get_gt_img(batch["image"]), outputs["background"]
         )
         rendered = outputs["rgb"]
         images = {"img": torch.cat([target, rendered], dim=1)}
-        return image_metrics(rendered, target, self.lpips_metrics), images
+        metrics = image_metrics(rendered, target, self.lpips_metrics)
+        return metrics | corrected_metrics(rendered, target), images
 
 
 def _empty_view(width: int, height: int, background: Float[Tensor, "3"]) -> dict[str, Tensor]:

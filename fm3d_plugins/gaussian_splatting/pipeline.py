@@ -32,7 +32,7 @@ class GaussianSplattingPipelineConfig(PerScenePipelineConfig):
         **dict.fromkeys(
             OF_RAYS,
             f"it asks for single rays, and 3dgs draws whole pictures. `{GAUSSIANS}` writes the "
-            "splats; for a mesh or a dense cloud train nerf.",
+            "splats, `fm3d export --what mesh` a mesh and `--what points` a dense cloud.",
         ),
     }
 
@@ -48,7 +48,9 @@ class GaussianSplattingPipeline(PerScenePipeline):
 
     def further_commands(self, config: Path) -> dict[str, str]:
         """What may be done with the run besides looking at it and scoring it, and how."""
-        command = (
-            f"ns-export gaussian-splat --load-config {quote(str(config))} --output-dir exports"
-        )
-        return {**super().further_commands(config), "Export": command}
+        run = quote(str(config))
+        return {
+            **super().further_commands(config),
+            "Export": f"ns-export gaussian-splat --load-config {run} --output-dir exports",
+            "Mesh": f"fm3d export --load-config {run} --what mesh --output mesh.ply",
+        }

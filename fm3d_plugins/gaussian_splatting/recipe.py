@@ -76,6 +76,7 @@ CUDA_LEARNING_RATES = {
     "opacities": (0.05, 0.05),
     "scales": (5e-3, 5e-3),
     "quats": (1e-3, 1e-3),
+    "exposure": (5e-3, 5e-4),
     "camera_opt": (0.2, 0.01),
     "camera_focal": (0.05, 0.0005),
 }
@@ -88,6 +89,7 @@ CPU_LEARNING_RATES = {
     "opacities": (0.05, 0.02),
     "scales": (0.02, 0.005),
     "quats": (5e-3, 1e-3),
+    "exposure": (0.02, 2e-3),
     "camera_opt": (2.0, 0.1),
     "camera_focal": (0.3, 0.01),
 }

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.geometry.cameras import unproject
+from fm3d_plugins.geometry.cameras import normalize, unproject
 from fm3d_plugins.geometry.poses import transform_points
 from fm3d_plugins.geometry.rays import pixel_centers
 
@@ -27,6 +27,16 @@ def pointmap_from_depth(
     pixels = grid.expand(*depth.shape[:-2], *grid.shape)
     points = points_at(pixels, depth.flatten(-2), intrinsics, world_from_camera, distortion)
     return points.unflatten(-2, (height, width))
+
+
+def z_depth(
+    distance: Float[Tensor, "height width"], intrinsics: Float[Tensor, "3 3"]
+) -> Float[Tensor, "height width"]:
+    """z in a pinhole's OpenCV axes of what lies at a distance along each pixel's ray."""
+    pixels = pixel_centers(*distance.shape, dtype=distance.dtype, device=distance.device)
+    across = normalize(pixels.flatten(0, 1), intrinsics)
+    lengths = (1 + across.square().sum(-1)).sqrt()
+    return distance / lengths.unflatten(0, distance.shape)
 
 
 def points_at(

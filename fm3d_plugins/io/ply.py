@@ -1,13 +1,14 @@
-"""Point clouds in PLY files, as MeshLab, CloudCompare, Open3D and nerfstudio read them."""
+"""Point clouds and meshes in PLY files, as MeshLab, CloudCompare, Open3D and others read them."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from fm3d_plugins.atomic import atomic_write
@@ -47,27 +48,61 @@ def write_ply(
     colors: UInt8[Tensor, "point 3"] | None = None,
     confidence: Float[Tensor, " point"] | None = None,
     normals: Float[Tensor, "point 3"] | None = None,
+    faces: Int[Tensor, "face 3"] | None = None,
 ) -> None:
-    """Write a binary little-endian PLY file, atomically. Coordinates keep their precision."""
+    """Write a binary little-endian PLY file, atomically. Coordinates keep their precision.
+
+    Args:
+        normals: Unit vectors.
+        faces: Rows of the points at the corners of triangles: the file is a mesh.
+    """
     real = "f8" if points.dtype == torch.float64 else "f4"
     columns = [(name, real, points[:, axis]) for axis, name in enumerate("xyz")]
+    if normals is not None:
+        columns += [(f"n{name}", "f4", normals[:, axis]) for axis, name in enumerate("xyz")]
     if colors is not None:
         columns += [(name, "u1", colors[:, axis]) for axis, name in enumerate(_COLOR_NAMES[0])]
     if confidence is not None:
         columns.append(("confidence", "f4", confidence))
-    table = np.empty(len(points), dtype=[(name, f"<{code}") for name, code, _ in columns])
+    table, triangles, further = vertex_table(columns), b"", []
+    if faces is not None:
+        rows = np.empty(len(faces), [("count", "u1"), ("rows", "<i4", 3)])
+        rows["count"], rows["rows"] = 3, faces.detach().cpu().numpy()
+        triangles = rows.tobytes()
+        further = [f"element face {len(faces)}", "property list uchar int vertex_indices"]
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(ply_header(table, *further) + table.tobytes() + triangles)
+
+
+def vertex_table(columns: Sequence[tuple[str, str, Tensor]]) -> np.ndarray:
+    """Rows of a PLY file's vertices.
+
+    Args:
+        columns: Name, numpy's code of the type, and values of each property.
+    """
+    table = np.empty(len(columns[0][2]), dtype=[(name, f"<{code}") for name, code, _ in columns])
     for name, _, values in columns:
         table[name] = values.detach().cpu().numpy()
+    return table
+
+
+def ply_header(table: np.ndarray, *further: str) -> bytes:
+    """First lines of a PLY file whose vertices are a table's rows.
+
+    Args:
+        further: Lines of other elements.
+    """
     words = {"f8": "double", "f4": "float", "u1": "uchar"}
+    properties = [(name, table.dtype[name].str.lstrip("<|")) for name in table.dtype.names or ()]
     header = [
         "ply",
         "format binary_little_endian 1.0",
         f"element vertex {len(table)}",
-        *(f"property {words[code]} {name}" for name, code, _ in columns),
+        *(f"property {words[code]} {name}" for name, code in properties),
+        *further,
         "end_header\n",
     ]
-    with atomic_write(path) as temporary:
-        temporary.write_bytes("\n".join(header).encode("ascii") + table.tobytes())
+    return "\n".join(header).encode("ascii")
 
 
 def read_ply(path: str | Path) -> PointCloud:

@@ -30,12 +30,12 @@ from fm3d_plugins.depth_supervision.supervision import (
     axis_cosines,
 )
 from fm3d_plugins.effort import Effort
+from fm3d_plugins.exposure import ExposureMode, exposure_of
 from fm3d_plugins.geometry.volume_rendering import expected_distance, median_distance
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
 from fm3d_plugins.kernels.radiance_field import render_rays
 from fm3d_plugins.kernels.radiance_field.definitions import Intervals
 from fm3d_plugins.nerf.datamanager import DENSE_POINTS
-from fm3d_plugins.nerf.exposure import Exposure
 from fm3d_plugins.nerf.importance_grid import ImportanceGrid
 from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
 from fm3d_plugins.nerf.network import RadianceField
@@ -79,9 +79,11 @@ class NerfModelConfig(RayModelConfig):
     calm_distance: float = 1.0
     """Scene units: gradients of what is nearer to the camera fade with the square of the distance
     (Philip and Deschaintre 2023), against fog in front of single cameras. 0: off."""
-    exposure: bool = True
-    """Fit a gain and an offset per training photo and colour, against cameras that set their own
-    exposure. Evaluation and renders use none, which is the photos' mean."""
+    exposure: ExposureMode | bool = "affine"
+    """Corrections per training photo and colour, against cameras that set their own exposure and
+    white balance: a gain, or a gain and an offset (affine). Evaluation and renders use none, which
+    is the photos' mean; scores tell cc_psnr besides, with the colours fitted to each photo's.
+    True and False, as in older runs, are affine and none."""
     exposure_penalty: float = 0.1
     """Weight of the mean square of these corrections in the loss."""
     depth: DepthSupervisionConfig = field(default_factory=DepthSupervisionConfig)
@@ -146,9 +148,7 @@ class NerfModel(RayModel):
         self.field = RadianceField(layout)
         self.importance = ImportanceGrid()
         rendered = (self.kwargs.get("metadata") or {}).get(RENDERED_VIEWS)
-        num_rendered = 0 if rendered is None else int(rendered.sum())
-        num_photos = self.num_train_data - num_rendered
-        self.exposure = Exposure(num_photos, num_rendered) if self.config.exposure else None
+        self.exposure = exposure_of(self.config.exposure, self.num_train_data, rendered)
         self.distortion_warmup = recipe.distortion_warmup
         self.depth_supervision: DepthSupervision = self.config.depth.setup(
             num_photos=self.num_train_data, device=self.kwargs.get("device", "cpu")

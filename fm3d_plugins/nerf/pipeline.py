@@ -25,8 +25,8 @@ class NerfPipelineConfig(PerScenePipelineConfig):
     instead = {
         GAUSSIANS: "nerf has no splats. `ns-export pointcloud --normal-method open3d` writes "
         "points; for splats train 3dgs.",
-        OF_DISTANCES: "it asks for a signed distance, which nerf has not. `ns-export tsdf` makes a "
-        "mesh.",
+        OF_DISTANCES: "it asks for a signed distance, which nerf has not. `fm3d export "
+        "--what mesh` makes a mesh.",
     }
 
     one_device_because: ClassVar[str] = "its memory of where space is empty is kept per process"
@@ -43,8 +43,9 @@ class NerfPipeline(PerScenePipeline):
 
     def further_commands(self, config: Path) -> dict[str, str]:
         """What may be done with the run besides looking at it and scoring it, and how."""
+        run = quote(str(config))
         command = (
-            f"ns-export pointcloud --load-config {quote(str(config))} --output-dir exports "
-            "--normal-method open3d"
+            f"ns-export pointcloud --load-config {run} --output-dir exports --normal-method open3d"
         )
-        return {**super().further_commands(config), "Export": command}
+        mesh = f"fm3d export --load-config {run} --what mesh --output mesh.ply"
+        return {**super().further_commands(config), "Export": command, "Mesh": mesh}

@@ -17,14 +17,21 @@ from nerfstudio.engine.callbacks import (
 from nerfstudio.models.base_model import Model
 from torch import Tensor
 
-from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
+from fm3d_plugins.backends.metrics import (
+    Lpips,
+    LpipsNetwork,
+    corrected_metrics,
+    image_metrics,
+    psnr,
+)
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     TRACKS,
     CameraOptimizer,
     CameraOptimizerConfig,
 )
 from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS
-from fm3d_plugins.nerfstudio_cameras import world_from_cameras
+from fm3d_plugins.geometry.pointmaps import z_depth
+from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 from fm3d_plugins.training import BareModelConfig
 
@@ -174,15 +181,28 @@ class RayModel(Model):
         target = composited(image, outputs["background"])
         return (outputs["rgb"] - target).square().mean()
 
+    def surface_depth(
+        self, camera: Cameras, outputs: dict[str, Tensor]
+    ) -> Float[Tensor, "height width"]:
+        """z of the surface that a pinhole's pixels show, scene units; 0 where there is none."""
+        distance = outputs["depth"][..., 0]
+        intrinsics = intrinsics_matrices(camera).reshape(3, 3).to(distance)
+        # Rays that meet nothing end at the far plane.
+        return torch.where(distance < self.config.far_plane / 2, z_depth(distance, intrinsics), 0.0)
+
     @torch.no_grad()
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side."""
+        """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side.
+
+        `cc_psnr` and `cc_ssim` are those of colours fitted to the photo's; see `corrected_metrics`.
+        """
         rendered = outputs["rgb"]
         target = composited(batch["image"].to(rendered), outputs["background"])
         images = {"img": torch.cat([target, rendered], dim=1)}
-        return image_metrics(rendered, target, self.lpips_metrics), images
+        metrics = image_metrics(rendered, target, self.lpips_metrics)
+        return metrics | corrected_metrics(rendered, target), images
 
     def get_rgba_image(
         self, outputs: dict[str, Tensor], output_name: str = "rgb"

@@ -44,8 +44,10 @@ def score_lines(metrics: Mapping[str, Any], num_photos: int, run: Path) -> list[
         run: Folder of the run.
     """
     lpips = f", LPIPS {metrics['lpips']:.3f}" if "lpips" in metrics else ""
+    corrected = f" ({metrics['cc_psnr']:.2f} with colours fitted)" if "cc_psnr" in metrics else ""
     return [
-        f"Held-out photos: PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}{lpips} "
+        f"Held-out photos: PSNR {metrics['psnr']:.2f} dB{corrected}, SSIM {metrics['ssim']:.3f}"
+        f"{lpips} "
         f"(mean of {num_photos}, test poses: {metrics['test_poses']}; {run / RESULTS})",
         f"Pictures of them, photo | render | depth | error: {run / PICTURES}",
     ]

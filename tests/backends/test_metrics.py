@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fm3d_plugins.backends.metrics import Lpips, psnr
+from fm3d_plugins.backends.metrics import Lpips, color_corrected, corrected_metrics, psnr
 
 
 def test_psnr_of_a_constant_difference():
@@ -35,3 +35,21 @@ def test_lpips_with_backbone_in_the_cache_measures_offline(tmp_path, monkeypatch
     first, second = torch.rand(2, 64, 64, 3)
     assert metric.distance(first, first) == 0.0
     assert metric.distance(first, second) > 0.0
+
+
+def test_a_photo_that_is_an_affine_map_of_the_render_is_reached():
+    """Truth: the map itself, over colours that determine it and stay in [0, 1]."""
+    rendered = torch.rand(20, 30, 3)
+    affine = torch.tensor([[0.6, 0.1, 0.0], [0.05, 0.7, 0.1], [0.0, 0.1, 0.5]])
+    photo = rendered @ affine + torch.tensor([0.1, 0.0, 0.2])
+    torch.testing.assert_close(color_corrected(rendered, photo), photo, atol=1e-4, rtol=0)
+    metrics = corrected_metrics(rendered, photo)
+    assert metrics["cc_psnr"] > 60 and metrics["cc_ssim"] > 0.999
+
+
+def test_fitted_colours_are_never_farther_off():
+    rendered, photo = torch.rand(2, 20, 30, 3)
+    before, after = (psnr(each, photo) for each in (rendered, color_corrected(rendered, photo)))
+    assert float(after) >= float(before)
+    flat = torch.full((20, 30, 3), 0.3)
+    assert float(psnr(color_corrected(flat, photo), photo)) > float(psnr(flat, photo))

@@ -12,10 +12,12 @@ from nerfstudio.scripts.exporter import ExportGaussianSplat
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
+from fm3d_plugins.camera_optimization.saved_state import check_state
 from fm3d_plugins.dense_points import in_floats
 from fm3d_plugins.gaussian_splatting import datamanager
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.io.ply import read_ply
+from fm3d_plugins.kernels.rasterizer import RasterizedView
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
 STEPS = 200
@@ -68,11 +70,41 @@ def test_device_and_recipe_are_written_to_the_config(trained):
     assert config.optimizers["means"]["scheduler"].max_steps == STEPS
 
 
-def test_checkpoint_holds_gaussians_only(trained):
+def test_checkpoint_holds_gaussians_and_exposure_only(trained):
     path = next(trained[0].checkpoint_dir.glob("*.ckpt"))
     state = torch.load(path, weights_only=True)
-    known = ("gauss_params", "device_indicator", "surroundings")
-    assert all(any(name in key for name in known) for key in state["pipeline"])
+    parts = {key.split(".")[1] for key in state["pipeline"]}
+    assert parts == {"gauss_params", "exposure", "surroundings", "device_indicator_param"}
+
+
+def test_a_checkpoint_from_before_exposures_is_taken(trained):
+    model = trained[0].pipeline.model
+    state = {f"_model.{key}": value for key, value in model.state_dict().items()}
+    kept = state.pop("_model.exposure.corrections")
+    filled = check_state(model, state)["_model.exposure.corrections"]
+    torch.testing.assert_close(filled, kept)
+
+
+def test_exposure_is_of_training_views_alone(trained):
+    """Of a photo that is brighter than the mean, so is the view in training, and no other."""
+    model, manager = trained[0].pipeline.model, trained[0].pipeline.datamanager
+    camera = manager.train_dataset.cameras[0:1].to(model.device)
+    camera.metadata = {"cam_idx": 0}
+    kept = model.exposure.corrections.clone()
+    try:
+        with torch.no_grad():
+            before = model.eval().get_outputs(camera)["rgb"]
+            model.exposure.corrections.zero_()
+            model.exposure.corrections[0, :3] = torch.tensor(2.0).log()
+            after = model.get_outputs(camera)["rgb"]
+            torch.testing.assert_close(after, before)
+            one, none = torch.ones_like(before[..., :1]), torch.zeros(0, 2)
+            view = RasterizedView(before, one, one, none, none[:, 0].int())
+            trained_on = model.train()._as_photographed(view, torch.rand(3), camera)
+    finally:
+        model.exposure.corrections.data.copy_(kept)
+    gain = 2 ** (1 - 1 / model.exposure.num_photos)  # The mean over photos stays 1.
+    torch.testing.assert_close(trained_on, gain * before)
 
 
 def test_one_colour_behind_a_thing_stays_with_the_checkpoint(capture, tmp_path, train_run):

@@ -163,7 +163,7 @@ def test_rays_without_cameras_or_planes_are_rendered(trained):
 
 @pytest.mark.parametrize(
     "options",
-    [{"loss": "charbonnier", "exposure": False}, {"distortion_weight": 0.0, "calm_distance": 0.5}],
+    [{"loss": "charbonnier", "exposure": "none"}, {"distortion_weight": 0.0, "calm_distance": 0.5}],
 )
 def test_other_options_train(capture, tmp_path, options, train_run):
     losses = []

@@ -5,12 +5,15 @@ import os
 import re
 import shlex
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fm3d_plugins import training
 
 
 @pytest.mark.parametrize("method", ["3dgs", "nerf"])
@@ -30,7 +33,8 @@ def test_the_end_says_what_came_of_the_run(run_config, train_run, tmp_path, caps
     with Image.open(run / "held_out" / pictures[0]) as picture:
         assert picture.width == 4 * 48 + 3 * 4
     last = "\n".join(lines[-9:])
-    assert f"PSNR {again['psnr']:.2f} dB, SSIM {again['ssim']:.3f}" in last
+    assert f"PSNR {again['psnr']:.2f} dB ({again['cc_psnr']:.2f} with colours fitted)" in last
+    assert f"SSIM {again['ssim']:.3f}" in last
     assert str(run / "held_out") in last and "12 steps" in last
     size = f"{len(trainer.pipeline.model.means):,} splats" if method == "3dgs" else "parameters"
     assert size in last
@@ -116,6 +120,21 @@ def test_a_run_stopped_while_it_is_scored_is_kept(run_config, tmp_path, monkeypa
     assert stopped.value.code == 130
     assert (trainer.checkpoint_dir / "step-000000001.ckpt").exists()
     assert "Stopped after step 1; a checkpoint of it is kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "foreground", "expected"),
+    [(True, 7, True), (True, 8, False), (False, 7, False)],
+)
+def test_only_a_terminal_in_front_can_stop_a_run(is_terminal, foreground, expected, monkeypatch):
+    """Truth: Ctrl-C goes to the terminal's foreground group of processes."""
+    stream = SimpleNamespace(isatty=lambda: is_terminal, closed=False, fileno=lambda: 0)
+    monkeypatch.setattr(training, "sys", SimpleNamespace(stdin=stream, stdout=stream))
+    monkeypatch.setattr(training.os, "tcgetpgrp", lambda _: foreground)
+    monkeypatch.setattr(training.os, "getpgrp", lambda: 7)
+    assert training.can_be_stopped_by_hand() == expected
+    monkeypatch.setattr(training, "sys", SimpleNamespace(stdin=None, stdout=stream))
+    assert not training.can_be_stopped_by_hand()
 
 
 def test_without_a_terminal_an_open_viewer_does_not_hold_the_run(run_config, tmp_path, monkeypatch):

@@ -36,6 +36,7 @@ from fm3d_plugins.kernels.rasterizer.projection_backward_kernels import (
     project_backward,
 )
 from fm3d_plugins.kernels.rasterizer.projection_kernels import BLOCK, NUM_FEATURES, project
+from fm3d_plugins.kernels.rasterizer.surface_depth_kernels import find_surface
 from fm3d_plugins.kernels.simd import LANES
 from fm3d_plugins.kernels.threads import get_num_threads, run_kernel
 
@@ -236,3 +237,35 @@ def rasterize_numba(gaussians: Gaussians, camera: Camera) -> RasterizedView:
         camera.width, camera.height, means2d, features, radii, camera.background
     )
     return RasterizedView(rgb, alpha, depth, means2d, radii)
+
+
+def surface_depth_numba(gaussians: Gaussians, camera: Camera, measures: Tensor) -> Tensor:
+    """`surface_depth` for float32 tensors on the CPU; see there.
+
+    Args:
+        measures: Of `ray_measures`.
+    """
+    means2d, features, radii = _Project.apply(
+        camera,
+        camera.camera_from_world[:3],
+        camera_center(camera.camera_from_world),
+        camera.intrinsics,
+        *gaussians.values(),
+    )
+    width, height = camera.width, camera.height
+    bins = _bin(_array(means2d), _array(features), _array(radii), width, height)
+    depth = torch.empty(height, width)
+    k = camera.intrinsics.double()
+    pinhole = (float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]))
+    run_kernel(
+        find_surface,
+        bins.grid[0] * bins.grid[1],
+        bins.grid[1],
+        bins.lists(),
+        bins.records,
+        _array(measures),
+        pinhole,
+        camera.near,
+        depth.numpy(),
+    )
+    return depth

@@ -1,5 +1,7 @@
 """Real spherical harmonics up to degree 3, in the order and with the signs of 3DGS."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -59,3 +61,27 @@ def sh_colors(
     basis = sh_basis(directions, degree)
     active = coefficients[..., : basis.shape[-1], :]
     return torch.clamp_min((basis[..., None] * active).sum(-2) + 0.5, 0.0)
+
+
+def rotated_sh(
+    coefficients: Float[Tensor, "*batch num_coefficients channel"], rotation: Float[Tensor, "3 3"]
+) -> Float[Tensor, "*batch num_coefficients channel"]:
+    """Coefficients of the same function after space is turned: f'(R d) = f(d).
+
+    Args:
+        coefficients: Whole bands, in the order of `sh_basis`.
+        rotation: R, without reflection.
+    """
+    count = coefficients.shape[-2]
+    degree = math.isqrt(count) - 1
+    # More directions than a band has functions determine how they mix, to rounding.
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(4 * count, 3, generator=generator, dtype=torch.float64)
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    turned = directions @ rotation.detach().cpu().double().T
+    before, after = sh_basis(directions, degree), sh_basis(turned, degree)
+    mixing = before.new_zeros(count, count)
+    for band in range(degree + 1):
+        rows = slice(band * band, (band + 1) ** 2)
+        mixing[rows, rows] = torch.linalg.lstsq(after[:, rows], before[:, rows]).solution
+    return mixing.to(coefficients) @ coefficients

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from torch import Tensor
 
 from fm3d_plugins.camera_optimization.export import run_cameras
+from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.io.colmap import write_colmap_or_say
 from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT, read_map, write_map
 from fm3d_plugins.io.ply import write_ply
 from fm3d_plugins.io.transforms import write_transforms
-from fm3d_plugins.nerfstudio_cameras import dataparser_frame
 from fm3d_plugins.one_pass.geometry.pipeline import GeometryPipeline
+from fm3d_plugins.parsed_scenes import input_frame
 from fm3d_plugins.scene import SceneGeometry
 
 POINTS = "points.ply"
@@ -63,12 +66,23 @@ def write_run(
     return scene
 
 
-def _with_points(
-    scene: SceneGeometry,
-    pipeline: GeometryPipeline,
-    outputs: DataparserOutputs,
-    least_confidence: float,
-) -> SceneGeometry:
+def confident_points(
+    pipeline: GeometryPipeline, input_from_scene: Similarity, path: Path, least_confidence: float
+) -> int:
+    """Write the points alone, of at least a confidence; returns how many.
+
+    Raises:
+        ValueError: No point has that confidence.
+    """
+    is_kept = _is_confident(pipeline, least_confidence)
+    model = pipeline.model
+    points = input_from_scene.apply(model.splat_means.cpu()[is_kept].double()).float()
+    confidence = model.splat_confidence.cpu()[is_kept].float()
+    write_ply(path, points, model.splat_colors.cpu()[is_kept], confidence=confidence)
+    return len(points)
+
+
+def _is_confident(pipeline: GeometryPipeline, least_confidence: float) -> Bool[Tensor, " point"]:
     model = pipeline.model
     is_kept = (model.splat_confidence >= least_confidence).cpu()
     if not bool(is_kept.any()):
@@ -77,7 +91,17 @@ def _with_points(
             f"the surest has {float(model.splat_confidence.max()):.3f}. Ask for less with "
             "--min-confidence."
         )
-    frame = dataparser_frame(outputs.dataparser_transform, outputs.dataparser_scale)
+    return is_kept
+
+
+def _with_points(
+    scene: SceneGeometry,
+    pipeline: GeometryPipeline,
+    outputs: DataparserOutputs,
+    least_confidence: float,
+) -> SceneGeometry:
+    model, is_kept = pipeline.model, _is_confident(pipeline, least_confidence)
+    frame = input_frame(outputs, pipeline.datamanager.dataparser)
     return replace(
         scene,
         points=frame.inverse().apply(model.splat_means.cpu()[is_kept].double()).float(),

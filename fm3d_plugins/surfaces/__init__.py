@@ -1,0 +1,1 @@
+"""Surfaces of a trained scene: its views rendered with depth, then fused."""
