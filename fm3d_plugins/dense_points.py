@@ -25,8 +25,8 @@ from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_came
 WORKING_SIZE, SMALLEST_SIDE = 200, 16
 """Long side in pixels at which photos are compared, and the least of the short one."""
 
-MOST_PHOTOS, GROUP = 24, 3
-"""Photos that are compared; of more, groups of so many that look at the same place."""
+MOST_PHOTOS = 24
+"""Photos that are compared; of more, evenly chosen ones."""
 
 NUM_NEIGHBOURS, NUM_PLANES = 3, 96
 
@@ -103,13 +103,12 @@ def dense_points(
     Those that two photos agree on, and the others that no photo sees past.
 
     Args:
-        photos: All of them are compared; see `photos_to_compare`.
         known_points: Of the scene, world frame; they tell which depths to try. May be none.
         count: At most as many are returned, evenly from all photos; none where no two photos
             overlap.
         generator: Chooses the pixels.
     """
-    swept = sweep_depth(photos, known_points)
+    swept = sweep_depth(_of_rows(photos, evenly_chosen(len(photos.images))), known_points)
     views = swept.views
     everyone = torch.arange(len(views.depth))
     pixels = pixel_centers(*views.depth.shape[1:])
@@ -127,30 +126,11 @@ def dense_points(
     return torch.cat(points), torch.cat(colors)
 
 
-def photos_to_compare(world_from_camera: Float[Tensor, "view 4 4"]) -> list[int]:
-    """Rows of the photos that are compared: all, or of many some, with two good neighbours each.
-
-    Those in the middle of a group are evenly chosen; their neighbours look at the same place from a
-    little aside.
-    """
-    poses = world_from_camera.double()
-    if len(poses) <= MOST_PHOTOS:
-        return list(range(len(poses)))
-    centres, axes = poses[:, :3, 3], poses[:, :3, 2]
-    reach = distance_looked_at(poses)
-    middles = torch.linspace(0, len(poses) - 1, MOST_PHOTOS // GROUP).round().long().tolist()
-    chosen = set(middles)
-    for middle in middles:
-        to_place = centres[middle] + reach * axes[middle] - centres
-        rays = torch.nn.functional.normalize(to_place, dim=-1)
-        nearer = (to_place.norm(dim=-1) / reach).clamp_min(1e-6).log().abs()
-        worth = _worth(_degrees(rays, rays[middle])) * _alike(_degrees(axes, axes[middle]))
-        worth = worth / (1 + nearer)
-        worth[list(chosen)] = 0
-        best = worth.sort(descending=True, stable=True)
-        is_kept = best.values[: GROUP - 1] > LEAST_WORTH
-        chosen.update(best.indices[: GROUP - 1][is_kept].tolist())
-    return sorted(chosen)
+def evenly_chosen(count: int) -> list[int]:
+    """Rows of the photos, of so many, that are compared."""
+    if count <= MOST_PHOTOS:
+        return list(range(count))
+    return torch.linspace(0, count - 1, MOST_PHOTOS).round().long().tolist()
 
 
 def sweep_depth(photos: PosedPhotos, known_points: Float[Tensor, "known 3"]) -> SweptDepth:
@@ -209,6 +189,15 @@ def plane_homographies(
     return intrinsics[list(others), None] @ moved @ torch.linalg.inv(intrinsics[view])
 
 
+def _of_rows(photos: PosedPhotos, rows: Sequence[int]) -> PosedPhotos:
+    return PosedPhotos(
+        [photos.images[row] for row in rows],
+        photos.intrinsics[list(rows)],
+        photos.world_from_camera[list(rows)],
+        [photos.masks[row] for row in rows],
+    )
+
+
 def _small(
     photos: PosedPhotos,
 ) -> tuple[
@@ -257,23 +246,6 @@ def _inverse_depths(
     return limits
 
 
-def _degrees(
-    directions: Float64[Tensor, "*batch 3"], other: Float64[Tensor, "*_ 3"]
-) -> Float64[Tensor, "*batch"]:
-    """Between unit vectors."""
-    return torch.rad2deg((directions * other).sum(-1).clamp(-1, 1).arccos())
-
-
-def _alike(degrees: Float64[Tensor, "*batch"]) -> Float64[Tensor, "*batch"]:
-    """Whether something still looks the same after a turn: 1 at small ones, 0 at large ones."""
-    return ((MOST_PARALLAX - degrees) / (MOST_PARALLAX - MUCH_PARALLAX)).clamp(0, 1)
-
-
-def _worth(parallax: Float64[Tensor, "*batch"]) -> Float64[Tensor, "*batch"]:
-    """Of rays to the same point for its depth, by the degrees between them."""
-    return (parallax / GOOD_PARALLAX).clamp(max=1) * _alike(parallax)
-
-
 def _neighbours(
     poses: Float64[Tensor, "view 4 4"],
     intrinsics: Float64[Tensor, "view 3 3"],
@@ -293,9 +265,11 @@ def _neighbours(
             ]
         )
         rays = torch.nn.functional.normalize(points - poses[:, None, :3, 3], dim=-1)
+        degrees = torch.rad2deg((rays * rays[view]).sum(-1).clamp(-1, 1).arccos())
+        alike = ((MOST_PARALLAX - degrees) / (MOST_PARALLAX - MUCH_PARALLAX)).clamp(0, 1)
         local = transform_points(invert(poses), points.expand(len(poses), -1, -1))
-        worth = _worth(_degrees(rays, rays[view])) * _is_inside(local, intrinsics, size)
-        worth = worth.mean(-1)
+        worth = (degrees / GOOD_PARALLAX).clamp(max=1) * alike
+        worth = (worth * _is_inside(local, intrinsics, size)).mean(-1)
         worth[view] = 0
         best = worth.sort(descending=True, stable=True)
         kept = best.indices[:NUM_NEIGHBOURS][best.values[:NUM_NEIGHBOURS] > LEAST_WORTH]

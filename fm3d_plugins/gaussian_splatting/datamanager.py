@@ -13,8 +13,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.dense_points import (
     dense_points,
+    evenly_chosen,
     in_floats,
-    photos_to_compare,
     posed_photos,
     shown,
 )
@@ -99,10 +99,9 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         Returns:
             How many there are then.
         """
-        cameras = self.train_dataset.cameras
-        rows = photos_to_compare(world_from_cameras(cameras).cpu())
+        rows = evenly_chosen(len(self.cached_train))
         entries = [self.cached_train[row] for row in rows]
-        photos = posed_photos(entries, cameras[torch.tensor(rows)])
+        photos = posed_photos(entries, self.train_dataset.cameras[torch.tensor(rows)])
         known = metadata.get(POINTS, torch.zeros(0, 3))
         generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
         with signs_of_life(lambda t: f"Photos are compared for points to start from: {t:.0f} s."):

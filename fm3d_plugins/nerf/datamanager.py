@@ -20,10 +20,9 @@ from nerfstudio.data.utils.dataloaders import (
 )
 from nerfstudio.data.utils.nerfstudio_collate import nerfstudio_collate
 
-from fm3d_plugins.dense_points import dense_points, photos_to_compare, posed_photos
+from fm3d_plugins.dense_points import dense_points, evenly_chosen, posed_photos
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nerf.pixels import PixelTable
-from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
 from fm3d_plugins.progress import signs_of_life
 from fm3d_plugins.scene_points import POINTS
@@ -105,7 +104,7 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
             pinholes = self.train_pinholes()
         except ValueError:
             return  # Some of these lenses have no pinhole.
-        rows = photos_to_compare(world_from_cameras(pinholes.cameras).cpu())
+        rows = evenly_chosen(len(pinholes))
         entries = [pinholes.get_data(row, "uint8") for row in rows]
         photos = posed_photos(entries, pinholes.cameras[torch.tensor(rows)])
         generator = torch.Generator().manual_seed(self.config.pixel_seed)
