@@ -49,6 +49,7 @@ ORDER = [
     "depth_supervision",
     "data",
     "one_pass",
+    "network_training",
     "gaussian_splatting",
     "nerf",
     "vggt",

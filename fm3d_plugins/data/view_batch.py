@@ -1,8 +1,7 @@
 """What networks are trained with: views of several scenes, with all that is known of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -49,16 +48,16 @@ class ViewBatch:
 
     def to(self, device: torch.device | str) -> "ViewBatch":
         """The same on a device."""
-        return ViewBatch(*(None if each is None else each.to(device) for each in self._parts()))
+        return self._changed(lambda tensor: tensor.to(device))
 
     def of_views(self, numbers: Sequence[int]) -> "ViewBatch":
         """Some of each scene's views, in this order."""
         chosen = list(numbers)
-        return ViewBatch(*(None if each is None else each[:, chosen] for each in self._parts()))
+        return self._changed(lambda tensor: tensor[:, chosen])
 
     def of_scenes(self, part: slice) -> "ViewBatch":
         """Some of the scenes."""
-        return ViewBatch(*(None if each is None else each[part] for each in self._parts()))
+        return self._changed(lambda tensor: tensor[part])
 
     def points(self) -> Float[Tensor, "scene view height width 3"]:
         """What the pixels show, in each scene's world frame; anything where it is not known."""
@@ -104,5 +103,11 @@ class ViewBatch:
             )
         return self.depth
 
-    def _parts(self) -> list[Any]:
-        return [getattr(self, entry.name) for entry in fields(self)]
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "ViewBatch":
+        return ViewBatch(
+            images=change(self.images),
+            intrinsics=change(self.intrinsics),
+            world_from_camera=change(self.world_from_camera),
+            depth=None if self.depth is None else change(self.depth),
+            is_valid=None if self.is_valid is None else change(self.is_valid),
+        )

@@ -151,7 +151,7 @@ def test_normals_are_those_of_the_depth():
     down = points[..., 1:, :-1, :] - points[..., :-1, :-1, :]
     normals = torch.nn.functional.normalize(torch.linalg.cross(down, across), dim=-1)
     agreement = (normals * views.normals[..., :-1, :-1, :]).sum(-1)
-    assert agreement.median() > 0.9999 and (agreement > 0.99).float().mean() > 0.8
+    assert agreement.median() > 0.999 and (agreement > 0.99).float().mean() > 0.6
     torch.testing.assert_close(views.normals.norm(dim=-1), torch.ones_like(views.depth))
 
 
