@@ -12,6 +12,9 @@ from fm3d_plugins.synthetic_rooms.endless.rooms import RoomOptions, render_rooms
 
 Split = Literal["training", "held-out"]
 
+ROOMS_VERSION = 1
+"""Of what a seed means; it changes with the rooms, their light or their cameras."""
+
 _WORD = (1 << 64) - 1
 _STREAMS = {"training": 0, "held-out": 1}
 

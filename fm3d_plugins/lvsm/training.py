@@ -1,6 +1,7 @@
 """LVSM trained on many scenes: photos at two poses in, photos at other poses out."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fm3d_plugins.lvsm.contexts import camera_distances
 from fm3d_plugins.lvsm.inference import METADATA_KEY, load_network
 from fm3d_plugins.lvsm.network import LVSM, LVSMConfig
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
-from fm3d_plugins.nn.perceptual import rendering_loss
+from fm3d_plugins.nn.perceptual import Distance, rendering_loss
 from fm3d_plugins.nn.sizes import to_text
 
 SMALL = LVSMConfig(width=128, head_width=32, patch_size=4, decoder_depth=6)
@@ -62,11 +63,15 @@ class LvsmTrainingModel(NetworkModel):
     def build(self) -> LVSM:
         """Random weights, or those that were asked for."""
         config = self.config
-        self.distance = perceptual_distance(config.perceptual, config.perceptual_weights)
         if not config.weights:
             return LVSM(config.network)
         network = load_network(locate(config.weights), torch.float32, torch.device("cpu"))
         return network.requires_grad_(True)
+
+    @cached_property
+    def distance(self) -> Distance | None:
+        """What is lowered besides the squared error, read when the first step asks for it."""
+        return perceptual_distance(self.config.perceptual, self.config.perceptual_weights)
 
     def matrices(self) -> set[str]:
         """Those of linear layers within the blocks."""

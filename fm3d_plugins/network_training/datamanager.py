@@ -97,7 +97,7 @@ class ManySceneDataManager(DataManager):
         config.check()
         super().__init__()
         self.config, self.device = config, device
-        self.training = EndlessRooms(config.seed, config.rooms)
+        self.rooms = EndlessRooms(config.seed, config.rooms)
         self.held_out_rooms = EndlessRooms(config.seed, config.rooms, "held-out")
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="fm3d-scenes")
         self._next: tuple[int, Future[ViewBatch]] | None = None
@@ -118,7 +118,7 @@ class ManySceneDataManager(DataManager):
         """The batch of a step, on the CPU."""
         shape = self.shape_at(step)
         views = self.config.views_per_scene
-        return self.training.batch(step, shape.num_scenes, views, shape.height, shape.width)
+        return self.rooms.batch(step, shape.num_scenes, views, shape.height, shape.width)
 
     def next_batch(self, step: int) -> ViewBatch:
         """The batch of a step, on the device; that of the step after it is begun."""

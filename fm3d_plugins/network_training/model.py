@@ -68,6 +68,11 @@ class NetworkModel(Model):
     """
 
     config: NetworkModelConfig
+    network: nn.Module
+    average: nn.Module | None
+    num_images: Tensor
+    seconds: Tensor
+    """Of all steps so far, wall clock."""
 
     @abstractmethod
     def build(self) -> nn.Module:

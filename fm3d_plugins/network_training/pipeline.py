@@ -12,6 +12,7 @@ from nerfstudio.pipelines.base_pipeline import Pipeline
 from torch import Tensor
 from torch.nn import Parameter
 
+from fm3d_plugins.camera_optimization.saved_state import EXPECTED, check_state
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.network_training.datamanager import (
     ManySceneDataManager,
@@ -77,6 +78,11 @@ class NetworkPipeline(Pipeline):
             self._model = config.model.setup(scene_box=box, num_train_data=0, device=device)
         self._model.to(device)
 
+    @property
+    def model(self) -> NetworkModel:
+        """The network in training."""
+        return self._model
+
     def get_train_loss_dict(self, step: int) -> tuple[None, dict[str, Tensor], dict[str, Tensor]]:
         """No outputs; the loss and metrics of a step."""
         batch = self.datamanager.next_batch(step)
@@ -111,18 +117,15 @@ class NetworkPipeline(Pipeline):
         raise NotImplementedError
 
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
-        """Take a checkpoint's `pipeline`, whole; anything else ends the program."""
-        prefix = "_model."
-        state = {name.removeprefix(prefix): value for name, value in loaded_state.items()}
+        """Take a checkpoint's `pipeline`, whole and finite; anything else ends the program."""
         with one_line_errors():
+            state = check_state(self.model, loaded_state)
+            own = {name.removeprefix("_model."): value for name, value in state.items()}
             try:
-                self.model.load_state_dict(state, strict=True)
+                self.model.load_state_dict(own, strict=True)
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
-                raise ValueError(
-                    f"The checkpoint does not fit: {reason}. Expected one of the same network. "
-                    "Give the options that it was trained with."
-                ) from error
+                raise ValueError(f"The checkpoint does not fit: {reason}. {EXPECTED}") from error
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes

@@ -87,6 +87,7 @@ class Muon(torch.optim.Optimizer):
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffer = state["momentum_buffer"]
-        buffer.lerp_(parameter.grad, 1 - momentum)
-        return parameter.grad.lerp(buffer, momentum)
+        buffer, slope = state["momentum_buffer"], parameter.grad
+        assert slope is not None
+        buffer.lerp_(slope, 1 - momentum)
+        return slope.lerp(buffer, momentum)
