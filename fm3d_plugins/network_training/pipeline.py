@@ -64,7 +64,7 @@ class NetworkPipeline(Pipeline):
     def __init__(
         self,
         config: NetworkPipelineConfig,
-        device: str,
+        device: str | torch.device,
         test_mode: str = "val",
         world_size: int = 1,
         local_rank: int = 0,

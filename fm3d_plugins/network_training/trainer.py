@@ -17,7 +17,7 @@ from fm3d_plugins.network_training.pipeline import NetworkPipeline, NetworkPipel
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life
 from fm3d_plugins.running import summary
-from fm3d_plugins.training import Trainer, TrainerConfig
+from fm3d_plugins.training import Trainer, TrainerConfig, ViewerConfig
 
 
 @dataclass
@@ -41,6 +41,7 @@ class NetworkTrainerConfig(TrainerConfig):
     """A step with a gradient of a larger norm, or one that is not finite, changes nothing."""
 
     # nerfstudio's, without effect here.
+    viewer: tyro.conf.Suppress[ViewerConfig] = field(default_factory=ViewerConfig)
     steps_per_eval_batch: tyro.conf.Suppress[int] = 0
     steps_per_eval_image: tyro.conf.Suppress[int] = 0
     mixed_precision: tyro.conf.Suppress[bool] = False

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from nerfstudio.utils.eval_utils import eval_setup
 
 from fm3d_plugins.data.synthetic import EndlessRooms
 from fm3d_plugins.lvsm.network import LVSM
@@ -80,8 +81,8 @@ def test_a_run_ends_with_scores_beside_trivial_ones_and_their_errors(whole):
 def test_scores_of_a_checkpoint_are_those_of_the_run(whole):
     results = json.loads((whole.base_dir / "eval.json").read_text())["results"]
     torch.manual_seed(5)
-    pipeline = whole.config.pipeline.setup(device="cpu", test_mode="test")
-    pipeline.load_pipeline(state_of(whole, STEPS - 1)["pipeline"], STEPS - 1)
+    _, pipeline, _, step = eval_setup(whole.base_dir / "config.yml", test_mode="test")
+    assert step == STEPS - 1
     again = pipeline.get_average_eval_image_metrics()
     assert again == {name: pytest.approx(value, abs=1e-6) for name, value in results.items()}
 
