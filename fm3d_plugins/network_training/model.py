@@ -80,7 +80,7 @@ class NetworkModel(Model):
 
     @abstractmethod
     def matrices(self) -> set[str]:
-        """Names of the network's parameters that are matrices within its blocks."""
+        """Names of the parameters of the network's blocks; of these, matrices go to Muon."""
 
     @abstractmethod
     def loss(
@@ -117,7 +117,8 @@ class NetworkModel(Model):
         """Matrices within blocks, and all else."""
         names, groups = self.matrices(), {"matrices": [], "others": []}
         for name, parameter in self.network.named_parameters():
-            groups["matrices" if name in names else "others"].append(parameter)
+            is_matrix = name in names and parameter.ndim == 2
+            groups["matrices" if is_matrix else "others"].append(parameter)
         return groups
 
     def autocast(self) -> AbstractContextManager[Any]:
