@@ -144,7 +144,7 @@ def test_attention_that_is_trained_in_bfloat16_is_the_fused_one_in_parts():
     exact = [torch.randn(3, 10, 2, 16, dtype=torch.float64) for _ in range(3)]
     wanted, results = torch.randn(3, 10, 32, dtype=torch.float64), []
     for dtype in (torch.float64, torch.bfloat16):
-        parts = [each.to(dtype).requires_grad_(True) for each in exact]
+        parts = [each.detach().to(dtype).requires_grad_(True) for each in exact]
         attended = attend(HeadFeatures(*parts))
         assert attended.dtype == dtype
         (attended.double() * wanted).sum().backward()
