@@ -53,6 +53,7 @@ ORDER = [
     "depth_supervision",
     "data",
     "one_pass",
+    "network_training",
     "gaussian_splatting",
     "nerf",
     "vggt",
