@@ -1,6 +1,7 @@
 """What methods that train one scene add to the trainer: one word for what a run may cost."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from fm3d_plugins.effort import Quality, effort_for
 from fm3d_plugins.input_checks import data_of
@@ -16,13 +17,8 @@ class SceneTrainerConfig(TrainerConfig):
     steps, larger photos and a finer scene, several times as long. Options that are given go before
     it (--max-num-iterations, --pipeline.datamanager.max-image-size and the model's)."""
 
-    def _plan(self) -> RunPlan | None:
-        manager = self.pipeline.datamanager
-        effort = effort_for(self.quality, data_of(manager), self.machine.device_type)
-        model = self.pipeline.model
-        plan: RunPlan = model.resolve(  # pyright: ignore[reportAttributeAccessIssue]
-            self.machine.device_type, self.max_num_iterations, effort
-        )
-        if getattr(manager, "max_image_size", None) is None:
-            manager.max_image_size = plan.image_size  # pyright: ignore[reportAttributeAccessIssue]
-        return plan
+    def _plan(self) -> RunPlan:
+        data, device_type = data_of(self.pipeline.datamanager), self.machine.device_type
+        model: Any = self.pipeline.model
+        effort = effort_for(self.quality, data, device_type)
+        return model.resolve(device_type, self.max_num_iterations, effort)

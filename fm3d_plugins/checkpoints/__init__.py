@@ -3,7 +3,7 @@
 tensors = load(locate("facebook/VGGT-1B"))
 """
 
-from fm3d_plugins.checkpoints.catalogue import CATALOGUE
+from fm3d_plugins.checkpoints.catalogue import CATALOGUE, weights_meant
 from fm3d_plugins.checkpoints.loading import load, training_arguments, verify
 from fm3d_plugins.checkpoints.locating import (
     CheckpointFile,
@@ -23,4 +23,5 @@ __all__ = [
     "require_obtainable",
     "training_arguments",
     "verify",
+    "weights_meant",
 ]

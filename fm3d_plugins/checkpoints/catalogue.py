@@ -4,6 +4,9 @@ from dataclasses import dataclass, replace
 
 HUB = "https://huggingface.co"
 
+SMALL, OFFICIAL = "small", "official"
+"""Words for weights: those of the method that come with this package, and its published ones."""
+
 
 @dataclass(frozen=True)
 class Licence:
@@ -68,6 +71,12 @@ DUST3R_NON_COMMERCIAL = Licence(
 )
 
 
+OWN_LICENCE = Licence(
+    name="Apache-2.0",
+    permits="commercial use too; trained by this package, on scenes that it made itself",
+    commercial=True,
+    url="https://www.apache.org/licenses/LICENSE-2.0",
+)
 DISK_APACHE = Licence(
     name="Apache-2.0 (DISK)",
     permits="commercial use too, with the licence and notices kept",
@@ -107,6 +116,10 @@ class PublishedCheckpoint:
     """The word of the estimator and method that uses it, or of the option --features."""
     instead: str = "find cameras with sfm, which needs no weights"
     """What to do without it."""
+    image_size: int | None = None
+    """Long side in pixels of the images that it was trained with, where that is to be kept to."""
+    comes_with_package: bool = False
+    """Whether its file is part of this package, and on no hub."""
 
     @property
     def num_bytes(self) -> int:
@@ -144,6 +157,22 @@ def _lvsm(variant: str, file: str, num_tensors: int, num_parameters: int) -> Pub
         num_tensors=num_tensors,
         num_parameters=num_parameters,
         estimator="lvsm",
+        image_size=512 if "512" in variant else 256,
+    )
+
+
+def _small(method: str, num_tensors: int, num_parameters: int) -> PublishedCheckpoint:
+    """Trained by this package; `docs/training.md` says how."""
+    return PublishedCheckpoint(
+        name=f"{method}-{SMALL}",
+        files=(f"{method}-{SMALL}.safetensors",),
+        licence=OWN_LICENCE,
+        is_gated=False,
+        num_tensors=num_tensors,
+        num_parameters=num_parameters,
+        estimator=method,
+        image_size=64,
+        comes_with_package=True,
     )
 
 
@@ -194,6 +223,7 @@ CATALOGUE: dict[str, PublishedCheckpoint] = {
         _lvsm("encoder_decoder_256", "scene_encoder_decoder_256.pt", *_ENCODER_DECODER),
         _lvsm("decoder_only_512", "lvsm_scene_decoder_only_res512.pt", *_DECODER_ONLY),
         _lvsm("encoder_decoder_512", "lvsm_scene_encoder_decoder_res512.pt", *_ENCODER_DECODER),
+        _small("lvsm", num_tensors=0, num_parameters=0),
         PublishedCheckpoint(
             name="hwjiang/RayZer",
             files=("rayzer_dl3dv_8_12_12_96k.pt",),
@@ -218,6 +248,30 @@ CATALOGUE: dict[str, PublishedCheckpoint] = {
     )
 }
 """By name. No hashes stand here: the hub tells each file's when it is fetched."""
+
+
+def weights_meant(word: str, method: str, official: str) -> str:
+    """The name or path that a method's option means.
+
+    Args:
+        word: `small`, `official`, or a name or path, which stays.
+        official: Name of the method's published weights.
+
+    Raises:
+        ValueError: No small weights of this method come with the package.
+    """
+    if word == OFFICIAL:
+        return official
+    if word != SMALL:
+        return word
+    name = f"{method}-{SMALL}"
+    if name not in CATALOGUE:
+        others = ", ".join(row.estimator for row in CATALOGUE.values() if row.comes_with_package)
+        raise ValueError(
+            f"No small weights of {method} come with this package (of these they do: {others}). "
+            f"Expected published weights, or a file. Use --weights {OFFICIAL}."
+        )
+    return name
 
 
 def require_commercial(

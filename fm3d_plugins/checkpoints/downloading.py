@@ -19,7 +19,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from fm3d_plugins.checkpoints.catalogue import HUB, PublishedCheckpoint
+from fm3d_plugins.checkpoints.catalogue import (
+    CATALOGUE,
+    HUB,
+    SMALL,
+    PublishedCheckpoint,
+)
 from fm3d_plugins.checkpoints.records import (
     FileRecord,
     file_sha256,
@@ -82,6 +87,8 @@ def absent(published: PublishedCheckpoint, reason: str) -> str:
             "  They need a log-in (`hf auth login`, or HF_TOKEN) and accepted terms:",
             f"    {HUB}/{published.repository}",
         ]
+    if f"{published.estimator}-{SMALL}" in CATALOGUE:
+        lines.append(f"  Or see it work with small weights that are here: --weights {SMALL}")
     return "\n".join([*lines, f"  Or {published.instead}."])
 
 

@@ -19,7 +19,10 @@ from fm3d_plugins.checkpoints.records import known_sha256, show_licence_once, we
 SUFFIXES = (".safetensors", ".pt", ".pth")
 """File names that are taken as weights, the preferred format first."""
 
-Source = Literal["file", "weights folder", "hub cache", "download"]
+PACKAGED = Path(__file__).resolve().parent.parent / "small_weights"
+"""Folder of the weights that come with this package."""
+
+Source = Literal["file", "package", "weights folder", "hub cache", "download"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class CheckpointFile(FoundFile):
 def locate(name_or_path: str | Path, *, commercial_only: bool = False) -> CheckpointFile:
     """The file that holds some weights: found on this computer, or fetched once.
 
-    Looked for in this order: a local file or folder of that name, this package's folder of
-    weights, the cache of huggingface_hub. Nothing is contacted when the file is found.
+    Looked for in this order: a local file or folder of that name, what comes with this package, its
+    folder of weights, the cache of huggingface_hub. Nothing is contacted when the file is found.
 
     Args:
         name_or_path: A name of the catalogue (`fm3d weights list`), a file, or a folder with one.
@@ -110,6 +113,8 @@ def find(name_or_path: str | Path) -> FoundFile | None:
     published = CATALOGUE.get(str(name_or_path))
     if published is None:
         raise ValueError(_unknown_name(str(name_or_path)))
+    if published.comes_with_package:
+        return FoundFile(PACKAGED / published.files[0], "package", published)
     for file in published.files:
         candidate = weights_folder(published) / file
         if candidate.is_file():

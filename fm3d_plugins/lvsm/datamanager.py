@@ -19,9 +19,9 @@ class LvsmDataManagerConfig(UnsampledPhotoOptions, FullImageDatamanagerConfig):
     """Options of the photos; what the network sees of them is the model's `image_size`."""
 
     _target: type = field(default_factory=lambda: LvsmDataManager)
-    max_image_size: int | None = 256
+    max_image_size: int | None = None
     """Long side in pixels above which photos are scaled down; 0: never. Renders are scored at
-    this size."""
+    this size. None: the model's `image_size`."""
 
 
 class LvsmDataManager(PhotoDatasets, FullImageDatamanager[InputDataset]):

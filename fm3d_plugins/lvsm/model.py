@@ -1,7 +1,7 @@
 """Views by LVSM as a nerfstudio model. The network itself is `network.py`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from fm3d_plugins.backends.perceptual import PerceptualKind, perceptual_distance
-from fm3d_plugins.checkpoints import CheckpointFile
+from fm3d_plugins.checkpoints import CATALOGUE, CheckpointFile, weights_meant
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.lvsm.contexts import nearest, spread_out
 from fm3d_plugins.lvsm.inference import PosedPhotos, ViewRenderer, load_network
@@ -21,6 +21,13 @@ from fm3d_plugins.memory import available_memory
 from fm3d_plugins.nerfstudio_cameras import pinhole, world_from_cameras
 from fm3d_plugins.nn.perceptual import rendering_loss
 from fm3d_plugins.one_pass.views.model import ViewModel, ViewModelConfig
+from fm3d_plugins.training import RunPlan
+
+OFFICIAL_WEIGHTS = "coast01/LVSM/decoder_only_256"
+"""Those that are taken unless others are named."""
+
+USUAL_SIZE = 256
+"""Long side in pixels of the images that most published weights were trained with."""
 
 KEPT_PER_BLOCK = 18
 """Numbers of each token, in units of the width, that a block keeps for the backward pass."""
@@ -37,8 +44,12 @@ class LvsmModelConfig(ViewModelConfig):
     """The network, and what it sees of a scene."""
 
     _target: type = field(default_factory=lambda: LvsmModel)
-    weights: str = "coast01/LVSM/decoder_only_256"
-    """Published weights by name (`fm3d weights list`), or a file or folder."""
+    weights: str = OFFICIAL_WEIGHTS
+    """Published weights by name (`fm3d weights list`), or a file or folder. official: these;
+    small: those that come with this package, trained on small images of synthetic rooms."""
+    image_size: int = 0
+    """Long side, pixels, of what the network sees and says. 0: as it was trained, 256 where that
+    is not known."""
     num_contexts: int = 2
     """Photos that a view is made from; published scene weights were trained with 2."""
     contexts: Literal["spread", "nearest"] = "spread"
@@ -59,6 +70,21 @@ class LvsmModelConfig(ViewModelConfig):
     perceptual_weights: Path | None = None
     """Weights of VGG19 (MatConvNet's imagenet-vgg-verydeep-19.mat, or safetensors). None: the
     squared error alone, unless perceptual is lpips."""
+
+    def resolve(self, device_type: str, max_num_iterations: int | None) -> RunPlan:
+        """As for every network; weights by their name, images at the size that they know."""
+        with one_line_errors():
+            self.weights = weights_meant(self.weights, "lvsm", OFFICIAL_WEIGHTS)
+        row = CATALOGUE.get(self.weights)
+        self.image_size = self.image_size or (row and row.image_size) or USUAL_SIZE
+        plan = super().resolve(device_type, max_num_iterations)
+        sentence = plan.sentence
+        if row is not None and row.comes_with_package:
+            sentence += (
+                f" Its weights are small ones, trained on synthetic rooms of {row.image_size} "
+                "pixels: views will be small and blurred. Better ones: --weights official."
+            )
+        return replace(plan, sentence=sentence, image_size=self.image_size)
 
 
 class LvsmModel(ViewModel):

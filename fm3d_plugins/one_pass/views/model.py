@@ -37,7 +37,7 @@ class ViewModelConfig(BareModelConfig):
 
     _target: type = field(default_factory=lambda: ViewModel)
     weights: str = ""
-    """Published weights by name (`fm3d weights list`), or a file or folder."""
+    """Published weights by name (`fm3d weights list`), a file or folder; official or small."""
     commercial_only: bool = False
     """Refuse weights whose licence forbids commercial use, or is not known."""
     precision: Precision = "auto"

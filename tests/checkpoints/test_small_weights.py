@@ -1,0 +1,74 @@
+"""Weights that come with this package: there, whole, permitted, and better than trivial answers."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from fm3d_plugins.checkpoints import CATALOGUE, find, verify, weights_meant
+from fm3d_plugins.checkpoints.downloading import absent
+from fm3d_plugins.data.synthetic import EndlessRooms
+from fm3d_plugins.lvsm.model import OFFICIAL_WEIGHTS, LvsmModelConfig
+from fm3d_plugins.lvsm.training import LvsmTrainingModel, LvsmTrainingModelConfig
+
+PACKAGED = sorted(name for name, row in CATALOGUE.items() if row.comes_with_package)
+LARGEST = 10_000_000
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_they_are_there_whole_and_free(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("FM3D_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("FM3D_OFFLINE", "1")
+    found = find(name)
+    assert found is not None and found.path.stat().st_size <= LARGEST
+    verify(found)
+    assert found.licence.commercial and found.licence.name == "Apache-2.0"
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_they_say_how_they_came_to_be(name):
+    found = find(name)
+    assert found is not None
+    with safe_open(found.path, framework="pt") as file:
+        story = json.loads(file.metadata()["provenance"])
+    assert story["method"] == f"{CATALOGUE[name].estimator}-train"
+    assert {"licence", "data", "steps", "images", "seconds", "hardware", "scores"} <= story.keys()
+
+
+def test_words_mean_weights_of_the_method():
+    assert weights_meant("small", "lvsm", OFFICIAL_WEIGHTS) == "lvsm-small"
+    assert weights_meant("official", "lvsm", OFFICIAL_WEIGHTS) == OFFICIAL_WEIGHTS
+    assert weights_meant("mine.safetensors", "lvsm", OFFICIAL_WEIGHTS) == "mine.safetensors"
+    with pytest.raises(ValueError, match="No small weights of other"):
+        weights_meant("small", "other", "some/weights")
+
+
+def test_the_message_about_absent_weights_names_them():
+    assert "--weights small" in absent(CATALOGUE[OFFICIAL_WEIGHTS], "why")
+    assert "--weights small" not in absent(CATALOGUE["kornia/disk"], "why")
+
+
+@pytest.mark.parametrize(
+    ("weights", "size"),
+    [("small", 64), ("coast01/LVSM/decoder_only_512", 512), (OFFICIAL_WEIGHTS, 256)],
+)
+def test_lvsm_sees_images_as_its_weights_were_trained(weights, size):
+    config = LvsmModelConfig(weights=weights)
+    plan = config.resolve("cpu", None)
+    assert config.image_size == plan.image_size == size
+    assert LvsmModelConfig(weights=weights, image_size=96).resolve("cpu", None).image_size == 96
+    assert ("small ones" in plan.sentence) == (weights == "small")
+    assert config.weights == ("lvsm-small" if weights == "small" else weights)
+
+
+def test_lvsm_small_makes_better_views_than_copying_the_nearest():
+    """By 2 dB at 32 pixels on rooms of another seed; asked for a wrong pose, by less."""
+    config = LvsmTrainingModelConfig(weights="lvsm-small", precision="float32")
+    model = LvsmTrainingModel(config, scene_box=None, num_train_data=0)  # type: ignore[arg-type]
+    batch = EndlessRooms(seed=77, split="held-out").batch(0, 24, 4, 32, 32)
+    with torch.no_grad():
+        metrics = model.score(model.network, batch).metrics
+    assert metrics["above_copy"].mean() > 2
+    assert metrics["above_wrong_pose"].mean() > 1
+    assert metrics["wins"].mean() > 0.8
