@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int
+from jaxtyping import Bool, Float, Float32, Float64, Int, Shaped
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
@@ -303,8 +303,8 @@ def _at_least_cost(
     return planes[0] + (planes[1] - planes[0]) * place
 
 
-def in_floats(image: Tensor) -> Float[Tensor, "height width channel"]:
-    """A photo in [0, 1], on the CPU."""
+def in_floats(image: Shaped[Tensor, "*pixel channel"]) -> Float[Tensor, "*pixel channel"]:
+    """Colours in [0, 1], on the CPU."""
     return image.float().cpu() / (255 if image.dtype == torch.uint8 else 1)
 
 

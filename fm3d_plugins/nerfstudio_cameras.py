@@ -22,6 +22,7 @@ from fm3d_plugins.geometry.cameras import (
 )
 from fm3d_plugins.geometry.lenses import fisheye_distort
 from fm3d_plugins.geometry.poses import invert, pose_from_rotation_translation
+from fm3d_plugins.geometry.rays import camera_rays, pixel_centers
 from fm3d_plugins.scene import SceneGeometry
 
 
@@ -142,6 +143,14 @@ def pinhole(
     # Together, as a GPU is waited for.
     width, height = image_sizes(camera).flatten().tolist()
     return Pinhole(camera_from_world, intrinsics * factors, width // downscale, height // downscale)
+
+
+def pixel_directions(camera: Pinhole) -> Float[Tensor, "height width 3"]:
+    """Unit vectors in the world, along which the camera's pixels look."""
+    pixels = pixel_centers(camera.height, camera.width).to(camera.intrinsics)
+    pose = invert(camera.camera_from_world)
+    _, directions = camera_rays(pixels.reshape(-1, 2), camera.intrinsics, pose)
+    return directions.reshape(camera.height, camera.width, 3)
 
 
 def cameras_of_scene(scene: SceneGeometry, world_from_camera: Float[Tensor, "view 4 4"]) -> Cameras:

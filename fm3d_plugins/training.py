@@ -57,6 +57,8 @@ class RunPlan:
     """First and last learning rate of each parameter group."""
     sentence: str
     """Tells the user what was chosen."""
+    image_size: int | None = None
+    """Long side in pixels to scale photos down to; 0: as they are; None: the datamanager's own."""
 
 
 RecipeT = TypeVar("RecipeT")
@@ -197,10 +199,9 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
         sentences = []
         if cameras is not None and cameras.mode is None:
             sentences.append(cameras.resolve(self._has_estimated_cameras()))
-        decide = getattr(self.pipeline.model, "resolve", None)
-        if decide is None:
+        plan = self._plan()
+        if plan is None:
             return sentences
-        plan: RunPlan = decide(self.machine.device_type, self.max_num_iterations)
         if self.max_num_iterations is None:
             self.max_num_iterations = plan.steps
         sentences.append(plan.sentence)
@@ -213,6 +214,11 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
             if scheduler is not None and scheduler.max_steps == WHOLE_RUN:
                 scheduler.max_steps = plan.steps
         return sentences
+
+    def _plan(self) -> RunPlan | None:
+        """What the model decides, where it decides anything."""
+        decide = getattr(self.pipeline.model, "resolve", None)
+        return decide and decide(self.machine.device_type, self.max_num_iterations)
 
     def _has_estimated_cameras(self) -> bool:
         """Whether an estimator finds the cameras now, or found those of the scene's file."""

@@ -7,7 +7,8 @@ from fm3d_plugins.camera_optimization.row_adam import DelayedDecayConfig, RowAda
 from fm3d_plugins.gaussian_splatting.datamanager import GaussianSplattingDataManagerConfig
 from fm3d_plugins.gaussian_splatting.model import GAUSSIANS, GaussianSplattingModelConfig
 from fm3d_plugins.gaussian_splatting.pipeline import GaussianSplattingPipelineConfig
-from fm3d_plugins.training import DecayConfig, FusedAdamConfig, TrainerConfig
+from fm3d_plugins.scene_training import SceneTrainerConfig
+from fm3d_plugins.training import DecayConfig, FusedAdamConfig
 
 
 def _decaying() -> dict:
@@ -16,7 +17,7 @@ def _decaying() -> dict:
 
 
 method = MethodSpecification(
-    config=TrainerConfig(
+    config=SceneTrainerConfig(
         method_name="3dgs",
         steps_per_eval_batch=0,
         steps_per_eval_all_images=0,

@@ -10,6 +10,7 @@ from fm3d_plugins.nerf.model import NerfModelConfig
 from fm3d_plugins.nerf.pipeline import NerfPipelineConfig
 from fm3d_plugins.nerf.ray_model import RayModelConfig
 from fm3d_plugins.nerf.vanilla_model import VanillaNerfModelConfig
+from fm3d_plugins.scene_training import SceneTrainerConfig
 from fm3d_plugins.training import DecayConfig, FusedAdamConfig, TrainerConfig
 
 CAMERA_DELAYS = {"camera_opt": 0.05, "camera_focal": 0.3}
@@ -28,9 +29,14 @@ def _delayed(delay: float) -> dict[str, OptimizerConfig | DelayedDecayConfig]:
 
 
 def _trainer(
-    name: str, model: RayModelConfig, rays: int | None, steps_per_eval: int, optimizers: dict
+    trainer: type[TrainerConfig],
+    name: str,
+    model: RayModelConfig,
+    rays: int | None,
+    steps_per_eval: int,
+    optimizers: dict,
 ) -> TrainerConfig:
-    return TrainerConfig(
+    return trainer(
         method_name=name,
         steps_per_eval_image=steps_per_eval,
         steps_per_eval_batch=0,
@@ -49,6 +55,7 @@ def _trainer(
 
 method = MethodSpecification(
     config=_trainer(
+        SceneTrainerConfig,
         "nerf",
         NerfModelConfig(),
         rays=None,
@@ -60,6 +67,7 @@ method = MethodSpecification(
 
 vanilla = MethodSpecification(
     config=_trainer(
+        TrainerConfig,
         "nerf-vanilla",
         VanillaNerfModelConfig(),
         rays=1024,

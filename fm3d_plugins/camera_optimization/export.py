@@ -16,7 +16,7 @@ from fm3d_plugins.camera_optimization.evaluation import held_out_focal_factors
 from fm3d_plugins.camera_optimization.held_out_poses import training_cameras
 from fm3d_plugins.camera_photos import RENDERED_VIEWS
 from fm3d_plugins.geometry.cameras import equal_cameras, intrinsics_matrix
-from fm3d_plugins.io.colmap import write_colmap
+from fm3d_plugins.io.colmap import write_colmap_or_say
 from fm3d_plugins.io.transforms import write_transforms
 from fm3d_plugins.nerfstudio_cameras import calibrations, world_from_cameras
 from fm3d_plugins.parsed_scenes import input_frame
@@ -79,7 +79,7 @@ def write_cameras(cameras: RunCameras, folder: Path) -> None:
     Args:
         folder: Exists and holds neither.
     """
-    write_colmap(cameras.scene, folder / "colmap" / "sparse" / "0")
+    write_colmap_or_say(cameras.scene, folder / "colmap" / "sparse" / "0")
     write_transforms(
         cameras.scene,
         folder / "transforms.json",

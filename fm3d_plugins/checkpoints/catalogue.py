@@ -68,6 +68,26 @@ DUST3R_NON_COMMERCIAL = Licence(
 )
 
 
+DISK_APACHE = Licence(
+    name="Apache-2.0 (DISK)",
+    permits="commercial use too, with the licence and notices kept",
+    commercial=True,
+    url="https://github.com/cvlab-epfl/disk/blob/master/LICENSE",
+)
+ALIKED_BSD = Licence(
+    name="BSD-3-Clause (ALIKED)",
+    permits="commercial use too, with the copyright notice kept",
+    commercial=True,
+    url="https://github.com/Shiaoming/ALIKED/blob/main/LICENSE",
+)
+LIGHTGLUE_APACHE = Licence(
+    name="Apache-2.0 (LightGlue)",
+    permits="commercial use too, with the licence and notices kept",
+    commercial=True,
+    url="https://github.com/cvg/LightGlue/blob/main/LICENSE",
+)
+
+
 @dataclass(frozen=True)
 class PublishedCheckpoint:
     """One network's weights in a repository of the Hugging Face hub."""
@@ -79,10 +99,14 @@ class PublishedCheckpoint:
     licence: Licence
     is_gated: bool
     """Whether the hub asks for a log-in and the acceptance of terms before it hands them out."""
-    num_tensors: int
+    num_tensors: int | None
+    """None where published files may or may not hold what the network makes itself: then tensors
+    are not counted."""
     num_parameters: int
     estimator: str
-    """The word of the estimator and method that uses it."""
+    """The word of the estimator and method that uses it, or of the option --features."""
+    instead: str = "find cameras with sfm, which needs no weights"
+    """What to do without it."""
 
     @property
     def num_bytes(self) -> int:
@@ -123,6 +147,23 @@ def _lvsm(variant: str, file: str, num_tensors: int, num_parameters: int) -> Pub
     )
 
 
+def _features(
+    name: str, file: str, licence: Licence, features: str, num_parameters: int
+) -> PublishedCheckpoint:
+    return PublishedCheckpoint(
+        name=name,
+        files=(file,),
+        licence=licence,
+        is_gated=False,
+        num_tensors=None,
+        num_parameters=num_parameters,
+        estimator=features,
+        instead="match by SIFT (--features sift), which needs no weights",
+    )
+
+
+_LIGHTGLUE = 11_884_625
+
 _DECODER_ONLY, _ENCODER_DECODER = (197, 170_795_520), (198, 173_154_816)
 
 CATALOGUE: dict[str, PublishedCheckpoint] = {
@@ -161,6 +202,18 @@ CATALOGUE: dict[str, PublishedCheckpoint] = {
             num_tensors=285,
             num_parameters=238_359_818,
             estimator="rayzer",
+        ),
+        _features("kornia/disk", "depth-save.pth", DISK_APACHE, "disk", 1_092_369),
+        _features(
+            "kornia/lightglue/disk", "disk_lightglue.pth", LIGHTGLUE_APACHE, "disk", _LIGHTGLUE
+        ),
+        _features("kornia/aliked", "aliked-n16.pth", ALIKED_BSD, "aliked", 677_356),
+        _features(
+            "kornia/lightglue/aliked",
+            "aliked_lightglue.pth",
+            LIGHTGLUE_APACHE,
+            "aliked",
+            _LIGHTGLUE,
         ),
     )
 }

@@ -82,7 +82,7 @@ def absent(published: PublishedCheckpoint, reason: str) -> str:
             "  They need a log-in (`hf auth login`, or HF_TOKEN) and accepted terms:",
             f"    {HUB}/{published.repository}",
         ]
-    return "\n".join([*lines, "  Or find cameras with sfm, which needs no weights."])
+    return "\n".join([*lines, f"  Or {published.instead}."])
 
 
 def download(published: PublishedCheckpoint) -> Path:

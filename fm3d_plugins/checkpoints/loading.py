@@ -24,8 +24,9 @@ from fm3d_plugins.files import naming_damage, parse_json, require_regular
 from fm3d_plugins.nn.weights import LOSS_PREFIX
 from fm3d_plugins.progress import say
 
-WRAPPERS = ("model", "state_dict", "model_state_dict")
-"""Keys under which training programs put the tensors, beside things of their own."""
+WRAPPERS = ("model", "state_dict", "model_state_dict", "extractor")
+"""Keys under which training programs put the tensors, beside things of their own (DISK's: the
+last)."""
 
 _EXPECTED = "Expected a .safetensors file, or a .pt/.pth file that holds a dictionary of tensors."
 _FETCH = "Fetch it again (`fm3d weights fetch`), or give another file."
@@ -130,6 +131,8 @@ def verify(found: FoundFile) -> Verification:
 def _require_published_size(
     path: Path, published: PublishedCheckpoint, num_tensors: int, num_parameters: int
 ) -> None:
+    if published.num_tensors is None:
+        return
     if (num_tensors, num_parameters) != (published.num_tensors, published.num_parameters):
         raise ValueError(
             f"{path} holds {num_tensors} tensors with {num_parameters} numbers; {published.name} "

@@ -94,7 +94,7 @@ def _named_files(estimator: Estimator) -> list[Path]:
 def write_scene(scene: SceneGeometry, photos: PhotoSet, folder: Path) -> None:
     """Write photos, transforms.json, a COLMAP model, a point cloud and, where the scene has it,
     depth with its confidence into an empty folder."""
-    from fm3d_plugins.io.colmap import write_colmap
+    from fm3d_plugins.io.colmap import write_colmap_or_say
     from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT, write_depth_maps
     from fm3d_plugins.io.ply import write_ply
     from fm3d_plugins.io.transforms import write_transforms
@@ -118,7 +118,7 @@ def write_scene(scene: SceneGeometry, photos: PhotoSet, folder: Path) -> None:
             {name: file.relative_to(folder).as_posix() for name, file in files.items()}
             for files in (maps.depths, maps.confidences)
         )
-    write_colmap(scene, folder / "colmap" / "sparse" / "0")
+    write_colmap_or_say(scene, folder / "colmap" / "sparse" / "0")
     write_transforms(
         scene,
         folder / "transforms.json",

@@ -73,7 +73,7 @@ def load_run(load_config: Path) -> tuple[TrainerConfig, Any]:
             f"{load_config} is a run of the method {config.method_name!r}, which is not installed. "
             "Expected one of this package's methods, such as 3dgs. Install what brings it."
         )
-    step, path = _checkpoint(load_config, config)
+    step, path = last_checkpoint(load_config, config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         pipeline: Any = config.pipeline.setup(device=device, test_mode="test")
@@ -129,7 +129,7 @@ def _checkpoint_folder(load_config: Path, config: TrainerConfig) -> Path:
     return beside if beside.is_dir() else config.get_checkpoint_dir()
 
 
-def _checkpoint(load_config: Path, config: TrainerConfig) -> tuple[int, Path]:
+def last_checkpoint(load_config: Path, config: TrainerConfig) -> tuple[int, Path]:
     """Step and file of the checkpoint that the config names, or of the last one."""
     folder = _checkpoint_folder(load_config, config)
     found = {}

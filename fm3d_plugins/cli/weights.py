@@ -1,6 +1,7 @@
-"""`fm3d weights list|fetch|verify|path`: the published weights on this computer."""
+"""`fm3d weights list|fetch|verify|path|export`: weights on this computer, published and own."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -8,6 +9,7 @@ import tyro
 from fm3d_plugins.checkpoints import CATALOGUE, FoundFile, find, locate, verify
 from fm3d_plugins.checkpoints.downloading import absent
 from fm3d_plugins.cli.options import run_with_options
+from fm3d_plugins.disk_space import size_of
 from fm3d_plugins.progress import say
 
 PIPED_WIDTH = 240
@@ -24,14 +26,21 @@ def run(arguments: Sequence[str]) -> None:
         ValueError: No such word or weights, the licence is refused, or a file is damaged.
         OSError: Weights are absent and cannot be fetched.
     """
-    words = {"list": list_weights, "fetch": fetch, "verify": verify_file, "path": print_path}
+    words = {
+        "list": list_weights,
+        "fetch": fetch,
+        "verify": verify_file,
+        "path": print_path,
+        "export": export,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
             "usage: fm3d weights WORD ...   (fm3d weights WORD --help tells more)\n\n"
             "  list                            names, licences, and what is on this computer\n"
             "  fetch NAME [--commercial-only]  bring weights here once, checked\n"
             "  verify NAME_OR_PATH             compare a file with its hash, and open it\n"
-            "  path NAME                       print where the file is, and nothing else"
+            "  path NAME                       print where the file is, and nothing else\n"
+            "  export --load-config RUN --output FILE   weights of a network trained here"
         )
         return
     word, *rest = arguments
@@ -63,9 +72,9 @@ def list_weights() -> None:
             published.estimator,
             licence.name,
             "yes" if licence.commercial else "no",
-            f"{found.path.stat().st_size / 1e9:.2f} GB"
+            size_of(found.path.stat().st_size)
             if found
-            else f"about {published.num_bytes / 1e9:.1f} GB",
+            else f"about {size_of(published.num_bytes)}",
             str(found.path) if found else "absent" + (" (log-in)" if published.is_gated else ""),
         )
     console.print(table)
@@ -110,6 +119,27 @@ def print_path(name: _NameOrPath) -> None:
         name: A name that `fm3d weights list` shows, a file, or a folder with one.
     """
     print(_present(name).path)
+
+
+def export(load_config: Path, output: Path) -> None:
+    """Write the weights of a network that was trained here, as its method takes them.
+
+    Their metadata say the network's sizes, and under `provenance` how they came to be: options,
+    seed, steps, images, time, hardware, and the scores of the run.
+
+    Args:
+        load_config: config.yml of a run of a method such as lvsm-train, or a folder: the newest run
+            in it.
+        output: Safetensors file to write.
+
+    Raises:
+        FileNotFoundError: There is no such run.
+        ValueError: The run is of another method, or the file is not named *.safetensors.
+    """
+    from fm3d_plugins.cli.trained_weights import write_trained_weights
+
+    size = write_trained_weights(load_config, output)
+    say(f"{output} holds {size} numbers. Use it: ns-train METHOD --data ... --weights {output}")
 
 
 def _present(name: str) -> FoundFile:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.dust3r.network import PairPrediction
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.nn.losses import weighted_by_confidence
@@ -45,6 +46,24 @@ class PairTruth:
     """OpenCV camera of the first photo."""
     is_valid_first: Bool[Tensor, "batch height width"]
     is_valid_second: Bool[Tensor, "batch second_height second_width"]
+
+    @staticmethod
+    def of(batch: ViewBatch, first: int = 0, second: int = 1) -> "PairTruth":
+        """What a batch knows of two of each scene's views.
+
+        Raises:
+            ValueError: It has no depth.
+        """
+        pair = batch.of_views([first, second])
+        points = pair.points()
+        assert pair.is_valid is not None
+        return PairTruth(
+            points_first=points[:, 0],
+            points_second=points[:, 1],
+            world_from_first=pair.world_from_camera[:, 0],
+            is_valid_first=pair.is_valid[:, 0],
+            is_valid_second=pair.is_valid[:, 1],
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from fm3d_plugins.estimators.matching.feature_kinds import FeatureKind, require_features
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
 
@@ -50,13 +51,29 @@ class Estimator(ABC):
             ValueError: Nothing usable can be found; the message says what to try.
         """
 
-    def check_weights(self) -> None:  # noqa: B027 (most need none)
+    def check_weights(self) -> None:
         """Refuse weights that cannot be had, before anything is read; most estimators need none.
 
         Raises:
-            ValueError: They are refused, or of an unknown name.
+            ValueError: They are refused, or of an unknown name; or features are asked for that
+                nothing looks at.
             FileNotFoundError: They are absent, and the network is switched off.
+            ImportError: What they run on is not installed.
         """
+        self.check_features()
+
+    def check_features(self) -> None:
+        """Refuse features that cannot be had, or that nothing looks at.
+
+        Raises:
+            ValueError, FileNotFoundError, ImportError: As `check_weights`.
+        """
+        if self.matched_by != "sift" and not (self.is_by_matches or self.refinement != "off"):
+            raise ValueError(
+                f"--features {self.matched_by} is given, but {self.name} matches no photos where "
+                "--refine is off. Expected --refine map, or no --features."
+            )
+        require_features(self.matched_by)
 
     def find_cameras(self, photos: PhotoSet) -> SceneGeometry:
         """All of `estimate` that takes long, and is kept on disk: cameras, with points or depth.
@@ -87,9 +104,25 @@ class Estimator(ABC):
         """How `find_cameras`' result is refined; subclasses with the option `refine` say it."""
         return getattr(self, "refine", "off")
 
+    @property
+    def matched_by(self) -> FeatureKind:
+        """The features by which photos are matched; subclasses have the option `features`."""
+        return getattr(self, "features", "sift")
+
+    @property
+    def refines_by_tracks(self) -> bool:
+        """Whether tracks of the estimate connect photos that features do not."""
+        return False
+
+    @property
+    def is_by_matches(self) -> bool:
+        """Whether cameras come from matches alone, as those of `sfm`."""
+        return False
+
     def identity(self) -> dict:
         """What `find_cameras` depends on besides the photos, as JSON values."""
-        options = {name: value for name, value in asdict(self).items() if name != "refine"}
+        of_refinement = ("refine", "features", "own_matches")
+        options = {key: value for key, value in asdict(self).items() if key not in of_refinement}
         return {"estimator": self.name, "options": options}
 
 

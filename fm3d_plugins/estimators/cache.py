@@ -49,6 +49,7 @@ def estimated(
     photos = find_photos(data, skip_unreadable=skip_unreadable, progress=track)
     for warning in photos.warnings:
         CONSOLE.print(f"Warning: {warning}", style="yellow", markup=False)
+    estimator.check_features()
     with finding_once():
         cameras = cameras_cached(estimator, photos, cache_dir)
         scene = refined_cached(estimator, photos, cameras, cache_dir)
@@ -105,14 +106,23 @@ def refined_cached(
         said,
         with_depth,
     )
+    from fm3d_plugins.estimators.sfm.estimator import Sfm
 
-    made_from = [cache_key(estimator, photos), mode, VERSION, version("pycolmap")]
+    in_its_place = Sfm(features=estimator.matched_by)
+    made_from = [cache_key(estimator, photos), mode, VERSION, in_its_place.identity()]
+    made_from += ["tracks"] if estimator.refines_by_tracks else []
 
     def make() -> SceneGeometry:
-        found = refine(scene, photos, "free" if mode == "free" else "map")
+        found = refine(
+            scene,
+            photos,
+            "free" if mode == "free" else "map",
+            features=estimator.matched_by,
+            uses_tracks=estimator.refines_by_tracks,
+        )
         say(said(found), "yellow" if is_rejected(found) else None)
-        if is_rejected(found) and estimator.name != "sfm":
-            found = _from_matches_alone(photos, found, cache_dir)
+        if is_rejected(found) and not estimator.is_by_matches:
+            found = _from_matches_alone(photos, found, in_its_place, cache_dir)
         # Depth is in the file of the cameras.
         return replace(found, depth=None)
 
@@ -141,7 +151,8 @@ def points_cached(
     if scene.depth is None:
         return estimator.with_points(scene, views)
     made_from = [cache_key(estimator, photos), estimator.point_options(), list(views)]
-    made_from += [estimator.refinement] if estimator.refinement != "off" else []
+    if estimator.refinement != "off":
+        made_from += [estimator.refinement, estimator.matched_by, estimator.refines_by_tracks]
     name = f"{estimator.name}-points-{content_hash(made_from)}"
     made = _kept(
         name,
@@ -154,20 +165,23 @@ def points_cached(
 
 
 def _from_matches_alone(
-    photos: PhotoSet, rejected: SceneGeometry, cache_dir: Path | None
+    photos: PhotoSet, rejected: SceneGeometry, sfm: Estimator, cache_dir: Path | None
 ) -> SceneGeometry:
     """The scene of `sfm` if it has a camera for most photos, else the one that was rejected."""
     from fm3d_plugins.estimators.refinement.refine import REPORT
-    from fm3d_plugins.estimators.sfm.estimator import Sfm
 
     report = dict(rejected.provenance[REPORT])
     try:
-        found = cameras_cached(Sfm(), photos, cache_dir)
+        found = cameras_cached(sfm, photos, cache_dir)
     except ValueError as error:
         why = str(error).splitlines()[0]
     else:
         if len(found) >= MOST_PHOTOS * len(photos):
-            say(f"The cameras of sfm stand in their place ({len(found)} of {len(photos)} photos).")
+            lost = rejected.scale == "metric" and found.scale != "metric"
+            say(
+                f"The cameras of sfm stand in their place ({len(found)} of {len(photos)} photos)"
+                + (", in no known unit: the metres are gone." if lost else ".")
+            )
             told = {
                 **rejected.provenance,
                 "sfm": found.provenance,

@@ -11,10 +11,17 @@ from nerfstudio.data.datamanagers.full_images_datamanager import (
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from fm3d_plugins.dense_points import dense_points, in_floats, posed_photos, shown
+from fm3d_plugins.dense_points import (
+    dense_points,
+    evenly_chosen,
+    in_floats,
+    posed_photos,
+    shown,
+)
 from fm3d_plugins.gaussian_splatting.plain_background import plain_background
 from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
-from fm3d_plugins.nerfstudio_cameras import world_from_cameras
+from fm3d_plugins.gaussian_splatting.surroundings import surroundings
+from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
 from fm3d_plugins.progress import signs_of_life
 from fm3d_plugins.scene_points import COLORS, POINTS
@@ -24,6 +31,10 @@ RGBA_CHANNELS = 4
 PLAIN_BACKGROUND = "plain_background"
 """Key of the training dataset's metadata: [3], the one colour behind a thing in all photos; absent
 where there is none."""
+
+SURROUNDINGS = "surroundings"
+"""Key of the training dataset's metadata: [row, column, 3], what lies behind everything, as
+`surroundings` makes it; absent where there is one colour, or nothing."""
 
 
 @dataclass
@@ -68,13 +79,19 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
                 self.train_unseen_cameras = self.sample_train_cameras()
 
     def _find_background(self) -> None:
-        """Tell the model, by the dataset's metadata, of one colour behind a thing in all photos."""
-        images = [in_floats(entry["image"]) for entry in self.cached_train]
+        """Tell the model, by the dataset's metadata, what lies behind everything in the photos."""
+        images = [entry["image"] for entry in self.cached_train]
         if any(image.shape[-1] == RGBA_CHANNELS for image in images):
             return  # Nothing is behind it.
-        color = plain_background(images, [shown(entry, None) for entry in self.cached_train])
+        masks = [shown(entry, None) for entry in self.cached_train]
+        metadata, cameras = self.train_dataset.metadata, self.train_dataset.cameras
+        color = plain_background(images, masks)
         if color is not None:
-            self.train_dataset.metadata[PLAIN_BACKGROUND] = color
+            metadata[PLAIN_BACKGROUND] = color
+            return
+        metadata[SURROUNDINGS] = surroundings(
+            images, masks, intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
+        )
 
     def _add_dense_points(self, metadata: dict, count: int) -> int:
         """At most so many points of the surfaces that photos show, beside those that are there.
@@ -82,8 +99,9 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         Returns:
             How many there are then.
         """
-        cameras, entries = self.train_dataset.cameras, self.cached_train
-        photos = posed_photos(entries, cameras)
+        rows = evenly_chosen(len(self.cached_train))
+        entries = [self.cached_train[row] for row in rows]
+        photos = posed_photos(entries, self.train_dataset.cameras[torch.tensor(rows)])
         known = metadata.get(POINTS, torch.zeros(0, 3))
         generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
         with signs_of_life(lambda t: f"Photos are compared for points to start from: {t:.0f} s."):

@@ -32,8 +32,9 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
 from fm3d_plugins.camera_optimization.saved_state import require_one_row_each
 from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS, RENDERED_VIEWS
 from fm3d_plugins.depth_supervision.supervision import DepthSupervision, DepthSupervisionConfig
+from fm3d_plugins.effort import Effort
 from fm3d_plugins.exposure import PARAMETERS, ExposureMode, exposure_of
-from fm3d_plugins.gaussian_splatting.datamanager import PLAIN_BACKGROUND
+from fm3d_plugins.gaussian_splatting.datamanager import PLAIN_BACKGROUND, SURROUNDINGS
 from fm3d_plugins.gaussian_splatting.density_control import (
     AdaptiveDensityControl,
     DensityControl,
@@ -41,12 +42,13 @@ from fm3d_plugins.gaussian_splatting.density_control import (
     NoDensityControl,
     Schedule,
 )
-from fm3d_plugins.gaussian_splatting.recipe import Recipe, recipe_for
+from fm3d_plugins.gaussian_splatting.recipe import Recipe, expected_time, recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
+from fm3d_plugins.gaussian_splatting.surroundings import seen_in
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.kernels.rasterizer.surface_depth import surface_depth
-from fm3d_plugins.nerfstudio_cameras import pinhole
+from fm3d_plugins.nerfstudio_cameras import pinhole, pixel_directions
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 from fm3d_plugins.scene_points import byte_colors
 from fm3d_plugins.training import BareModelConfig, RunPlan, fill_in, with_options
@@ -72,7 +74,8 @@ class GaussianSplattingModelConfig(BareModelConfig):
     """Weight of 1 - SSIM in the loss; the rest is L1."""
     background_color: Literal["auto", "random", "black", "white"] = "auto"
     """Behind everything, in training. random teaches the gaussians to be opaque; auto: the colour
-    along the borders of all photos, where it is one, else random."""
+    along the borders of all photos, where it is one, else random, and in renders the photos' mean
+    colours in each direction."""
     rasterize_mode: Literal["classic", "antialiased"] = "classic"
     """antialiased keeps thin gaussians from growing at lower resolutions; most other viewers of
     exported files expect classic."""
@@ -109,7 +112,7 @@ class GaussianSplattingModelConfig(BareModelConfig):
     mcmc_growth: float | None = None
     """Share of gaussians added at each change of density by mcmc. None: the device's recipe."""
     max_gaussians: int | None = None
-    """No more than this many. None: the device's recipe (60 000 on a CPU)."""
+    """No more than this many. None: the device's recipe for `--quality` (60 000 on a CPU)."""
     warmup_length: int | None = None
     """Steps before the first change of density. None: the recipe for the length of the run."""
     refine_every: int | None = None
@@ -126,22 +129,25 @@ class GaussianSplattingModelConfig(BareModelConfig):
     resolution_schedule: int | None = None
     """Steps after which the training resolution doubles. None: the recipe for the run's length."""
 
-    def recipe(self, device_type: str, steps: int | None = None) -> Recipe:
+    def recipe(
+        self, device_type: str, steps: int | None = None, effort: Effort | None = None
+    ) -> Recipe:
         """The device's recipe with every option that is set here in its place."""
-        return with_options(recipe_for(device_type, steps), self)
+        return with_options(recipe_for(device_type, steps, effort), self)
 
-    def resolve(self, device_type: str, steps: int | None) -> RunPlan:
+    def resolve(self, device_type: str, steps: int | None, effort: Effort | None = None) -> RunPlan:
         """Fill in what is None, so that config.yml tells what was done."""
-        recipe = self.recipe(device_type, steps)
+        recipe = self.recipe(device_type, steps, effort)
         fill_in(self, recipe)
         self.depth.resolve(recipe.steps)
         sentence = (
-            f"3dgs on {device_type}: {recipe.steps} steps, at most {recipe.max_gaussians} gaussians"
-            f" ({recipe.density_control} density control), resolution from "
+            f"3dgs on {device_type}: {recipe.steps} steps{expected_time(recipe, device_type)}, at "
+            f"most {recipe.max_gaussians} gaussians "
+            f"({recipe.density_control} density control), resolution from "
             f"1/{2**recipe.num_downscales} to full within "
             f"{recipe.num_downscales * recipe.resolution_schedule} steps."
         )
-        return RunPlan(recipe.steps, recipe.learning_rates, sentence)
+        return RunPlan(recipe.steps, recipe.learning_rates, sentence, recipe.image_size)
 
 
 class GaussianSplattingModel(SplatfactoModel):
@@ -155,7 +161,7 @@ class GaussianSplattingModel(SplatfactoModel):
     training also all `scales` [N, 3] and `opacities` [N, 1], for the loss.
     """
 
-    optional_state = (PLAIN_BACKGROUND, PARAMETERS)
+    optional_state = (PLAIN_BACKGROUND, SURROUNDINGS, PARAMETERS)
 
     config: GaussianSplattingModelConfig  # type: ignore[assignment]
     view_weights: Float[Tensor, " view"] | None
@@ -199,6 +205,10 @@ class GaussianSplattingModel(SplatfactoModel):
         plain = self.kwargs["metadata"].get(PLAIN_BACKGROUND)
         if plain is not None and self.config.background_color == "auto":
             self._use_plain_background(plain)
+        self.surroundings: Float[Tensor, "row column 3"] | None = None
+        around = self.kwargs["metadata"].get(SURROUNDINGS)
+        if around is not None and self.config.background_color == "auto":
+            self._use_surroundings(around)
         self._last_view: RasterizedView | None = None
         self._last_camera: Cameras | None = None
 
@@ -206,6 +216,12 @@ class GaussianSplattingModel(SplatfactoModel):
         """Behind everything from now on, and in the checkpoint."""
         self.register_buffer(PLAIN_BACKGROUND, color.clone().to(self.gauss_params["means"].device))
         self.background_color, self._is_background_random = color, False
+
+    def _use_surroundings(self, colors: Float[Tensor, "row column 3"]) -> None:
+        """Where no gaussian is, from now on outside training, and in the checkpoint."""
+        del self.surroundings
+        device = self.gauss_params["means"].device
+        self.register_buffer(SURROUNDINGS, colors.clone().to(device))
 
     def _get_background_color(self) -> Float[Tensor, "3"]:
         if self._is_background_random and self.training:
@@ -290,6 +306,8 @@ class GaussianSplattingModel(SplatfactoModel):
             values.data = values.new_zeros(dict[f"gauss_params.{name}"].shape)
         if PLAIN_BACKGROUND in dict:
             self._use_plain_background(dict[PLAIN_BACKGROUND])
+        if SURROUNDINGS in dict:
+            self._use_surroundings(dict[SURROUNDINGS])
         return super(SplatfactoModel, self).load_state_dict(dict, **kwargs)
 
     def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:  # type: ignore[override]
@@ -323,15 +341,21 @@ class GaussianSplattingModel(SplatfactoModel):
             antialiased=self.config.rasterize_mode == "antialiased",
             backend=self.config.backend,
         )
+        rgb = self._as_photographed(view, background, camera)
+        if self.surroundings is not None and not self.training and self.crop_box is None:
+            around = seen_in(self.surroundings, pixel_directions(seen).detach())
+            # In the place of the colour that the rasteriser put there.
+            rgb = rgb + (1 - view.alpha) * (around - background)
+            background = around
         if self.training and view.means2d.requires_grad:
             view.means2d.retain_grad()
             self._last_view, self._last_camera = view, camera
         depth = torch.where(view.alpha > 0, view.depth, view.depth.detach().max())
         outputs = {
-            "rgb": self._as_photographed(view, background, camera).clamp(0.0, 1.0),
+            "rgb": rgb.clamp(0.0, 1.0),
             "depth": depth,
             "accumulation": view.alpha,
-            "background": background if self.training else background.expand_as(view.rgb),
+            "background": background if self.training else background.expand_as(rgb),
         }
         return outputs | ({"scales": scales, "opacities": opacities} if self.training else {})
 

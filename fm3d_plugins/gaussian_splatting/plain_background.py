@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
+
+from fm3d_plugins.dense_points import in_floats
 
 BORDER = 0.03
 """Width of the frame that is looked at, as a share of a photo's side."""
@@ -17,12 +19,12 @@ LEAST_SHARE, LEAST_SHARE_OF_ONE = 0.9, 0.5
 
 
 def plain_background(
-    images: Sequence[Float[Tensor, "_ _ 3"]], masks: Sequence[Tensor | None]
+    images: Sequence[Shaped[Tensor, "_ _ 3"]], masks: Sequence[Tensor | None]
 ) -> Float[Tensor, "3"] | None:
     """The colour of nearly all pixels along the borders of photos, or None.
 
     Args:
-        images: Colours in [0, 1].
+        images: Colours in [0, 1], or bytes.
         masks: [H, W, 1] each, above one half where a photo counts; None: everywhere.
     """
     frames = [_frame(image, mask) for image, mask in zip(images, masks, strict=True)]
@@ -35,7 +37,7 @@ def plain_background(
     return middle if is_plain and all(s.mean() >= LEAST_SHARE_OF_ONE for s in shares) else None
 
 
-def _frame(image: Float[Tensor, "_ _ 3"], mask: Tensor | None) -> Float[Tensor, "pixel 3"]:
+def _frame(image: Shaped[Tensor, "_ _ 3"], mask: Tensor | None) -> Float[Tensor, "pixel 3"]:
     """Colours along the border of a photo, as far as they count."""
     height, width = image.shape[:2]
     rows, columns = (max(1, round(BORDER * side)) for side in (height, width))
@@ -43,4 +45,4 @@ def _frame(image: Float[Tensor, "_ _ 3"], mask: Tensor | None) -> Float[Tensor, 
     is_frame[rows : height - rows, columns : width - columns] = False
     if mask is not None:
         is_frame &= mask.reshape(height, width) > 0.5  # noqa: PLR2004
-    return image[is_frame]
+    return in_floats(image[is_frame])

@@ -4,9 +4,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-CUDA_STEPS = 30_000
-CPU_STEPS = 2_000
-"""About three minutes on two cores for photos of 270 x 480 pixels."""
+from fm3d_plugins.effort import Effort, Quality, minutes_on_cpu, pixels_of
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything a run has."""
+
+    steps: int
+    steps_per_photo: int
+    """Where this makes more steps, there are more."""
+    max_gaussians: int
+    image_size: int
+    """Long side of the photos in pixels; 0: as they are."""
+
+
+CUDA_SIZES: Mapping[Quality, Size] = {
+    "fast": Size(7_000, 0, 500_000, 1600),
+    "balanced": Size(30_000, 0, 1_000_000, 0),
+    "best": Size(30_000, 100, 3_000_000, 0),
+}
+"""7 000 and 30 000 steps are those that Kerbl et al. 2023 report."""
+
+CPU_SIZES: Mapping[Quality, Size] = {
+    "fast": Size(700, 7, 30_000, 480),
+    "balanced": Size(2_000, 20, 60_000, 640),
+    "best": Size(6_000, 60, 150_000, 1024),
+}
+
+BYTES_PER_GAUSSIAN = 3_000
+"""59 numbers, their gradients and two moments, and what the rasteriser keeps of each."""
+
+SECONDS_PER_PIXEL, SECONDS_PER_GAUSSIAN = 3.5e-7, 6e-7
+"""Of one step, forward and backward, on one core of a usual laptop or server."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +62,8 @@ class Recipe:
     mcmc_noise: float
     mcmc_growth: float
     max_gaussians: int
+    image_size: int
+    """Long side of the photos in pixels; 0: as they are."""
     learning_rates: Mapping[str, tuple[float, float]]
     """First and last of each parameter; scene units of a scene scaled to a box from -1 to 1.
     `camera_opt` and `camera_focal` move in units of about one pixel."""
@@ -64,21 +96,25 @@ CPU_LEARNING_RATES = {
 """For a tenth of the steps: every step has farther to go."""
 
 
-def recipe_for(device_type: str, steps: int | None) -> Recipe:
+def recipe_for(device_type: str, steps: int | None, effort: Effort | None = None) -> Recipe:
     """The recipe for a device ("cpu", "cuda", "mps") and a length of run, if it is given.
 
     On CUDA: Kerbl et al. 2023 with nerfstudio's resolution schedule. On a CPU a tenth of the
     steps must do, so everything happens in proportion to their number, opacities are never reset
     (there is no time to recover), and gaussians and pixels are bounded.
     """
+    effort = effort or Effort()
+    size = (CPU_SIZES if device_type == "cpu" else CUDA_SIZES)[effort.quality]
+    total = steps or effort.steps(size.steps, size.steps_per_photo)
+    max_gaussians = effort.within_memory(size.max_gaussians, BYTES_PER_GAUSSIAN)
     if device_type != "cpu":
         return Recipe(
-            steps=steps or CUDA_STEPS,
+            steps=total,
             sh_degree_interval=1000,
             num_downscales=2,
-            resolution_schedule=3000,
+            resolution_schedule=min(3000, max(1, total // 10)),
             warmup_length=500,
-            stop_split_at=15_000,
+            stop_split_at=min(15_000, total // 2),
             refine_every=100,
             reset_alpha_every=30,
             cull_alpha_thresh=0.005,
@@ -86,10 +122,10 @@ def recipe_for(device_type: str, steps: int | None) -> Recipe:
             densify_grad_thresh=0.0002,
             mcmc_noise=5e5,
             mcmc_growth=0.05,
-            max_gaussians=1_000_000,
+            max_gaussians=max_gaussians,
+            image_size=size.image_size,
             learning_rates=CUDA_LEARNING_RATES,
         )
-    total = steps or CPU_STEPS
     return Recipe(
         steps=total,
         sh_degree_interval=max(1, total // 5),
@@ -104,6 +140,16 @@ def recipe_for(device_type: str, steps: int | None) -> Recipe:
         densify_grad_thresh=0.0002,
         mcmc_noise=1e5,
         mcmc_growth=0.1,
-        max_gaussians=60_000,
+        max_gaussians=max_gaussians,
+        image_size=size.image_size,
         learning_rates=CPU_LEARNING_RATES,
     )
+
+
+def expected_time(recipe: Recipe, device_type: str) -> str:
+    """In brackets, of a run on a CPU with photos as large as the recipe lets them be; else ""."""
+    if device_type != "cpu":
+        return ""
+    per_step = SECONDS_PER_PIXEL * pixels_of(recipe.image_size)
+    per_step += SECONDS_PER_GAUSSIAN * recipe.max_gaussians
+    return f" (at most {minutes_on_cpu(recipe.steps * per_step)})"

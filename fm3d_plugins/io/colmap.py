@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.atomic import atomic_directory
-from fm3d_plugins.geometry.cameras import denormalize, distort
+from fm3d_plugins.geometry.cameras import denormalize, distort, normalize, undistort
 from fm3d_plugins.geometry.lenses import LENSES
 from fm3d_plugins.geometry.poses import (
     invert,
@@ -35,7 +35,15 @@ from fm3d_plugins.io.colmap_files import (
 )
 from fm3d_plugins.io.scene_checks import naming_its_path, require_exportable, require_photos
 from fm3d_plugins.photos.photo_set import READ_SUFFIXES
+from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry, Tracks
+
+LENS_ERROR = 0.05
+"""Pixels by which a lens that stands for another may be off."""
+
+
+class LensError(ValueError):
+    """A lens that no model of COLMAP's can hold."""
 
 
 def write_colmap(
@@ -47,8 +55,10 @@ def write_colmap(
 ) -> None:
     """Write a binary model into a folder, which appears complete or not at all.
 
-    Cameras become PINHOLE, OPENCV or FULL_OPENCV, the first that holds their distortion. Image
-    names are the photos' file names, so COLMAP's image folder is the photos' folder.
+    Cameras become PINHOLE, OPENCV or FULL_OPENCV, the first that holds their distortion. No model
+    of COLMAP has k4: k1 to k3 are fitted to it within the photo, where that is exact to
+    `LENS_ERROR`. Image names are the photos' file names, so COLMAP's image folder is the photos'
+    folder.
 
     Args:
         overwrite: Replace a folder that this package wrote.
@@ -57,13 +67,26 @@ def write_colmap(
     Raises:
         FileExistsError: The folder holds something and `overwrite` is not set, or holds what this
             package did not write.
-        ValueError: The scene has what the format cannot hold: skew, k4, equal names, views that
-            share a camera but not its intrinsics.
+        LensError: k1 to k3 cannot stand for a camera's k4.
+        ValueError: The scene has what the format cannot hold: skew, equal names, views that share a
+            camera but not its intrinsics.
     """
     require_exportable(scene, folder, allow_latent)
     model = _model_from_scene(scene, folder)
     with atomic_directory(folder, overwrite) as temporary:
         write_model(model, temporary)
+
+
+def write_colmap_or_say(scene: SceneGeometry, folder: Path) -> None:
+    """`write_colmap`, but a lens that COLMAP has no model for costs a line and the model alone.
+
+    Raises:
+        FileExistsError, ValueError: As `write_colmap`, of all but lenses.
+    """
+    try:
+        write_colmap(scene, folder)
+    except LensError as error:
+        say(f"{folder} is not written: {error}", "yellow")
 
 
 @naming_its_path
@@ -255,10 +278,14 @@ def _camera_of_view(scene: SceneGeometry, view: int, folder: Path) -> ColmapCame
     fx, _, cx, _, fy, cy, *_ = scene.intrinsics[view].double().flatten().tolist()
     k1, k2, k3, k4, p1, p2 = scene.distortion[view].double().tolist()
     if k4:
-        raise ValueError(
-            f"The scene for {folder} has the distortion k4 = {k4} in {scene.names[view]}, which "
-            "no model of COLMAP can hold; expected 0. Write transforms.json instead, or undistort."
-        )
+        added, error = _in_place_of_k4(scene, view)
+        if not error <= LENS_ERROR:
+            raise LensError(
+                f"the distortion k4 = {k4:g} of {scene.names[view]} fits no lens of COLMAP's: k1 "
+                f"to k3 in its place are {error:.2f} px off. Expected {LENS_ERROR} px or less. Use "
+                "transforms.json, or undistort the photos."
+            )
+        k1, k2, k3 = (own + more for own, more in zip((k1, k2, k3), added, strict=True))
     model, parameters = "PINHOLE", (fx, fy, cx, cy)
     if k3:
         model, parameters = "FULL_OPENCV", (*parameters, k1, k2, p1, p2, k3, 0.0, 0.0, 0.0)
@@ -266,6 +293,23 @@ def _camera_of_view(scene: SceneGeometry, view: int, folder: Path) -> ColmapCame
         model, parameters = "OPENCV", (*parameters, k1, k2, p1, p2)
     width, height = scene.image_sizes[view].tolist()
     return ColmapCamera(model, width, height, parameters)
+
+
+def _in_place_of_k4(scene: SceneGeometry, view: int) -> tuple[list[float], float]:
+    """What is added to k1, k2, k3 of a view in place of its k4, and by how many pixels it is off.
+
+    Least squares over the radii of the photo.
+    """
+    width, height = scene.image_sizes[view].tolist()
+    intrinsics, lens = scene.intrinsics[view].double(), scene.distortion[view].double()
+    corners = torch.tensor([(0, 0), (width, 0), (0, height), (width, height)]).double()
+    radius = float(undistort(normalize(corners, intrinsics), lens).norm(dim=-1).max())
+    radii = np.linspace(0, radius, 200)
+    powers = np.stack([radii**3, radii**5, radii**7], axis=-1)
+    bent = float(lens[3]) * radii**9
+    added = np.linalg.lstsq(powers, bent, rcond=None)[0]
+    focal = float(intrinsics.diagonal()[:2].max())
+    return added.tolist(), focal * float(np.abs(powers @ added - bent).max())
 
 
 def _observations_by_view(scene: SceneGeometry) -> list[tuple[np.ndarray, np.ndarray]]:

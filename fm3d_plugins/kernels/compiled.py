@@ -13,13 +13,20 @@ from typing import Any
 import numba
 
 
-@lru_cache(maxsize=1)
-def _digest_of_sources() -> str:
-    """A short hash of all kernels' sources."""
+@lru_cache
+def _digest_of_sources(folder: Path) -> str:
+    """A short hash of all sources in this folder and another one."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
+    for each in dict.fromkeys((Path(__file__).parent, folder)):
+        for path in sorted(each.rglob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
+
+
+def _block_of(file: Path) -> Path:
+    """The folder of this package that a file lies in, however deep."""
+    package = Path(__file__).parents[1]
+    return package / file.relative_to(package).parts[0] if package in file.parents else file.parent
 
 
 def _compile(function: Callable[..., Any], *, forceinline: bool) -> Callable[..., Any]:
@@ -27,7 +34,8 @@ def _compile(function: Callable[..., Any], *, forceinline: bool) -> Callable[...
     plain = inspect.unwrap(function)
     # Numba's cache looks at the file of the compiled function alone, and would go on using machine
     # code that contains an old version of a function from another file. The name is in its key.
-    plain.__qualname__ = f"{plain.__qualname__}_{_digest_of_sources()}"
+    digest = _digest_of_sources(_block_of(Path(plain.__code__.co_filename)))
+    plain.__qualname__ = f"{plain.__qualname__}_{digest}"
     options = {"nogil": True, "error_model": "numpy", "forceinline": forceinline}
     dispatcher = numba.njit(**options)(plain)
     try:

@@ -29,6 +29,7 @@ from fm3d_plugins.depth_supervision.supervision import (
     DepthSupervisionConfig,
     axis_cosines,
 )
+from fm3d_plugins.effort import Effort
 from fm3d_plugins.exposure import ExposureMode, exposure_of
 from fm3d_plugins.geometry.volume_rendering import expected_distance, median_distance
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
@@ -39,7 +40,7 @@ from fm3d_plugins.nerf.importance_grid import ImportanceGrid
 from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
 from fm3d_plugins.nerf.network import RadianceField
 from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig, composited
-from fm3d_plugins.nerf.recipe import Recipe, recipe_for
+from fm3d_plugins.nerf.recipe import Recipe, expected_time, recipe_for
 from fm3d_plugins.scene_points import POINTS
 from fm3d_plugins.training import RunPlan, fill_in, with_options
 
@@ -99,11 +100,13 @@ class NerfModelConfig(RayModelConfig):
     """Field and quadrature. auto: fused Numba kernels on a CPU, torch elsewhere (with
     tiny-cuda-nn's hash grid where that is installed)."""
 
-    def recipe(self, device_type: str, steps: int | None = None) -> Recipe:
+    def recipe(
+        self, device_type: str, steps: int | None = None, effort: Effort | None = None
+    ) -> Recipe:
         """The device's recipe with every option that is set here in its place."""
-        return with_options(recipe_for(device_type, steps), self)
+        return with_options(recipe_for(device_type, steps, effort), self)
 
-    def resolve(self, device_type: str, steps: int | None) -> RunPlan:
+    def resolve(self, device_type: str, steps: int | None, effort: Effort | None = None) -> RunPlan:
         """Fill in what is None, so that config.yml tells what was done."""
         self.check()
         if self.point_weight < 0 or self.point_rays < 1:
@@ -112,15 +115,16 @@ class NerfModelConfig(RayModelConfig):
                 "Expected a weight of at least 0 and at least 1 ray. Change "
                 "--pipeline.model.point-weight or --pipeline.model.point-rays."
             )
-        recipe = self.recipe(device_type, steps)
+        recipe = self.recipe(device_type, steps, effort)
         fill_in(self, recipe)
         self.depth.resolve(recipe.steps)
         sentence = (
-            f"nerf on {device_type}: {recipe.steps} steps, {recipe.num_samples} samples per ray, "
+            f"nerf on {device_type}: {recipe.steps} steps{expected_time(recipe, device_type)}, "
+            f"{recipe.num_samples} samples per ray, "
             f"hash grid of {recipe.num_levels} levels with up to 2^{recipe.log2_table_size} "
             "entries."
         )
-        return RunPlan(recipe.steps, recipe.learning_rates, sentence)
+        return RunPlan(recipe.steps, recipe.learning_rates, sentence, recipe.image_size)
 
 
 class NerfModel(RayModel):

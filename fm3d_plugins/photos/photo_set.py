@@ -221,6 +221,16 @@ def require_photos(data: Path) -> None:
         raise FileNotFoundError(_no_photo(folder))
 
 
+def count_photos(data: Path) -> int:
+    """How many photos `find_photos` will look at, by their names alone.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        NotADirectoryError: `data` is a file.
+    """
+    return sum(1 for _ in _candidates(_photo_folder(Path(data).expanduser())))
+
+
 def _no_photo(folder: Path) -> str:
     return (
         f"{folder} holds no photo that can be read. Expected files with one of the suffixes "

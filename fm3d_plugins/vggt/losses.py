@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.vggt.dense_losses import (
     DenseLoss,
@@ -56,6 +57,23 @@ class GroundTruth:
     tracks: Float[Tensor, "*batch view track 2"] | None = None
     """(x, y) in pixels."""
     is_visible: Bool[Tensor, "*batch view track"] | None = None
+
+    @staticmethod
+    def of(batch: ViewBatch) -> "GroundTruth":
+        """What a batch knows, without tracks.
+
+        Raises:
+            ValueError: It has no depth.
+        """
+        points = batch.points()
+        assert batch.depth is not None and batch.is_valid is not None
+        return GroundTruth(
+            camera_from_world=invert(batch.world_from_camera),
+            intrinsics=batch.intrinsics,
+            depth=batch.depth,
+            points=points,
+            is_valid=batch.is_valid,
+        )
 
 
 @dataclass(frozen=True)

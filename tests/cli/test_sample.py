@@ -67,3 +67,12 @@ def test_help_tells_every_option_with_its_unit(capsys):
     for word in ("--output-dir", "--num-photos", "--width", "--height", "--seed", "--overwrite"):
         assert word in text
     assert "Pixels" in text
+
+
+def test_a_contact_sheet_is_written_in_place_of_a_capture(tmp_path, capsys):
+    from PIL import Image
+
+    main(["sample", "--contact-sheet", str(tmp_path / "sheet.png"), "--num-photos", "1"])
+    assert Image.open(tmp_path / "sheet.png").size == (768, 96)
+    with pytest.raises(SystemExit, match="neither of --output-dir and --contact-sheet"):
+        main(["sample"])

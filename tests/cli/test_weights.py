@@ -33,7 +33,7 @@ def test_list_tells_what_is_here_and_what_may_be_done_with_it(placed, capsys):
     rows = {line.split()[0]: line for line in lines if line.startswith(" ")}
     assert set(CATALOGUE) <= set(rows)  # Whole names, also where they are long.
     # 1 256 537 516 numbers of 4 bytes.
-    assert "about 5.0 GB" in rows["facebook/VGGT-1B"]
+    assert "about 5.03 GB" in rows["facebook/VGGT-1B"]
     assert str(placed) in rows["org/tiny"]
     assert " no " in rows["org/tiny"]
     assert "absent" in rows["facebook/VGGT-1B"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fm3d_plugins.data.synthetic import EndlessRooms
 from fm3d_plugins.dust3r.losses import (
     LossConfig,
     PairTruth,
@@ -313,3 +314,18 @@ def test_points_at_the_camera_have_finite_gradients():
         )
         loss.total.backward()
         assert points.grad.isfinite().all(), normalization
+
+
+def test_a_prediction_of_a_batchs_true_points_has_no_error():
+    batch = EndlessRooms(1).batch(0, num_scenes=2, num_views=3, height=12, width=16)
+    truth = PairTruth.of(batch, first=2, second=0)
+    first_from_world = invert(batch.world_from_camera[:, 2])
+    points = [
+        transform_points(first_from_world, each.flatten(1, 2)).reshape(each.shape)
+        for each in (truth.points_first, truth.points_second)
+    ]
+    # The z coordinate of what a camera sees is its depth.
+    torch.testing.assert_close(points[0][..., 2], batch.depth[:, 2])
+    ones = torch.ones_like(points[0][..., 0])
+    prediction = PairPrediction(points[0], ones, points[1], ones)
+    assert regression_loss(prediction, truth).total < 1e-5

@@ -83,3 +83,7 @@ def test_refinement_does_not_make_the_estimate_anew(name):
     identities = [replace(estimator, refine=mode).identity() for mode in ("off", "map", "free")]
     assert identities[0] == identities[1] == identities[2]
     assert estimator.refinement == ("off" if name == "sfm" else "auto")
+    assert (estimator.matched_by, estimator.refines_by_tracks) == ("sift", False)
+    if name == "dust3r":
+        helped = replace(estimator, own_matches=True)
+        assert helped.refines_by_tracks and helped.identity() == identities[0]

@@ -13,6 +13,7 @@ from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
 from fm3d_plugins.camera_optimization.saved_state import check_state
+from fm3d_plugins.dense_points import in_floats
 from fm3d_plugins.gaussian_splatting import datamanager
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.io.ply import read_ply
@@ -72,7 +73,7 @@ def test_checkpoint_holds_gaussians_and_exposure_only(trained):
     path = next(trained[0].checkpoint_dir.glob("*.ckpt"))
     state = torch.load(path, weights_only=True)
     parts = {key.split(".")[1] for key in state["pipeline"]}
-    assert parts == {"gauss_params", "exposure", "device_indicator_param"}
+    assert parts == {"gauss_params", "exposure", "surroundings", "device_indicator_param"}
 
 
 def test_a_checkpoint_from_before_exposures_is_taken(trained):
@@ -119,6 +120,28 @@ def test_one_colour_behind_a_thing_stays_with_the_checkpoint(capture, tmp_path, 
     assert torch.equal(trainer.pipeline.model.train()._get_background_color(), white)
     _, pipeline, _, _ = eval_setup(trainer.base_dir / "config.yml", test_mode="test")
     assert torch.equal(pipeline.model.eval()._get_background_color(), white)
+
+
+def test_where_no_gaussian_is_renders_have_the_colours_of_the_direction(trained):
+    """In training it is any colour; a hole in a render is as bright as what lies around it."""
+    model = trained[0].pipeline.model
+    camera, _ = next(iter(trained[0].pipeline.datamanager.fixed_indices_eval_dataloader))
+    opacities = model.gauss_params["opacities"].data
+    kept = opacities.clone()
+    try:
+        opacities.fill_(-20.0)
+        empty = model.eval().get_outputs_for_camera(camera)
+        torch.testing.assert_close(empty["rgb"], empty["background"])
+        trained_with = model.train().get_outputs_for_camera(camera)["rgb"]
+    finally:
+        opacities.copy_(kept)
+        model.eval()
+    assert trained_with.flatten(0, 1).std(0).max() < 1e-6
+    around = empty["rgb"].flatten(0, 1)
+    assert around.std(0).max() > 1e-3
+    entries = trained[0].pipeline.datamanager.cached_train
+    photos = torch.cat([in_floats(entry["image"]).flatten(0, 1) for entry in entries])
+    assert (around.mean(0) - photos.mean(0)).abs().max() < 0.15
 
 
 def test_loaded_checkpoint_renders_the_same_picture(trained):

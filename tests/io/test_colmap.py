@@ -3,12 +3,19 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from fm3d_plugins.geometry.cameras import denormalize, distort
+from fm3d_plugins.geometry.cameras import denormalize, distort, normalize, undistort
 from fm3d_plugins.geometry.poses import invert
-from fm3d_plugins.io.colmap import mean_reprojection_errors, read_colmap, write_colmap
+from fm3d_plugins.io.colmap import (
+    LENS_ERROR,
+    mean_reprojection_errors,
+    read_colmap,
+    write_colmap,
+    write_colmap_or_say,
+)
 from fm3d_plugins.io.colmap_files import (
     UnsupportedCameraError,
     largest_model,
@@ -258,7 +265,7 @@ def changed(scene: SceneGeometry, **changes) -> SceneGeometry:
     [
         ({"scale": "latent"}, "latent"),
         ({"distortion": lambda d: d[1:3, 3].fill_(0.1)}, "shared camera_index"),
-        ({"distortion": lambda d: d[2, 3].fill_(0.1)}, "k4"),
+        ({"distortion": lambda d: d[2, 3].fill_(100)}, "k4 = 100 .* fits no lens"),
         ({"intrinsics": lambda k: k[2, 0, 1].fill_(0.5)}, "skew"),
         ({"intrinsics": lambda k: k[1, 0, 0].fill_(99)}, "shared camera_index"),
         ({"world_from_camera": lambda p: p[3, :3, :3].mul_(2)}, "proper rotation"),
@@ -269,6 +276,30 @@ def test_what_colmap_cannot_hold_is_refused(tmp_path, make_scene, changes, messa
     with pytest.raises(ValueError, match=message):
         write_colmap(changed(make_scene(), **changes), tmp_path / "0")
     assert not (tmp_path / "0").exists()
+
+
+def test_k4_is_written_as_a_lens_that_bends_the_photo_alike(tmp_path, make_scene):
+    """Truth: pixels, all over the photo, to 0.05 px."""
+    scene = make_scene()
+    scene.distortion[2] = torch.tensor([-0.1, 0.05, -0.02, 0.02, 1e-3, -2e-3])
+    write_colmap(scene, tmp_path / "0")
+    found = read_colmap(tmp_path / "0")
+    assert float(found.distortion[2, 3]) == 0
+    width, height = scene.image_sizes[2].tolist()
+    rows, columns = np.mgrid[0:height:5j, 0:width:5j]
+    pixels = torch.tensor(np.stack([columns.ravel(), rows.ravel()], -1))
+    rays = undistort(normalize(pixels, scene.intrinsics[2].double()), scene.distortion[2].double())
+    again = denormalize(distort(rays, found.distortion[2]), found.intrinsics[2])
+    assert float((again - pixels).norm(dim=-1).max()) <= LENS_ERROR
+
+
+def test_a_lens_that_colmap_lacks_costs_a_line_and_no_more(tmp_path, make_scene, capsys):
+    scene = make_scene()
+    write_colmap_or_say(scene, tmp_path / "0")
+    scene.distortion[2, 3] = 100
+    write_colmap_or_say(scene, tmp_path / "1")
+    assert (tmp_path / "0").exists() and not (tmp_path / "1").exists()
+    assert "is not written: the distortion k4 = 100" in " ".join(capsys.readouterr().out.split())
 
 
 def test_latent_scene_is_written_only_on_demand(tmp_path, make_scene):

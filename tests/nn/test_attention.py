@@ -5,7 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fm3d_plugins.nn.attention import Mlp, SelfAttention, TransformerBlock
+from fm3d_plugins.nn.attention import (
+    HeadFeatures,
+    Mlp,
+    SelfAttention,
+    TransformerBlock,
+    attend,
+)
 from fm3d_plugins.nn.positions import grid_positions, rotary_tables, rotate
 
 
@@ -130,3 +136,18 @@ def test_mlp_uses_the_exact_gelu():
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="3 heads cannot share 16 channels"):
         SelfAttention(16, 3)
+
+
+def test_attention_that_is_trained_in_bfloat16_is_the_fused_one_in_parts():
+    """Truth: values and gradients of float64, to the 8 bits of bfloat16."""
+    torch.manual_seed(4)
+    exact = [torch.randn(3, 10, 2, 16, dtype=torch.float64) for _ in range(3)]
+    wanted, results = torch.randn(3, 10, 32, dtype=torch.float64), []
+    for dtype in (torch.float64, torch.bfloat16):
+        parts = [each.detach().to(dtype).requires_grad_(True) for each in exact]
+        attended = attend(HeadFeatures(*parts))
+        assert attended.dtype == dtype
+        (attended.double() * wanted).sum().backward()
+        results.append([attended.detach(), *(part.grad for part in parts)])
+    for found, expected in zip(results[1], results[0], strict=True):
+        assert (found.double() - expected).norm() < 0.02 * expected.norm()

@@ -32,6 +32,12 @@ MORE = {
     "vggt": ("max-num-iterations", "optimizers", "train-cameras-sampling"),
     "dust3r": ("max-num-iterations", "optimizers", "train-cameras-sampling"),
     "rayzer": ("max-num-iterations", "optimizers", "train-cameras-sampling"),
+    "lvsm-train": (
+        "steps-per-eval-batch",
+        "steps-per-eval-image ",
+        "mixed-precision",
+        "start-paused",
+    ),
     "lvsm": ("train-cameras-sampling", "eval-num-rays-per-chunk"),
 }
 

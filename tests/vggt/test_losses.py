@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fm3d_plugins.geometry.poses import se3_exp
+from fm3d_plugins.data.synthetic import EndlessRooms
+from fm3d_plugins.geometry.poses import se3_exp, transform_points
 from fm3d_plugins.vggt.losses import (
     GroundTruth,
     LossConfig,
@@ -267,3 +268,23 @@ def test_tracks_not_seen_in_the_first_photo_have_no_influence():
     assert torch.equal(before.total, after.total)
     nobody = torch.zeros_like(is_visible)
     assert track_loss(tracks, logits, logits, expected, nobody).total.item() == 0.0
+
+
+def test_truth_of_a_batch_agrees_with_itself():
+    """Truth: the points that a camera sees have its depth as their z coordinate there."""
+    batch = EndlessRooms(1).batch(0, num_scenes=2, num_views=3, height=12, width=16)
+    truth, scale = normalize(GroundTruth.of(batch))
+    local = transform_points(
+        truth.camera_from_world.flatten(0, 1), truth.points.flatten(0, 1).flatten(1, 2)
+    )
+    torch.testing.assert_close(local[..., 2].reshape(truth.depth.shape), truth.depth)
+    identity = torch.eye(4).expand(2, 4, 4)
+    torch.testing.assert_close(truth.camera_from_world[:, 0], identity, atol=1e-5, rtol=0)
+    torch.testing.assert_close(truth.depth * scale[:, None, None, None], batch.depth)
+    assert truth.points.norm(dim=-1).mean((1, 2, 3)).tolist() == pytest.approx([1, 1], rel=1e-3)
+
+
+def test_views_without_depth_are_no_truth():
+    batch = EndlessRooms(1).batch(0, num_scenes=1, num_views=1, height=8, width=8)
+    with pytest.raises(ValueError, match="expected scenes with depth maps"):
+        GroundTruth.of(replace(batch, depth=None, is_valid=None))

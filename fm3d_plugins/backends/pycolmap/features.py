@@ -18,14 +18,18 @@ FEATURE_BYTES = 160
 """Of a keypoint with its descriptor in a database."""
 
 
+Descriptors = UInt8[np.ndarray, "_feature 128"] | Float32[np.ndarray, "_feature 128"]
+"""Of one image: SIFT's in bytes, of length 512; a network's as it says them, of length 1."""
+
+
 @dataclass(frozen=True)
 class Features:
-    """Keypoints of one image, largest first, and what they look like."""
+    """Keypoints of one image, SIFT's largest or a network's surest first, and how they look."""
 
     keypoints: Float32[np.ndarray, "feature 6"]
-    """x, y, and the 2x2 shape matrix row by row; pixels."""
-    descriptors: UInt8[np.ndarray, "feature 128"]
-    """SIFT, L1-root normalised (Arandjelovic and Zisserman 2012)."""
+    """x, y, and the 2x2 shape matrix row by row; pixels, the first one's centre at (0.5, 0.5)."""
+    descriptors: Descriptors
+    """SIFT is L1-root normalised (Arandjelovic and Zisserman 2012)."""
 
     def __len__(self) -> int:
         return len(self.keypoints)

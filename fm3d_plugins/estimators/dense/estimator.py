@@ -21,6 +21,7 @@ from fm3d_plugins.estimators.dense.cameras import (
 )
 from fm3d_plugins.estimators.dense.points import PointOptions, points_from_views
 from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
+from fm3d_plugins.estimators.matching.feature_kinds import FeaturesOption
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.files import kind_of
 from fm3d_plugins.geometry.cameras import equal_cameras
@@ -60,6 +61,9 @@ class DenseEstimator(PointOptions, Estimator):
     """Make cameras exact by matches between the photos, and judge them. auto, map: what the network
     says of them counts as well; free: it does not, where photos are many; off: as the network
     sees them."""
+    features: FeaturesOption = "sift"
+    """What --refine matches photos by: sift; or, through kornia, a network's features (disk or
+    aliked) by LightGlue."""
     drop_sky: bool = True
     """Leave out the depth of smooth, bright areas that hang from a photo's upper border."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -94,9 +98,9 @@ class DenseEstimator(PointOptions, Estimator):
         """Refuse weights that cannot be had; those that are gone may have left their estimate.
 
         Raises:
-            ValueError: They are refused, or of an unknown name.
-            FileNotFoundError: They are absent, and the network is switched off.
+            ValueError, FileNotFoundError, ImportError: As of all estimators.
         """
+        super().check_weights()
         if self.weights and not weights_sha256(self.weights):
             require_obtainable(self.weights, commercial_only=self.commercial_only)
 

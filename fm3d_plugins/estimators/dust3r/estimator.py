@@ -83,9 +83,17 @@ class Dust3r(DenseEstimator):
     precision: Precision = "float32"
     """Of the matrices. float32, as published: bfloat16 moves depth by up to 12 %. auto: bfloat16
     where the device is fast at it."""
+    own_matches: bool = False
+    """Let --refine connect photos that features do not by the network's own matches, too. They help
+    to place a photo, but verify none."""
     localize: Path | None = None
     """Folder that `fm3d process dust3r` wrote before: the photos are found in that scene, in its
     frame, and only their cameras are estimated."""
+
+    @property
+    def refines_by_tracks(self) -> bool:
+        """As `own_matches` says."""
+        return self.own_matches
 
     def identity(self) -> dict:
         """Everything besides the photos that the result depends on, as JSON values."""
@@ -135,6 +143,10 @@ class Dust3r(DenseEstimator):
             raise ValueError(
                 f"{photos.folder} holds {len(photos)} photo. Expected at least 2, as dust3r sees "
                 "pairs. Add photos, or use the estimator vggt, which takes a single one."
+            )
+        if self.own_matches and self.refine == "off":
+            raise ValueError(
+                "own_matches helps --refine, which is off. Expected --refine map, or leave it out."
             )
         if self.pairs != "auto":
             PairGraph.from_name(self.pairs)

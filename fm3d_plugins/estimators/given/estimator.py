@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -15,6 +14,7 @@ from fm3d_plugins.estimators.camera_groups import camera_groups
 from fm3d_plugins.estimators.given.fitting import Fitted, fitted_cameras, fitted_tracks
 from fm3d_plugins.estimators.given.matching import match_names
 from fm3d_plugins.estimators.given.positions import laid_onto, moved, require_spread
+from fm3d_plugins.estimators.matching.feature_kinds import FeaturesOption
 from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.cameras import equal_cameras
 from fm3d_plugins.io.pose_files.formats import PoseFiles, find_pose_files
@@ -51,6 +51,10 @@ class Given(Estimator):
     says of them counts as well; free: it does not, where photos are many; off: as in the file.
     With EXIF positions, auto is off."""
 
+    features: FeaturesOption = "sift"
+    """What photos are matched by: sift; or, through kornia, a network's features (disk, aliked) by
+    LightGlue."""
+
     def estimate(self, photos: PhotoSet) -> SceneGeometry:
         """The cameras of the photos that have a pose, and the points of the file.
 
@@ -82,17 +86,24 @@ class Given(Estimator):
     @property
     def refinement(self) -> Refinement:
         """How the cameras are refined: those that `sfm` finds beside positions, only if asked."""
-        if self.refine == "auto" and self._pose_files().format.name == "EXIF GPS":
-            return "off"
-        return self.refine
+        return "off" if self.refine == "auto" and self.is_by_matches else self.refine
+
+    @property
+    def is_by_matches(self) -> bool:
+        """Whether the files tell positions alone, so that `sfm` finds the cameras."""
+        return self._pose_files().format.name == "EXIF GPS"
 
     def identity(self) -> dict:
         """Options and what the pose files hold, wherever they lie, as JSON values."""
         identity = super().identity()
         found = self._pose_files()
         identity["options"]["poses"] = found.digest()
-        by_matches = found.format.name == "EXIF GPS"
-        return identity | ({"pycolmap": version("pycolmap")} if by_matches else {})
+        return identity | ({"sfm": self._sfm().identity()} if self.is_by_matches else {})
+
+    def _sfm(self) -> Estimator:
+        from fm3d_plugins.estimators.sfm.estimator import Sfm
+
+        return Sfm(camera=self.camera, features=self.features)
 
     def _pose_files(self) -> PoseFiles:
         if self.poses is None:
@@ -105,11 +116,9 @@ class Given(Estimator):
     def _by_positions(
         self, photos: PhotoSet, positions: Positions, pose_of: dict[int, int], source: str
     ) -> SceneGeometry:
-        from fm3d_plugins.estimators.sfm.estimator import Sfm
-
         require_spread(positions, source)
         say(f"given: {source} tells positions, no directions: sfm finds the cameras.")
-        scene = Sfm(camera=self.camera).find_cameras(photos)
+        scene = self._sfm().find_cameras(photos)
         laid = laid_onto(scene, positions, pose_of, [photo.name for photo in photos])
         provenance = self.identity() | {"format": "EXIF GPS", "sfm": dict(scene.provenance)}
         return replace(laid, provenance=provenance)

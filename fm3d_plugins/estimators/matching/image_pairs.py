@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
+from fm3d_plugins.backends.pycolmap.features import Descriptors
 from fm3d_plugins.photos.similarity import nearest_pairs, similarity_matrix
 
 Pair = tuple[int, int]
@@ -35,9 +36,7 @@ def sequential_pairs(num_photos: int, overlap: int) -> list[Pair]:
     return sorted((a, a + step) for step in steps for a in range(num_photos - step))
 
 
-def similar_pairs(
-    descriptors: Sequence[UInt8[np.ndarray, "_feature width"]], neighbours: int, seed: int
-) -> list[Pair]:
+def similar_pairs(descriptors: Sequence[Descriptors], neighbours: int, seed: int) -> list[Pair]:
     """Each photo with the `neighbours` photos that look most like it.
 
     Photos are compared by their VLAD (Jegou et al. 2010): the sum of what is left of the
@@ -47,9 +46,7 @@ def similar_pairs(
     return nearest_pairs(similarity_matrix(vectors), neighbours)
 
 
-def _vlad(
-    descriptors: Sequence[UInt8[np.ndarray, "_feature width"]], seed: int
-) -> Float32[np.ndarray, "photo length"]:
+def _vlad(descriptors: Sequence[Descriptors], seed: int) -> Float32[np.ndarray, "photo length"]:
     from scipy.cluster.vq import vq
 
     every = np.concatenate(descriptors)

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from jaxtyping import Int64
 
+from fm3d_plugins.backends.kornia import LearnedFeatures, learned_matcher
 from fm3d_plugins.backends.pycolmap.running import Report
 from fm3d_plugins.backends.pycolmap.verification import (
     CameraGuess,
@@ -51,9 +53,10 @@ def match_photos(
 ) -> dict[Pair, VerifiedMatches]:
     """Verified matches of those of some pairs of photos that have any, in order.
 
-    Features match that are each other's nearest, clearly nearer than the second nearest (ratio
-    0.8, Lowe 2004), and agree with 14 others on a two-view geometry. The same for any number of
-    threads: every pair has its own generator of random numbers.
+    SIFT features match that are each other's nearest, clearly nearer than the second nearest
+    (ratio 0.8, Lowe 2004), a network's as LightGlue says. Either way they agree with 14 others on
+    a two-view geometry. The same for any number of threads: every pair has its own generator of
+    random numbers.
 
     Args:
         pairs: Rows of the photos, the smaller first.
@@ -65,7 +68,9 @@ def match_photos(
     done = len(pairs) - len(new)
     if report is not None and done:
         report(done)
-    with ThreadPoolExecutor(num_threads) as pool:
+    # Networks have threads of their own.
+    is_sift = all(one.kind == "sift" for one in working)
+    with ThreadPoolExecutor(num_threads if is_sift else 1) as pool:
         for start in range(0, len(new), PAIRS_AT_ONCE):
             part = [keys[pair] for pair in new[start : start + PAIRS_AT_ONCE]]
             known.update(zip(part, pool.map(lambda key: _matched(*key), part), strict=True))
@@ -93,14 +98,27 @@ def _key(
 
 
 def _matched(first: WorkingPhoto, second: WorkingPhoto, seed: int) -> VerifiedMatches | None:
-    rows = mutual_matches(
-        first.features.descriptors,
-        second.features.descriptors,
-        ratio=RATIO,
-        widest_angle=WIDEST_ANGLE,
-    )
+    rows = _candidates(first, second)
     one, other = (
         (camera_guess(each, "SIMPLE_PINHOLE"), each.features.keypoints[:, :2].astype(np.float64))
         for each in (first, second)
     )
     return verified_matches(one, other, rows, seed=seed)
+
+
+def _candidates(first: WorkingPhoto, second: WorkingPhoto) -> Int64[np.ndarray, "_match 2"]:
+    """Rows of features that look alike, to be verified."""
+    if first.kind == "sift":
+        return mutual_matches(
+            first.features.descriptors,
+            second.features.descriptors,
+            ratio=RATIO,
+            widest_angle=WIDEST_ANGLE,
+        )
+    seen, other = (
+        LearnedFeatures(each.features.keypoints[:, :2], each.features.descriptors)
+        for each in (first, second)
+    )
+    return learned_matcher(first.kind).matches(
+        seen, (first.width, first.height), other, (second.width, second.height)
+    )

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from fm3d_plugins.backends.kornia import learned_matcher
 from fm3d_plugins.backends.pycolmap.features import Features, extract_features
 from fm3d_plugins.backends.pycolmap.running import Report
+from fm3d_plugins.estimators.matching.feature_kinds import FeatureKind
 from fm3d_plugins.estimators.matching.found_once import found_before
 from fm3d_plugins.photos.photo_set import Photo
 from fm3d_plugins.photos.pixels import rgb_pixels
@@ -32,6 +34,8 @@ class WorkingPhoto:
     """Working pixels; none where the photo's mask is zero."""
     colors: UInt8[np.ndarray, "feature 3"]
     """Of the pixels in which the features lie."""
+    kind: FeatureKind = "sift"
+    """Of the features."""
 
     @property
     def center(self) -> tuple[float, float]:
@@ -46,18 +50,24 @@ def find_features(
     max_image_size: int,
     num_threads: int,
     report: Report,
+    kind: FeatureKind = "sift",
 ) -> list[WorkingPhoto]:
     """Features of all photos, those found before in this estimation included.
 
     Args:
         photos: In any order.
-        max_features: Per photo; the largest are kept.
+        max_features: Per photo; the largest are kept, the surest of a network, which has 2048 at
+            most.
         max_image_size: Longest side of the working copies, pixels.
         num_threads: For decoding and for features.
         report: Gets the number of photos done.
+        kind: Of features.
+
+    Raises:
+        ImportError, FileNotFoundError, ValueError: As `LearnedMatcher`.
     """
     known = found_before()
-    keys = [(photo, max_features, max_image_size) for photo in photos]
+    keys = [(photo, max_features, max_image_size, kind) for photo in photos]
     new = [key[0] for key in keys if key not in known]
     done = len(photos) - len(new)
     if done:
@@ -68,11 +78,11 @@ def find_features(
             group = new[start : start + step]
             read = list(pool.map(lambda photo: _read(photo, max_image_size), group))
             images = [image for image, _ in read]
-            features = extract_features(images, max_features=max_features, num_threads=num_threads)
+            features = _features(images, kind, max_features, num_threads)
             for photo, (image, keep), each in zip(group, read, features, strict=True):
                 scale = working_scale(photo, max_image_size)
-                working = _working_photo(photo, scale, image, keep, each)
-                known[photo, max_features, max_image_size] = working
+                working = _working_photo(photo, scale, image, keep, each, kind)
+                known[photo, max_features, max_image_size, kind] = working
             report(done + start + len(group))
     return [known[key] for key in keys]
 
@@ -118,19 +128,38 @@ def _read(
     return image, photo.usable_pixels(stored)
 
 
+def _features(
+    images: Sequence[UInt8[np.ndarray, "_height _width 3"]],
+    kind: FeatureKind,
+    max_features: int,
+    num_threads: int,
+) -> list[Features]:
+    if kind == "sift":
+        return extract_features(images, max_features=max_features, num_threads=num_threads)
+    network, found = learned_matcher(kind), []
+    for image in images:
+        seen = network.features(image, max_features)
+        # Without a size: only SIFT's have one.
+        keypoints = np.tile(np.array([0, 0, 1, 0, 0, 1], np.float32), (len(seen.pixels), 1))
+        keypoints[:, :2] = seen.pixels
+        found.append(Features(keypoints, seen.descriptors))
+    return found
+
+
 def _working_photo(
     photo: Photo,
     scale: float,
     image: UInt8[np.ndarray, "height width 3"],
     keep: Bool[np.ndarray, "rows columns"] | None,
     features: Features,
+    kind: FeatureKind,
 ) -> WorkingPhoto:
     if keep is not None:
         row, column = _pixel_of(features, scale, keep.shape)
         features = features[keep[row, column]]
     height, width, _ = image.shape
     row, column = _pixel_of(features, 1.0, (height, width))
-    return WorkingPhoto(photo, scale, width, height, features, image[row, column])
+    return WorkingPhoto(photo, scale, width, height, features, image[row, column], kind)
 
 
 def _pixel_of(

@@ -136,19 +136,21 @@ def _refined(
     mode: Mode,
     more: Searchable | None,
 ) -> Judged:
-    noise = noise_degrees(prior, evidence.keypoints, evidence.matches)
+    judging = {pair: rows[evidence.may_judge(pair)] for pair, rows in evidence.matches.items()}
+    told = {pair: rows for pair, rows in judging.items() if len(rows)}
+    noise = noise_degrees(prior, evidence.keypoints, told)
     taking_part, held_out = held_out_parts(evidence)
     spread = spread_at(prior, noise if np.isfinite(noise) else 0.0)
-    judging = _Judge(names, prior, spread, noise, held_out, evidence)
+    judge_of = _Judge(names, prior, spread, noise, held_out, evidence)
     part = replace(evidence, matches=taking_part)
-    found = judging(_guarded(prior, spread, part, noise, mode))
+    found = judge_of(_guarded(prior, spread, part, noise, mode))
     if more is None or len(names) > FEW:
         return found
     for _ in range(GUIDED_ROUNDS):
         if not found.report.is_accepted:
             break
         wider = with_guided_matches(part, more.descriptors, more.pairs, found.solution, held_out)
-        again = judging(_guarded(prior, spread, wider, noise, mode))
+        again = judge_of(_guarded(prior, spread, wider, noise, mode))
         is_better = again.report.is_accepted and again.report.verified >= found.report.verified
         if not is_better:
             break
@@ -170,7 +172,7 @@ class _Judge:
     def __call__(self, solution: Solution) -> Judged:
         prior, cameras = self.prior, solution.cameras
         straight = straightened(cameras, self.evidence.keypoints)
-        good = solution.observations >= LEAST_OBSERVATIONS
+        good = solution.verifying >= LEAST_OBSERVATIONS
         # Of views that are not verified nothing is claimed.
         judges = {pair: rows for pair, rows in self.held_out.items() if good[list(pair)].all()}
         errors = sampson_errors(cameras, straight, judges)
@@ -186,7 +188,7 @@ class _Judge:
         }
         report = judge(
             self.names,
-            solution.observations,
+            solution.verifying,
             turns,
             float(np.degrees(self.spread.turn[0])),
             numbers,
@@ -198,7 +200,7 @@ class _Judge:
 def held_out_parts(evidence: Evidence) -> tuple[Matches, Matches]:
     """Matches that take part, and those that do not: whole connected parts, else tracks would leak.
 
-    The same ones at every call.
+    The same ones at every call. Those that may not judge all take part.
     """
     if not evidence.matches:
         return {}, {}
@@ -212,7 +214,7 @@ def held_out_parts(evidence: Evidence) -> tuple[Matches, Matches]:
     is_out[chosen] = True
     kept, left = {}, {}
     for pair, rows in evidence.matches.items():
-        out = is_out[part[rows[:, 0] + offsets[pair[0]]]]
+        out = is_out[part[rows[:, 0] + offsets[pair[0]]]] & evidence.may_judge(pair)
         for target, some in ((kept, rows[~out]), (left, rows[out])):
             if len(some):
                 target[pair] = some

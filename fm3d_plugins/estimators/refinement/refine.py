@@ -13,6 +13,7 @@ from jaxtyping import Int64
 
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.backends.pycolmap.triangulation import Matches
+from fm3d_plugins.estimators.matching.feature_kinds import FeatureKind
 from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_photos, rows_of
 from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
@@ -30,6 +31,7 @@ from fm3d_plugins.estimators.refinement.judged_cameras import (
     Searchable,
     refine_cameras,
 )
+from fm3d_plugins.estimators.refinement.own_matches import own_matches
 from fm3d_plugins.estimators.refinement.registration import (
     Wanted,
     joined_lens,
@@ -63,7 +65,13 @@ MAX_IMAGE_SIZE, MAX_FEATURES = 1600, 8192
 
 
 def refine(
-    scene: SceneGeometry, photos: PhotoSet, mode: Mode = "map", *, num_threads: int | None = None
+    scene: SceneGeometry,
+    photos: PhotoSet,
+    mode: Mode = "map",
+    *,
+    num_threads: int | None = None,
+    features: FeatureKind = "sift",
+    uses_tracks: bool = False,
 ) -> SceneGeometry:
     """The scene with cameras that explain matches between its photos, or as it was.
 
@@ -77,6 +85,11 @@ def refine(
         photos: All photos of the scene, and maybe more.
         mode: map: what was believed of the cameras counts; free: it does not where photos are many.
         num_threads: For features and matches; all cores if not given.
+        features: By which photos are matched. Near lines (`Searchable`) only SIFT is sought.
+        uses_tracks: Let the scene's own tracks connect photos that features do not (`own_matches`).
+
+    Raises:
+        ImportError, FileNotFoundError, ValueError: As `LearnedMatcher`.
     """
     of_name = {photo.name: photo for photo in photos}
     # Depth is of all views or of none: no further one can be added.
@@ -90,24 +103,30 @@ def refine(
             max_image_size=MAX_IMAGE_SIZE,
             num_threads=threads,
             report=report,
+            kind=features,
         )
     work = _Work(working, len(scene), mode, threads, stages)
     pairs = covisible_pairs(scene)
     matches = work.matches(pairs)
+    if uses_tracks and scene.tracks is not None:
+        own = own_matches(scene.tracks, working, set(pairs) - set(matches))
+        work = replace(work, longer=own.working)
+        matches = dict(sorted({**matches, **own.matches}.items()))
     prior = cameras_of(scene, [one.scale for one in working[: len(scene)]])
     judged = work.judged(range(len(scene)), prior, matches, pairs)
     rows: Sequence[int] = range(len(scene))
     if judged.report.is_accepted:
         rows, judged = _with_placed(work, prior, judged, matches, pairs)
     told = judged.report.values() | {
-        "mode": mode, "pairs": len(matches), "matches": sum(map(len, matches.values())),
+        "mode": mode, "features": features, "uses_tracks": uses_tracks,
+        "pairs": len(matches), "matches": sum(map(len, matches.values())),
         "placed": [working[row].photo.name for row in rows if row >= len(scene)],
         "seconds": stages.seconds, "version": VERSION,
     }  # fmt: skip
     provenance = {**scene.provenance, REPORT: told}
     if not judged.report.is_accepted:
         return replace(scene, provenance=provenance)
-    found = _assembled(scene, [working[row] for row in rows], judged)
+    found = _assembled(scene, [work.evident[row] for row in rows], judged)
     told[DEPTH_FACTORS] = _depth_factors(scene, found, judged.solution.observations)
     return with_depth(replace(found, provenance=provenance), scene.depth)
 
@@ -122,6 +141,13 @@ class _Work:
     mode: Mode
     threads: int
     stages: Stages
+    longer: Sequence[WorkingPhoto] | None = None
+    """Photos whose keypoints end with some that only help to find cameras."""
+
+    @property
+    def evident(self) -> Sequence[WorkingPhoto]:
+        """With all keypoints."""
+        return self.working if self.longer is None else self.longer
 
     def matches(self, pairs: Sequence[Pair]) -> dict[Pair, Int64[np.ndarray, "_match 2"]]:
         """Verified ones."""
@@ -135,7 +161,7 @@ class _Work:
     def evidence(self, rows: Sequence[int], matches: Matches) -> Evidence:
         """Of some photos."""
         place = {row: number for number, row in enumerate(rows)}
-        some = [self.working[row] for row in rows]
+        some = [self.evident[row] for row in rows]
         return Evidence(
             [(one.width, one.height) for one in some],
             [one.features.keypoints[:, :2].astype(np.float64) for one in some],
@@ -144,6 +170,7 @@ class _Work:
                 for (first, second), ends in matches.items()
                 if first in place and second in place
             },
+            None if self.longer is None else [len(self.working[row].features) for row in rows],
         )
 
     def judged(
@@ -151,7 +178,7 @@ class _Work:
     ) -> Judged:
         """Cameras of some photos, refined."""
         place = {row: number for number, row in enumerate(rows)}
-        some = [self.working[row] for row in rows]
+        some = [self.evident[row] for row in rows]
         inside = [(place[a], place[b]) for a, b in pairs if a in place and b in place]
         with self.stages.stage("Adjusting cameras", total=1) as report:
             found = refine_cameras(
@@ -159,10 +186,15 @@ class _Work:
                 prior,
                 self.evidence(rows, matches),
                 self.mode,
-                Searchable([one.features.descriptors for one in some], inside),
+                self._searchable(some, inside),
             )
             report(1)
         return found
+
+    def _searchable(self, some: Sequence[WorkingPhoto], pairs: Sequence[Pair]) -> Searchable | None:
+        if any(one.kind != "sift" for one in some):
+            return None
+        return Searchable([one.features.descriptors for one in some], pairs)
 
 
 def _with_placed(

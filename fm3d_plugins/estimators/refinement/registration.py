@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int64
 
 from fm3d_plugins.backends.pycolmap.absolute_pose import absolute_pose
+from fm3d_plugins.backends.pycolmap.features import Descriptors
 from fm3d_plugins.backends.pycolmap.triangulation import Matches
 from fm3d_plugins.estimators.matching.image_pairs import similar_pairs
 from fm3d_plugins.estimators.refinement.covisibility import ALL_UP_TO, NEIGHBOURS
@@ -143,7 +144,7 @@ def some_views(cameras: Cameras, rows: Sequence[int]) -> Cameras:
 
 
 def lost_pairs(
-    descriptors: Sequence[UInt8[np.ndarray, "_feature 128"]],
+    descriptors: Sequence[Descriptors],
     lost: Sequence[int],
     others: Sequence[int],
 ) -> list[Pair]:

@@ -32,6 +32,16 @@ class Evidence:
     """Of each photo, where they were found."""
     matches: Matches
     """Verified ones."""
+    judging: Sequence[int] | None = None
+    """How many of each photo's keypoints, from the first, may judge; None: all. Others only help to
+    find cameras."""
+
+    def may_judge(self, pair: tuple[int, int]) -> Bool[np.ndarray, " match"]:
+        """Which matches of a pair are of keypoints that may judge."""
+        rows = self.matches[pair]
+        if self.judging is None:
+            return np.ones(len(rows), bool)
+        return np.all(rows < np.array([self.judging[view] for view in pair]), axis=1)
 
 
 @dataclass(frozen=True)
@@ -50,11 +60,21 @@ class Solution:
     """Of the last round."""
     rough_rms: float = np.inf
     """`rms` after the second round, whose tolerance for errors is larger; pixels."""
+    judging: Sequence[int] | None = None
+    """As of the evidence."""
 
     @property
     def observations(self) -> Int64[np.ndarray, " view"]:
         """How many each view has."""
         return np.bincount(self.seen.view, minlength=len(self.cameras.centers))
+
+    @property
+    def verifying(self) -> Int64[np.ndarray, " view"]:
+        """How many of each view's observations may judge."""
+        if self.judging is None:
+            return self.observations
+        view = self.seen.view[self.keypoint < np.array(self.judging)[self.seen.view]]
+        return np.bincount(view, minlength=len(self.cameras.centers))
 
     @property
     def rms(self) -> float:
@@ -137,7 +157,10 @@ def _solved(
         start, model.points, seen, prior, spread, reach=how.reach, tolerance=how.tolerance
     )
     errors = np.linalg.norm(reprojection_errors(found.cameras, found.points, seen), axis=1)
-    whole = Solution(found.cameras, found.points, seen, keypoint, errors, prior, spread)
+    whole = Solution(
+        found.cameras, found.points, seen, keypoint, errors, prior, spread,
+        judging=evidence.judging,
+    )  # fmt: skip
     return filtered(whole, how.limit)
 
 

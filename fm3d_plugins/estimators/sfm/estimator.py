@@ -19,6 +19,7 @@ from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.base import Estimator, RefinementOption
 from fm3d_plugins.estimators.camera_groups import camera_groups
+from fm3d_plugins.estimators.matching.feature_kinds import FeaturesOption, features_identity
 from fm3d_plugins.estimators.matching.image_pairs import (
     exhaustive_pairs,
     sequential_pairs,
@@ -41,6 +42,9 @@ from fm3d_plugins.geometry.cameras import resize_intrinsics
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
+
+VERSION = 2
+"""Of what is computed here: kept results of another one are made anew."""
 
 EXHAUSTIVE_UP_TO = 80
 """Photos; more of them are matched along their order and by their looks only."""
@@ -76,8 +80,10 @@ class Sfm(Estimator):
     """Lens model. Auto: SIMPLE_RADIAL, and for cameras that took at least 8 photos as many of OPENCV's numbers as the photos tell."""  # noqa: E501
     max_image_size: int = 1600
     """Longest side in pixels at which features are sought; larger photos are scaled down."""
+    features: FeaturesOption = "sift"
+    """What photos are matched by: sift; or, through kornia, a network's features (disk, aliked) by LightGlue."""  # noqa: E501
     max_features: int = 8192
-    """Most features per photo."""
+    """Most features per photo; of disk and aliked there are 2048 at most."""
     retries: bool = True
     """Try again with lower demands when fewer than 90 % of the photos join the model."""
     min_registered: float = 0.25
@@ -93,7 +99,13 @@ class Sfm(Estimator):
         """Everything besides the photos that the result depends on, as JSON values."""
         identity = super().identity()
         del identity["options"]["num_threads"]
-        return identity | {"pycolmap": version("pycolmap")}
+        made_by = {"version": VERSION, "pycolmap": version("pycolmap")}
+        return identity | made_by | features_identity(self.features)
+
+    @property
+    def is_by_matches(self) -> bool:
+        """They do."""
+        return True
 
     def estimate(self, photos: PhotoSet) -> SceneGeometry:
         """Find a camera for as many photos as possible, and points.
@@ -145,6 +157,7 @@ class Sfm(Estimator):
                 max_image_size=self.max_image_size,
                 num_threads=self._threads(),
                 report=report,
+                kind=self.features,
             )
 
     def _guess(self, one: WorkingPhoto, num_photos: int) -> CameraGuess:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fm3d_plugins.camera_optimization.export import run_cameras
 from fm3d_plugins.geometry.alignment import Similarity
-from fm3d_plugins.io.colmap import write_colmap
+from fm3d_plugins.io.colmap import write_colmap_or_say
 from fm3d_plugins.io.depth_files import NERFSTUDIO_UNIT, read_map, write_map
 from fm3d_plugins.io.ply import write_ply
 from fm3d_plugins.io.transforms import write_transforms
@@ -49,7 +49,7 @@ def write_run(
     held_out = manager.dataparser.get_dataparser_outputs(split=manager.test_split)
     scene = _with_points(cameras.scene, pipeline, train, least_confidence)
     write_ply(folder / POINTS, scene.points, scene.point_colors, confidence=scene.point_confidence)
-    write_colmap(scene, folder / "colmap" / "sparse" / "0")
+    write_colmap_or_say(scene, folder / "colmap" / "sparse" / "0")
     names = {file: name for name, file in cameras.files.items()}
     depths: dict[str, str] = {}
     confidences: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from PIL import Image
 
 from fm3d_plugins.cli import main as cli
 from fm3d_plugins.estimators.base import estimator_class
-from fm3d_plugins.estimators.cache import estimated
+from fm3d_plugins.estimators.cache import estimated, refined_cached
 from fm3d_plugins.estimators.given.estimator import Given
+from fm3d_plugins.estimators.refinement.refine import REPORT
 from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.cameras import (
     denormalize,
@@ -428,6 +430,27 @@ def test_positions_are_refined_only_when_asked(surveyed):
     write(places)
     assert Given(poses=folder).refinement == "off"
     assert Given(poses=folder, refine="map").refinement == "map"
+
+
+def test_metres_stay_where_refinement_rejects_the_cameras_that_sfm_found(
+    surveyed, tmp_path, monkeypatch
+):
+    """Nothing stands in their place: they are those of `sfm` already."""
+    folder, write, places, _ = surveyed
+    write(places)
+    photos, estimator = find_photos(folder), Given(poses=folder, refine="map")
+    scene = estimator.find_cameras(photos)
+    report = {"state": "rejected", "headline": "rejected", "reason": "of this test"}
+    numbers = dict.fromkeys(("noise_degrees", "held_out_share", "mean_z", "rms"))
+
+    def rejected(scene, *_, **__):
+        return replace(scene, provenance={**scene.provenance, REPORT: report | numbers})
+
+    monkeypatch.setattr("fm3d_plugins.estimators.refinement.refine.refine", rejected)
+    found = refined_cached(estimator, photos, scene, tmp_path / "cache")
+    assert found.provenance[REPORT]["state"] == "rejected"
+    assert found.scale == "metric"
+    assert torch.equal(found.world_from_camera, scene.world_from_camera)
 
 
 @pytest.mark.parametrize(

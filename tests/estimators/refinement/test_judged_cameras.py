@@ -217,3 +217,21 @@ def test_one_view_that_was_believed_elsewhere_does_not_spoil_the_rest(rigs, ring
     rest = [row for row in range(8) if row != 3]
     truth = replace(ring, cameras=some_views(ring.cameras, rest))
     assert auc30(some_views(found.solution.cameras, rest), truth) > 0.99
+
+
+def test_matches_that_may_not_judge_take_part_and_verify_nothing(rigs, ring):
+    """As if the rig's last view had keypoints of an estimate's own only."""
+    last = len(ring.names) - 1
+    counts = [len(each) for each in ring.evidence.keypoints]
+    counts[last] = 0
+    evidence = replace(ring.evidence, judging=counts)
+    kept, held_out = held_out_parts(evidence)
+    for pair, rows in evidence.matches.items():
+        if last in pair:
+            assert pair not in held_out and len(kept[pair]) == len(rows)
+    assert any(last not in pair for pair in held_out)
+    prior = rigs.disturbed(ring.cameras, 1)
+    found = refine_cameras(ring.names, prior, evidence)
+    assert found.report.unverified == (ring.names[last],)
+    assert found.solution.observations[last] > 15 and found.solution.verifying[last] == 0
+    assert auc30(found.solution.cameras, ring) > 0.99

@@ -8,16 +8,24 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fm3d_plugins.estimators.base import Estimator, Refinement
 from fm3d_plugins.estimators.cache import estimated, points_cached
 from fm3d_plugins.estimators.refinement.refine import REPORT, refine
+from fm3d_plugins.geometry.alignment import align_cameras
+from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
-from fm3d_plugins.geometry.poses import invert, so3_exp, transform_points
+from fm3d_plugins.geometry.poses import (
+    invert,
+    rotation_angle_degrees,
+    so3_exp,
+    transform_points,
+)
 from fm3d_plugins.io.transforms import read_transforms, write_transforms
 from fm3d_plugins.photos.photo_set import find_photos
-from fm3d_plugins.scene import SceneGeometry
+from fm3d_plugins.scene import SceneGeometry, Tracks
 from fm3d_plugins.view_depth import ViewDepth
 
 DEPTH_OFF = 1.3
@@ -142,6 +150,59 @@ def test_depth_is_scaled_to_the_points(refined, prior):
 def test_cameras_that_matches_hold_are_sure(refined):
     _, scene, _ = refined
     assert bool((scene.camera_confidence > 0.05).all() & (scene.camera_confidence <= 1).all())
+
+
+@pytest.fixture(scope="module")
+def with_blank_photo(refined, reference, prior, tmp_path_factory):
+    """Photos of which the last shows nothing, and a prior whose tracks say what it should show."""
+    photos, scene, _ = refined
+    folder = tmp_path_factory.mktemp("blank")
+    for photo in photos.photos[:3]:
+        shutil.copy(photo.path, folder / photo.name)
+    last = photos.photos[3]
+    Image.new("RGB", (last.width, last.height), (90, 90, 90)).save(folder / last.name)
+    truth = reference.world_from_camera.double()
+    points = align_cameras(scene.world_from_camera, truth).apply(scene.points)
+    views, rows, pixels = [], [], []
+    random = np.random.default_rng(0)
+    for view in range(4):
+        here = transform_points(invert(truth[view]), points)
+        bent = distort(here[:, :2] / here[:, 2:], reference.distortion[view].double())
+        seen = denormalize(bent, reference.intrinsics[view].double())
+        inside = (here[:, 2] > 0) & (seen > 0).all(1) & (seen < reference.image_sizes[view]).all(1)
+        rows.append(inside.nonzero().flatten())
+        views.append(torch.full_like(rows[-1], view))
+        pixels.append(seen[inside] + torch.from_numpy(random.normal(size=(len(rows[-1]), 2))))
+    tracks = Tracks(torch.cat(rows), torch.cat(views), torch.cat(pixels))
+    told = replace(
+        prior,
+        points=points,
+        point_colors=torch.zeros(len(points), 3, dtype=torch.uint8),
+        point_confidence=torch.ones(len(points)),
+        tracks=tracks,
+        depth=None,
+    )
+    return find_photos(folder), told
+
+
+def test_own_tracks_place_a_photo_that_features_do_not_and_verify_none(with_blank_photo, reference):
+    """Truth: the tracks are those of the reference, to one pixel; three photos show texture."""
+    photos, told = with_blank_photo
+    assert photos.photos[3].name == told.names[3]
+    helped = refine(told, photos, num_threads=1, uses_tracks=True)
+    report = helped.provenance[REPORT]
+    assert report["headline"] == "partly verified 3/4"
+    assert report["unverified"] == [told.names[3]]
+    truth = reference.world_from_camera.double()
+
+    def turned_off(scene):
+        aligned = align_cameras(scene.world_from_camera, truth).apply_to_pose(
+            scene.world_from_camera
+        )
+        return float(rotation_angle_degrees(aligned[3, :3, :3], truth[3, :3, :3]))
+
+    assert turned_off(helped) < 0.3 < turned_off(told)
+    assert int((helped.tracks.view_index == 3).sum()) > 100
 
 
 def test_the_result_is_kept_and_read_again(refined, folder, monkeypatch, capsys):

@@ -1,11 +1,15 @@
 """How many numbers a lens gets, from correspondences of rings around a thing and of a room."""
 
 import math
+from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fm3d_plugins.backends.pycolmap.database import write_database
+from fm3d_plugins.backends.pycolmap.features import Features
 from fm3d_plugins.backends.pycolmap.mapping import (
     LensDeviations,
     MapperSettings,
@@ -14,12 +18,17 @@ from fm3d_plugins.backends.pycolmap.mapping import (
     refine_model,
 )
 from fm3d_plugins.backends.pycolmap.verification import CameraGuess, VerifiedMatches
+from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
+from fm3d_plugins.estimators.sfm import estimator
+from fm3d_plugins.estimators.sfm.attempts import Search
+from fm3d_plugins.estimators.sfm.estimator import Sfm
 from fm3d_plugins.estimators.sfm.lenses import (
     are_told,
     refine_by_evidence,
     untold,
     with_told_focal,
 )
+from fm3d_plugins.photos.photo_set import find_photos
 
 WIDTH, HEIGHT, FOCAL = 720, 1280, 1013.0
 UNCALIBRATED = 3
@@ -205,3 +214,60 @@ def test_a_lens_that_was_asked_for_is_adjusted_from_the_simple_one(flat, tmp_pat
     found = refine_model(flat, tmp_path / "radial", {0: "RADIAL"})
     assert len(found) == 16 and found.distortion[0, 1] != 0
     assert found.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.02)
+
+
+@pytest.fixture
+def last_lens(tmp_path, capsys):
+    """What `sfm` makes of a joined model with some options, and what it says."""
+    (tmp_path / "photos").mkdir()
+    for number in range(16):
+        Image.new("RGB", (32, 32)).save(tmp_path / "photos" / f"{number:02d}.png")
+    nothing = Features(np.zeros((0, 6), np.float32), np.zeros((0, 128), np.uint8))
+    none = np.zeros((0, 3), np.uint8)
+
+    def adjust(model, *, holds_focal=False, **options):
+        working = [
+            WorkingPhoto(photo, 1.0, WIDTH, HEIGHT, nothing, none)
+            for photo in find_photos(tmp_path / "photos")
+        ]
+        place = Path(mkdtemp(dir=tmp_path))
+        search = Search(place / "scene.db", place, SIZES, 16, 0, holds_focal=holds_focal)
+        found = Sfm(**options)._adjusted(model, working, GROUPS, search)
+        return found, " ".join(capsys.readouterr().out.split())
+
+    return adjust
+
+
+def test_numbers_that_a_ring_leaves_open_are_named_where_the_lens_was_asked_for(flat, last_lens):
+    """Truth: a ring leaves the ratio of the focal lengths open, and tells one of them."""
+    found, said = last_lens(flat, camera_model="OPENCV")
+    assert found is not flat
+    assert "do not tell fy / fx" in said and "of --camera-model OPENCV" in said
+    assert "--camera-model auto leaves them out" in said
+    _, said = last_lens(flat, camera_model="SIMPLE_RADIAL")
+    assert said == ""
+
+
+def test_a_lens_that_cannot_be_right_is_refused_though_it_was_asked_for(
+    flat, last_lens, monkeypatch
+):
+    monkeypatch.setattr(estimator, "implausibility", lambda *_: "a focal length of 3 px")
+    found, said = last_lens(flat, camera_model="OPENCV")
+    assert found is flat
+    assert "--camera-model OPENCV ended at a focal length of 3 px, which is not believed" in said
+
+
+def test_a_focal_length_that_nothing_tells_is_said_to_be_a_guess(tmp_path, last_lens):
+    """Truth: 1.2 times the longer side, where two photos look from one distance."""
+    model = capture(tmp_path, two(distances=(1.1, 1.1)), held=True)
+    found, said = last_lens(model, holds_focal=True)
+    assert found is model
+    assert "neither EXIF nor these photos tell the focal length" in said
+    assert f"a guess ({1.2 * HEIGHT:.0f} px)" in said
+
+
+def test_a_focal_length_that_two_photos_tell_is_taken_without_a_word(tmp_path, last_lens):
+    model = capture(tmp_path, two(distances=(1.0, 1.6)), held=True, walls=True)
+    found, said = last_lens(model, holds_focal=True)
+    assert said == ""
+    assert found.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.05)

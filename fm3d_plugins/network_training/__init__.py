@@ -1,0 +1,1 @@
+"""Networks trained on many scenes: batches, optimisers, the loop, scores beside baselines."""

@@ -1,0 +1,203 @@
+"""The trainer of networks: steps to a total, clipped and skipped as published, resumed exactly."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import quote
+from typing import Any, Literal
+
+import torch
+import tyro
+from nerfstudio.utils import writer
+from nerfstudio.utils.misc import step_check
+
+from fm3d_plugins.network_training.loss_log import FILE, StepTable
+from fm3d_plugins.network_training.pipeline import NetworkPipeline, NetworkPipelineConfig
+from fm3d_plugins.nn.planning import duration
+from fm3d_plugins.progress import say, signs_of_life
+from fm3d_plugins.running import summary
+from fm3d_plugins.training import Trainer, TrainerConfig, ViewerConfig
+
+
+@dataclass
+class NetworkTrainerConfig(TrainerConfig):
+    """nerfstudio's trainer for networks."""
+
+    _target: type = field(default_factory=lambda: NetworkTrainer)
+    pipeline: NetworkPipelineConfig = field(default_factory=NetworkPipelineConfig)  # type: ignore[assignment]
+    vis: Literal["tensorboard", "wandb", "comet"] = "tensorboard"  # type: ignore[assignment]
+    """Where the course of training is written; there is no scene that a viewer could show."""
+    max_num_iterations: int | None = None  # type: ignore[assignment]
+    """Step at which training ends, that of earlier runs which are gone on from included. None: as
+    the method says."""
+    steps_per_save: int = 200
+    """Steps from one checkpoint to the next."""
+    steps_per_eval_all_images: int = 200
+    """Steps from one scoring of the held-out scenes to the next."""
+    max_norm: float = 1.0
+    """Gradients of all parameters together are scaled down to this norm."""
+    skip_norm: float = 5.0
+    """A step with a gradient of a larger norm, or one that is not finite, changes nothing."""
+
+    # nerfstudio's, without effect here.
+    viewer: tyro.conf.Suppress[ViewerConfig] = field(default_factory=ViewerConfig)
+    steps_per_eval_batch: tyro.conf.Suppress[int] = 0
+    steps_per_eval_image: tyro.conf.Suppress[int] = 0
+    mixed_precision: tyro.conf.Suppress[bool] = False
+    use_grad_scaler: tyro.conf.Suppress[bool] = False
+    log_gradients: tyro.conf.Suppress[bool] = False
+    gradient_accumulation_steps: tyro.conf.Suppress[dict[str, int]] = field(default_factory=dict)
+    start_paused: tyro.conf.Suppress[bool] = False
+
+    def resolve(self) -> list[str]:
+        """As for every method; the data know the whole run's steps.
+
+        Raises:
+            ValueError: An option of the data makes no batch.
+        """
+        sentences = super().resolve()
+        self.pipeline.datamanager.num_steps = self.max_num_iterations or 0
+        self.pipeline.datamanager.check()
+        return sentences
+
+
+class NetworkTrainer(Trainer):
+    """Trains to the last step, and says how good the network is beside trivial baselines."""
+
+    config: NetworkTrainerConfig
+    pipeline: NetworkPipeline  # type: ignore[assignment]
+
+    def __init__(self, config: NetworkTrainerConfig, local_rank: int = 0, world_size: int = 1):
+        num_threads = torch.get_num_threads()
+        super().__init__(config, local_rank, world_size)
+        # Here torch does the work; scenes are made meanwhile, by fewer operations.
+        torch.set_num_threads(num_threads)
+
+    def _check_viewer_warnings(self) -> None:
+        """There is no viewer."""
+
+    def _take_steps(self) -> None:
+        """All that are left."""
+        total = self.config.max_num_iterations or 0
+        self.step = max(0, self._start_step - 1)
+        writer.GLOBAL_BUFFER["max_iter"] = max(1, total - self._start_step)
+        self.table = StepTable(self.base_dir / FILE, self._start_step)
+        for step in range(self._start_step, total):
+            if self.stop_training:
+                return
+            self.step = step
+            begin = time.monotonic()
+            self.train_iteration(step)
+            seconds = time.monotonic() - begin
+            writer.put_time(writer.EventName.ITER_TRAIN_TIME, seconds, step)
+            if step_check(step, self.config.steps_per_eval_all_images):
+                self._look(step)
+            if step_check(step, self.config.steps_per_save):
+                self.save_checkpoint(step)
+            writer.write_out_storage()
+
+    def train_iteration(self, step: int) -> Any:
+        """One step of all optimisers, unless its gradient is to be skipped."""
+        begin = time.monotonic()
+        self.optimizers.zero_grad_all()
+        _, losses, metrics = self._losses(step)
+        loss = losses["main_loss"]
+        loss.backward()
+        parameters = [p for group in self.optimizers.parameters.values() for p in group]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_norm))
+        is_taken = math.isfinite(norm) and norm <= self.config.skip_norm
+        rates = {k: s.get_last_lr()[0] for k, s in self.optimizers.schedulers.items()}
+        if is_taken:
+            for optimizer in self.optimizers.optimizers.values():
+                optimizer.step()
+            self.pipeline.model.after_step()
+        for scheduler in self.optimizers.schedulers.values():
+            scheduler.step()
+        seconds = time.monotonic() - begin
+        self.pipeline.model.seconds += seconds
+        self._write(step, float(loss.detach()), metrics, norm, is_taken, rates, seconds)
+        self._done = step
+        return loss, losses, metrics
+
+    def _losses(self, step: int) -> Any:
+        """What the pipeline says; before the first step kernels may have to be compiled."""
+        if self._done >= self._start_step:
+            return self.pipeline.get_train_loss_dict(step)
+        with signs_of_life(lambda t: f"The first step prepares the kernels: {t:.0f} s so far."):
+            return self.pipeline.get_train_loss_dict(step)
+
+    def _write(
+        self,
+        step: int,
+        loss: float,
+        metrics: dict[str, torch.Tensor],
+        norm: float,
+        is_taken: bool,
+        rates: dict[str, float],
+        seconds: float,
+    ) -> None:
+        """The step's row, and scalars for the logs."""
+        shape = self.pipeline.datamanager.shape_at(step)
+        numbers = {name: float(value) for name, value in metrics.items()}
+        row = {
+            "loss": loss,
+            **numbers,
+            "gradient_norm": norm,
+            "is_taken": int(is_taken),
+            **{f"rate_{name}": rate for name, rate in rates.items()},
+            "num_scenes": shape.num_scenes,
+            "height": shape.height,
+            "width": shape.width,
+            "seconds": seconds,
+        }
+        self.table.add(step, row)
+        if step_check(step, self.config.logging.steps_per_log, run_at_zero=True):
+            writer.put_dict("Train", row, step)
+
+    def _look(self, step: int) -> None:
+        """Scores of the size that is trained now, and a picture, to the logs."""
+        manager = self.pipeline.datamanager
+        size = manager.size_at(step)
+        result = self.pipeline.result(size)
+        writer.put_dict(f"Held-out, {size} px", result.metrics, step)
+        writer.put_image("Held-out", result.picture, step)
+        say(f"Step {step + 1}, held out at {size} px: {score_sentence(result.metrics)}.")
+
+    def _what_came(self) -> list[str]:
+        """Scores at all sizes, where they and the pictures lie, and what to type next."""
+        model, sizes = self.pipeline.model, self.pipeline.datamanager.config.image_sizes
+        lines, metrics = [], {}
+        folder = self.base_dir / summary.PICTURES
+        for size in sizes:
+            result = self.pipeline.result(size)
+            metrics |= {f"{size}px_{name}": value for name, value in result.metrics.items()}
+            lines.append(f"Held out at {size} px: {score_sentence(result.metrics)}.")
+            save_picture(folder / f"{size}px.png", result.picture)
+        checkpoint = self.checkpoint_dir / f"step-{self.step:09d}.ckpt"
+        summary.write_results(self.base_dir / summary.RESULTS, self.config, checkpoint, metrics)
+        writer.write_out_storage()
+        config = quote(str(self.base_dir / "config.yml"))
+        count = sum(p.numel() for p in model.network.parameters())
+        first = (
+            f"{self.config.method_name} is done: step {self.step + 1}, {count / 1e6:.2f} million "
+            f"parameters, {int(model.num_images)} images, {duration(float(model.seconds))}."
+        )
+        commands = {"Export": f"fm3d weights export --load-config {config} --output FILE"}
+        return [first, *lines, f"Pictures: {folder}", *summary.aligned(commands)]
+
+
+def score_sentence(metrics: dict[str, float]) -> str:
+    """Means with their standard errors."""
+    names = [name for name in metrics if not name.endswith("_error")]
+    return ", ".join(f"{n} {metrics[n]:.3f} +- {metrics[f'{n}_error']:.3f}" for n in names)
+
+
+def save_picture(path: Path, picture: torch.Tensor) -> None:
+    """Write [height, width, 3] in [0, 1] as a file, four times as large."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    pixels = pixels.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    Image.fromarray(pixels.numpy()).save(path)

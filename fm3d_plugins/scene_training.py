@@ -1,0 +1,28 @@
+"""What methods that train one scene add to the trainer: one word for what a run may cost."""
+
+from dataclasses import dataclass
+
+from fm3d_plugins.effort import Quality, effort_for
+from fm3d_plugins.input_checks import data_of
+from fm3d_plugins.training import RunPlan, TrainerConfig
+
+
+@dataclass
+class SceneTrainerConfig(TrainerConfig):
+    """The trainer of a method that makes one scene of its photos."""
+
+    quality: Quality = "balanced"
+    """fast: a first look in a third of the time; balanced: what most captures want; best: more
+    steps, larger photos and a finer scene, several times as long. Options that are given go before
+    it (--max-num-iterations, --pipeline.datamanager.max-image-size and the model's)."""
+
+    def _plan(self) -> RunPlan | None:
+        manager = self.pipeline.datamanager
+        effort = effort_for(self.quality, data_of(manager), self.machine.device_type)
+        model = self.pipeline.model
+        plan: RunPlan = model.resolve(  # pyright: ignore[reportAttributeAccessIssue]
+            self.machine.device_type, self.max_num_iterations, effort
+        )
+        if getattr(manager, "max_image_size", None) is None:
+            manager.max_image_size = plan.image_size  # pyright: ignore[reportAttributeAccessIssue]
+        return plan

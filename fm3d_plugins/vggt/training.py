@@ -1,0 +1,210 @@
+"""VGGT trained on many scenes: photos in, cameras and depth out (Wang et al. 2025, section 3.3)."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fm3d_plugins.checkpoints import load, locate, require_obtainable
+from fm3d_plugins.data.view_batch import ViewBatch
+from fm3d_plugins.geometry.pose_metrics import evaluate_poses
+from fm3d_plugins.geometry.poses import invert
+from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.nn.attention import LayerScale
+from fm3d_plugins.vggt.aggregator import AggregatorConfig
+from fm3d_plugins.vggt.camera_head import CameraHeadConfig
+from fm3d_plugins.vggt.configuration import METADATA_KEY, to_text
+from fm3d_plugins.vggt.dense_head import DenseHeadConfig
+from fm3d_plugins.vggt.inference import HEADS, architecture
+from fm3d_plugins.vggt.losses import GroundTruth, LossConfig, camera_loss, normalize, total_loss
+from fm3d_plugins.vggt.network import VGGT
+from fm3d_plugins.vggt.pose_encoding import decode, encode
+from fm3d_plugins.vggt.weights import load_official
+
+
+@dataclass(frozen=True)
+class SmallVGGT:
+    """Sizes of a network for images of 32 to 96 pixels; all its heads are small."""
+
+    width: int = 128
+    depth: int = 4
+    """Pairs of blocks."""
+    head_width: int = 32
+    patch_size: int = 8
+    camera_depth: int = 2
+    """Blocks of the camera head."""
+    camera_rounds: int = 4
+    dense_features: int = 32
+    """Channels of the depth head."""
+    layer_scale: float = 1.0
+    """Initial factor of the residual branches; the published network, six times as deep, began
+    with 0.01."""
+
+    def build(self) -> VGGT:
+        """With random weights; cameras and depth are all that it says."""
+        last, dense = self.depth - 1, self.dense_features
+        layers = (0, round(last / 3), round(2 * last / 3), last)
+        network = VGGT(
+            aggregator=AggregatorConfig(
+                width=self.width,
+                depth=self.depth,
+                num_heads=self.width // self.head_width,
+                patch_embedding="conv",
+                patch_size=self.patch_size,
+            ),
+            camera=CameraHeadConfig(
+                depth=self.camera_depth,
+                num_heads=2 * self.width // self.head_width,
+                rounds=self.camera_rounds,
+            ),
+            depth=DenseHeadConfig(dense, (dense, dense, 2 * dense, 2 * dense), layers),
+            points=None,
+            tracks=None,
+        )
+        for module in network.modules():
+            if isinstance(module, LayerScale):
+                nn.init.constant_(module.gamma, self.layer_scale)
+        return network
+
+
+@dataclass
+class VggtTrainingModelConfig(NetworkModelConfig):
+    """The network and what it learns."""
+
+    _target: type = field(default_factory=lambda: VggtTrainingModel)
+    network: SmallVGGT = SmallVGGT()
+    """Sizes of the network, if it is trained from nothing."""
+    weights: str = ""
+    """Weights to begin with, by name (`fm3d weights list`) or as a file; sizes are theirs.
+    Empty: random ones."""
+    losses: LossConfig = LossConfig()
+    """Weights and variants of the published loss."""
+
+    def check_weights(self) -> None:
+        """Refuse weights that cannot be had.
+
+        Raises:
+            ValueError, FileNotFoundError: As `require_obtainable`.
+        """
+        if self.weights:
+            require_obtainable(self.weights, commercial_only=False)
+
+
+class VggtTrainingModel(NetworkModel):
+    """VGGT in training."""
+
+    config: VggtTrainingModelConfig
+
+    def build(self) -> VGGT:
+        """Random weights, or those that were asked for, with the heads of cameras and depth."""
+        if not self.config.weights:
+            return self.config.network.build()
+        file = locate(self.config.weights)
+        network = architecture(file.path)
+        load_official(network, load(file))
+        network.point_head = network.track_head = None
+        return network
+
+    def matrices(self) -> set[str]:
+        """Those of the backbone."""
+        assert isinstance(self.network, VGGT)
+        return self.network.matrix_names()
+
+    def loss(
+        self, network: nn.Module, batch: ViewBatch, step: int
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The published loss, of cameras and depth.
+
+        Metrics: the parts `camera` and `depth`, and `camera_over_identity`, the loss of the cameras
+        as a share of that of cameras which all stand still and know their fields of view. Near 1,
+        nothing is learnt of the poses, however small the loss is.
+        """
+        truth, _ = normalize(GroundTruth.of(batch))
+        losses = total_loss(network(batch.images, heads=HEADS), truth, self.config.losses)
+        assert losses.camera is not None and losses.depth is not None
+        rounds = self.config.network.camera_rounds
+        still = camera_loss([standing(truth)] * rounds, truth, norm=self.config.losses.camera_norm)
+        return losses.total, {
+            "camera": losses.camera.total.detach(),
+            "depth": losses.depth.total.detach(),
+            "camera_over_identity": (losses.camera.total / still.total).detach(),
+        }
+
+    def score(self, network: nn.Module, batch: ViewBatch) -> Scores:
+        """Errors of poses and depth, beside those of trivial answers.
+
+        Metrics, of each scene: `auc30` and `auc15`, percent, over its pairs of views; `rotation`,
+        degrees, mean over pairs; `auc30_identity` and `rotation_identity`: of cameras that stand
+        still; `abs_rel`: mean of |depth - truth| / truth after the medians were made equal;
+        `abs_rel_constant`: of the same depth everywhere.
+        """
+        outputs = network(batch.images, heads=HEADS)
+        assert outputs.pose_encodings is not None and outputs.depth is not None
+        assert batch.depth is not None
+        poses, _ = decode(outputs.pose_encodings[-1].float(), batch.size)
+        found = [_pose_scores(invert(own), true) for own, true in
+                 zip(poses, batch.world_from_camera, strict=True)]  # fmt: skip
+        depth, truth = outputs.depth.float(), batch.depth
+        metrics = {name: torch.tensor([each[name] for each in found]) for name in found[0]}
+        metrics |= {
+            "abs_rel": _relative_error(depth, truth),
+            "abs_rel_constant": _relative_error(torch.ones_like(truth), truth),
+        }
+        pictures = [batch.images[:, 0], _shades(truth[:, 0]), _shades(depth[:, 0])]
+        return Scores(metrics, torch.cat(pictures, dim=-1))
+
+    def exported(self, network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Weights by published names, and the network's sizes."""
+        assert isinstance(network, VGGT)
+        assert network.camera_head is not None and network.depth_head is not None
+        parts = {
+            "aggregator": network.aggregator.config,
+            "camera": network.camera_head.config,
+            "depth": network.depth_head.config,
+            "points": None,
+            "tracks": None,
+        }
+        weights = {name: value.detach() for name, value in network.named_parameters()}
+        return weights, {METADATA_KEY: to_text(parts)}
+
+
+def standing(truth: GroundTruth) -> Float[Tensor, "*batch view 9"]:
+    """Pose encodings of cameras at the first one's place, with their true fields of view."""
+    still = torch.eye(4).to(truth.camera_from_world).expand_as(truth.camera_from_world)
+    return encode(still, truth.intrinsics, (truth.depth.shape[-2], truth.depth.shape[-1]))
+
+
+def _pose_scores(
+    estimated: Float[Tensor, "view 4 4"], true: Float[Tensor, "view 4 4"]
+) -> dict[str, float]:
+    """Of one scene."""
+    numbers = [str(view) for view in range(len(true))]
+    reference = dict(zip(numbers, true, strict=True))
+    metrics = evaluate_poses(dict(zip(numbers, estimated, strict=True)), reference)
+    still = evaluate_poses(dict.fromkeys(numbers, torch.eye(4)), reference)
+    return {
+        "auc30": 100 * metrics.auc(30),
+        "auc15": 100 * metrics.auc(15),
+        "rotation": float(metrics.rotation_errors.mean()),
+        "auc30_identity": 100 * still.auc(30),
+        "rotation_identity": float(still.rotation_errors.mean()),
+    }
+
+
+def _relative_error(
+    depth: Float[Tensor, "scene view height width"],
+    truth: Float[Tensor, "scene view height width"],
+) -> Float[Tensor, " scene"]:
+    """Mean of |depth - truth| / truth, after the median of each scene was made equal."""
+    ratio = truth.flatten(1).median(1).values / depth.flatten(1).median(1).values.clamp_min(1e-6)
+    scaled = depth * ratio[:, None, None, None]
+    return ((scaled - truth).abs() / truth).mean((1, 2, 3))
+
+
+def _shades(depth: Float[Tensor, "scene height width"]) -> Float[Tensor, "scene 3 height width"]:
+    """Near is bright; each scene's own range."""
+    flat = (1 / depth.clamp_min(1e-6)).flatten(1)
+    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    shades = ((flat - low) / (high - low).clamp_min(1e-6)).reshape(depth.shape)
+    return shades[:, None].expand(-1, 3, -1, -1)

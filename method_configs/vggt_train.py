@@ -1,0 +1,27 @@
+"""The method `vggt-train`: VGGT's network trained on many scenes."""
+
+from nerfstudio.plugins.types import MethodSpecification
+
+from fm3d_plugins.method_configs.network_training import (  # pyright: ignore[reportMissingImports]
+    trained,
+)
+from fm3d_plugins.network_training.datamanager import ManySceneDataManagerConfig
+from fm3d_plugins.synthetic_rooms.endless.rooms import RoomOptions
+from fm3d_plugins.vggt.training import VggtTrainingModelConfig
+
+method = MethodSpecification(
+    config=trained(
+        "vggt-train",
+        ManySceneDataManagerConfig(
+            patch_size=8,
+            image_sizes=(64,),
+            size_shares=(1.0,),
+            # Mean motion in the image tells rotations in pans and walks; in arcs it is about 0.
+            rooms=RoomOptions(arcs=0.4, walks=0.3, pans=0.3),
+        ),
+        VggtTrainingModelConfig(),
+        matrix_rate=4e-3,
+        other_rate=1e-3,
+    ),
+    description="VGGT trained on many synthetic scenes, from nothing or from other weights.",
+)
