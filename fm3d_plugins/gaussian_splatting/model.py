@@ -87,7 +87,7 @@ class GaussianSplattingModelConfig(BareModelConfig):
     """Rasteriser. auto: gsplat on CUDA, numba on a CPU."""
     camera_optimizer: CameraOptimizerConfig = field(default_factory=CameraOptimizerConfig)
     """Whether and how the training cameras are optimised with the gaussians."""
-    exposure: ExposureMode = "affine"
+    exposure: ExposureMode = "none"
     """Corrections per training photo and colour, against cameras that set their own exposure and
     white balance: a gain, or a gain and an offset (affine). Evaluation and renders use none, which
     is the photos' mean; scores tell cc_psnr besides, with the colours fitted to each photo's."""

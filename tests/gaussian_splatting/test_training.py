@@ -50,9 +50,8 @@ def run_config(capture, output, steps=STEPS, **model):
 @pytest.fixture(scope="module")
 def trained(capture, tmp_path_factory, train_run):
     losses = []
-    trainer = train_run(
-        run_config(capture, tmp_path_factory.mktemp("runs")), losses, term="main_loss"
-    )
+    config = run_config(capture, tmp_path_factory.mktemp("runs"), exposure="affine")
+    trainer = train_run(config, losses, term="main_loss")
     return trainer, losses
 
 
