@@ -48,6 +48,8 @@ class StepLog(writer.LocalWriter):
         for event in writer.EVENT_STORAGE:
             if event["name"] == writer.EventName.CURR_TEST_PSNR.value:
                 self._psnr = float(event["event"])
+            # The first of them may be the configuration, of step 0 also where a run goes on.
+            step = max(step, event.get("step", step))
         now = time.monotonic()
         if self._last is None:
             self._last, self._first_step = (now, step), step

@@ -56,6 +56,17 @@ def test_a_resumed_run_counts_from_where_it_was(said):
     assert said == ["Step 511 of 1500 (34 %), 1000 ms each, 16 min left."]
 
 
+def test_the_configuration_is_no_step_of_a_resumed_run(said):
+    """nerfstudio hands over the step of the first event there is, which is the configuration's."""
+    log = StepLog(StepLogConfig())
+    writer.EVENT_STORAGE += [{"name": "config", "step": 0}, {"name": "loss", "step": 500}]
+    log.write_stats_log(0)
+    writer.EVENT_STORAGE.clear()
+    for step in range(501, 511):
+        log.write_stats_log(step)
+    assert said == ["Step 511 of 1500 (34 %), 1000 ms each, 16 min left."]
+
+
 def test_a_line_of_the_last_step():
     assert (
         step_line(10, 10, 0.05, None)
