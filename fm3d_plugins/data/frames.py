@@ -162,9 +162,10 @@ def pinhole_of_lens(
         ]
     ).double()  # fmt: skip
     rays = normalize(border, intrinsics) / ZOOMS[:, None, None]
-    seen = distort(rays, lens)
-    is_sound = (undistort(seen, lens) - rays).abs().amax((1, 2)) < _ROUNDING
-    found = denormalize(seen, intrinsics)
+    lenses = lens.expand(len(rays), -1)
+    seen = distort(rays, lenses)
+    is_sound = (undistort(seen, lenses) - rays).abs().amax((1, 2)) < _ROUNDING
+    found = denormalize(seen, intrinsics.expand(len(rays), -1, -1))
     sides = torch.tensor([width, height])
     is_within = ((found >= -_ROUNDING) & (found <= sides + _ROUNDING)).all(-1).all(-1)
     rows = (is_sound & is_within).nonzero().flatten()

@@ -50,7 +50,7 @@ class CapturedScene:
     """Photos of one scene in the order they were taken, and their cameras in float64."""
 
     name: str
-    photos: tuple[Path | bytes | UInt8[Tensor, " byte"], ...]
+    photos: tuple[Path | bytes | UInt8[Tensor, " _"], ...]
     """Files, or their content; as a tensor it may still lie on the disk."""
     world_from_camera: Float[Tensor, "frame 4 4"]
     """OpenCV axes."""
@@ -120,7 +120,7 @@ class CapturedScene:
 
 def checked_scene(
     name: str,
-    photos: Sequence[Path | bytes | UInt8[Tensor, " byte"]],
+    photos: Sequence[Path | bytes | UInt8[Tensor, " _"]],
     lenses: Float[Tensor, "frame 4"],
     camera_from_world: Float[Tensor, "frame 4 4"],
     source: Path,
