@@ -173,7 +173,7 @@ class ManyScenes:
                     seeds,
                 )
                 found += [batch for batch in made if batch is not None]
-                if tries > 10 * (num_scenes + len(self.scenes)):
+                if tries > 4 * (num_scenes + len(self.scenes)):
                     raise ValueError(
                         f"Of {tries} scenes that were drawn for step {step}, {len(found)} can be "
                         f"used; expected {num_scenes}. {self.skipped.sentence()} Restore the "
