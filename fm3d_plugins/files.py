@@ -1,12 +1,17 @@
 """What a path leads to: only regular files are read and replaced, and damage names its file."""
 
 import contextlib
+import gzip
 import json
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+GZIP_RATIO = 50
+"""Text with numbers becomes 3 to 10 times smaller; a file made to fill memory, 1000 times."""
 
 _KINDS = {
     stat.S_IFREG: "a file",
@@ -131,6 +136,27 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def read_gzip(path: Path, remedy: str = "Fetch it again.") -> bytes:
+    """What a file compressed by gzip holds, if that is not absurdly much.
+
+    Raises:
+        ValueError: It is damaged, or holds more than `GZIP_RATIO` times its own bytes.
+        OSError: There is no such file, or it cannot be read.
+    """
+    most = GZIP_RATIO * require_regular(path).stat().st_size
+    try:
+        with gzip.open(path) as stream:
+            content = stream.read(most + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be decompressed (gzip): {error}. {remedy}") from error
+    if len(content) > most:
+        raise ValueError(
+            f"{path} holds more than {GZIP_RATIO} times its own bytes; expected text compressed by "
+            f"gzip, which grows far less. {remedy}"
+        )
+    return content
 
 
 def read_json(path: Path, remedy: str = "Write it anew.") -> Any:

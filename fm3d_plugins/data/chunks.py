@@ -1,6 +1,7 @@
 """Scenes of pixelSplat's data sets: several in one torch file, with their encoded photos."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,8 +20,12 @@ _EXPECTED = (
 )
 
 
-def read_chunk(path: Path) -> list[CapturedScene]:
+def read_chunk(path: Path, *, in_pixels: bool = True) -> list[CapturedScene]:
     """All scenes of a chunk. Nothing in the file is run.
+
+    Args:
+        in_pixels: Give intrinsics in pixels, for which every photo's size is read. Otherwise they
+            are in units of the photos' sides, and photos stay on the disk until they are opened.
 
     Raises:
         ValueError: It is damaged, holds Python objects, or is no chunk.
@@ -30,22 +35,26 @@ def read_chunk(path: Path) -> list[CapturedScene]:
     if not isinstance(content, list) or not content:
         found = "no scene" if content == [] else f"a {type(content).__name__}"
         raise ValueError(f"{path} holds {found}. {_EXPECTED}")
-    return [_scene(path, index, entry) for index, entry in enumerate(content)]
+    return [_scene(path, index, entry, in_pixels) for index, entry in enumerate(content)]
 
 
-def _scene(path: Path, index: int, entry: object) -> CapturedScene:
+def _scene(path: Path, index: int, entry: object, in_pixels: bool) -> CapturedScene:
     match entry:
         case {"key": str(name), "images": [_, *_] as images, "cameras": Tensor() as cameras} if (
             cameras.shape == (len(images), CAMERA_NUMBERS)
             and all(isinstance(each, Tensor) and each.dtype == torch.uint8 for each in images)
         ):
-            photos = [each.numpy().tobytes() for each in images]
+            pass
         case _:
             raise ValueError(f"{path}: its scene {index} is {entry!r:.100}. {_EXPECTED}")
-    sizes = torch.tensor([_size(path, name, i, photo) for i, photo in enumerate(photos)])
     numbers = cameras.double()
-    bottom = numbers.new_tensor([[[0, 0, 0, 1]]]).expand(len(photos), -1, -1)
+    bottom = numbers.new_tensor([[[0, 0, 0, 1]]]).expand(len(images), -1, -1)
     camera_from_world = torch.cat([numbers[:, 6:].unflatten(-1, (3, 4)), bottom], dim=1)
+    if not in_pixels:
+        scene = checked_scene(name, images, numbers[:, :4], camera_from_world, path)
+        return replace(scene, sizes=numbers.new_ones(len(images), 2))
+    photos = [each.numpy().tobytes() for each in images]
+    sizes = torch.tensor([_size(path, name, i, photo) for i, photo in enumerate(photos)])
     return checked_scene(name, photos, numbers[:, :4] * sizes.repeat(1, 2), camera_from_world, path)
 
 

@@ -1,13 +1,14 @@
 """Photos with known cameras, as the data sets of LVSM, RayZer and pixelSplat hold them."""
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from fm3d_plugins.errors import listed
@@ -32,21 +33,61 @@ _NEAR_FOLDERS = 3
 
 
 @dataclass(frozen=True)
+class DepthFile:
+    """Where the depth of one frame is."""
+
+    path: Path
+    read: Callable[[Path], Float[np.ndarray, "rows columns"]]
+    """z in the camera over the whole photo; what is not finite or not above 0 is not known."""
+    unit: float = 1.0
+    """Scene units per unit of the file."""
+    mask: Path | None = None
+    """An image of the map's size, 0 where the depth is not to be trusted."""
+
+
+@dataclass(frozen=True)
 class CapturedScene:
     """Photos of one scene in the order they were taken, and their cameras in float64."""
 
     name: str
-    photos: tuple[Path | bytes, ...]
-    """Files, or their content."""
+    photos: tuple[Path | bytes | UInt8[Tensor, " _"], ...]
+    """Files, or their content; as a tensor it may still lie on the disk."""
     world_from_camera: Float[Tensor, "frame 4 4"]
     """OpenCV axes."""
     intrinsics: Float[Tensor, "frame 3 3"]
-    """In pixels of the stored photo."""
+    """In pixels of the stored photo, or of `sizes`."""
     source: Path
     """The file that describes the scene."""
+    sizes: Float[Tensor, "frame 2"] | None = None
+    """Width and height that the intrinsics are of: the photo's, stored or upright, whichever fits,
+    times `downscale`; (1, 1) where they are in units of the stored photo's sides. None: the stored
+    photo's own."""
+    downscale: int = 1
+    distortion: Float[Tensor, "frame 6"] | None = None
+    """As `geometry.cameras.distort`; none for pinholes."""
+    depths: tuple[DepthFile | None, ...] = ()
+    """Of each frame, or of none."""
+    typical_depth: Float[Tensor, " frame"] | None = None
+    """What is seen lies about so far from each camera, scene units, where the files tell."""
 
     def __len__(self) -> int:
         return len(self.photos)
+
+    def of_frames(self, is_kept: Bool[Tensor, " frame"]) -> "CapturedScene":
+        """Some of the frames."""
+        rows = is_kept.nonzero().flatten().tolist()
+        optional = {
+            name: None if (values := getattr(self, name)) is None else values[rows]
+            for name in ("sizes", "distortion", "typical_depth")
+        }
+        return replace(
+            self,
+            photos=tuple(self.photos[row] for row in rows),
+            world_from_camera=self.world_from_camera[rows],
+            intrinsics=self.intrinsics[rows],
+            depths=tuple(self.depths[row] for row in rows) if self.depths else (),
+            **optional,
+        )
 
     def open(self, number: int) -> "Image":
         """A photo as 8-bit RGB, transparency on white.
@@ -60,11 +101,17 @@ class CapturedScene:
         from PIL import Image
 
         photo = self.photos[number]
-        content = photo if isinstance(photo, bytes) else photo.read_bytes()
+        match photo:
+            case Path():
+                content = require_regular(photo).read_bytes()
+            case Tensor():
+                content = photo.numpy().tobytes()
+            case _:
+                content = photo
         try:
             return on_white(Image.open(io.BytesIO(content)))
         except Exception as error:  # Pillow's decoders raise many types on damaged files.
-            where = f"in {self.source}" if isinstance(photo, bytes) else str(photo)
+            where = str(photo) if isinstance(photo, Path) else f"in {self.source}"
             raise ValueError(
                 f"Frame {number} of the scene {self.name} ({where}) is no image that can be "
                 f"decoded: {error}. Restore it, or drop the frame from the scene."
@@ -73,7 +120,7 @@ class CapturedScene:
 
 def checked_scene(
     name: str,
-    photos: Sequence[Path | bytes],
+    photos: Sequence[Path | bytes | UInt8[Tensor, " _"]],
     lenses: Float[Tensor, "frame 4"],
     camera_from_world: Float[Tensor, "frame 4 4"],
     source: Path,
@@ -81,7 +128,7 @@ def checked_scene(
     """A scene whose cameras are possible ones.
 
     Args:
-        lenses: fx, fy, cx, cy in pixels of the stored photos.
+        lenses: fx, fy, cx, cy in pixels of the stored photos, or in units of their sides.
 
     Raises:
         ValueError: Some are not; all are listed.

@@ -97,7 +97,9 @@ def write_transforms(
 
 
 @naming_its_path
-def read_transforms(path: Path, *, require_images: bool = True) -> SceneGeometry:
+def read_transforms(
+    path: Path, *, require_images: bool = True, with_points: bool = True
+) -> SceneGeometry:
     """Read a transforms.json, in float64, with the points of its `ply_file_path` if it has one.
 
     Views are named by their path below the folder that all photos have in common. Points without
@@ -106,6 +108,7 @@ def read_transforms(path: Path, *, require_images: bool = True) -> SceneGeometry
     Args:
         path: The file, or the folder that holds it.
         require_images: Require every photo to exist at the size that the file states.
+        with_points: Read the point cloud; without, it may be absent.
 
     Raises:
         FileNotFoundError: The file, its point cloud, or photos are absent.
@@ -114,7 +117,7 @@ def read_transforms(path: Path, *, require_images: bool = True) -> SceneGeometry
     path = path / "transforms.json" if path.is_dir() else path
     meta, frames = load(path)
     lenses = lenses_of(path, meta, frames)
-    scene = _scene(path, meta, frames, lenses, require_images)
+    scene = _scene(path, meta, frames, lenses, require_images, with_points)
     require_perspective(path, lenses, frames)
     return scene
 
@@ -125,6 +128,7 @@ def _scene(
     frames: list[dict[str, Any]],
     lenses: list[Lens],
     require_images: bool,
+    with_points: bool = True,
 ) -> SceneGeometry:
     """What the file says, whatever its lenses; coefficients are those of each frame's lens."""
     names = names_of(path, frames)
@@ -134,7 +138,8 @@ def _scene(
         photos = [path.parent / frame["file_path"] for frame in frames]
         sizes = [(int(width), int(height)) for width, height in cameras[:, :2].tolist()]
         require_photos(dict(zip(names, photos, strict=True)), sizes, path)
-    matrices, cloud = rigid_matrices(path, frames), _points(path, meta)
+    matrices = rigid_matrices(path, frames)
+    cloud = _points(path, meta if with_points else {})
     points = cloud.points.double()
     return SceneGeometry(
         names=names,
@@ -185,8 +190,11 @@ def check_transforms(path: Path, *, require_images: bool = True) -> None:
     _scene(path, meta, frames, lenses_of(path, meta, frames), require_images)
 
 
-def read_frame_files(path: Path) -> dict[str, FrameFiles]:
+def read_frame_files(path: Path, *, require_files: bool = True) -> dict[str, FrameFiles]:
     """The files of each view, by the names that `read_transforms` gives the views.
+
+    Args:
+        require_files: Require all of them to exist.
 
     Raises:
         FileNotFoundError: The file, or files that it lists, are absent.
@@ -203,6 +211,8 @@ def read_frame_files(path: Path) -> dict[str, FrameFiles]:
             for key in ("file_path", "mask_path", "depth_file_path")
         )
         found[name] = FrameFiles(photo or path.parent, mask, depth)
+    if not require_files:
+        return found
     listed = [file for files in found.values() for file in (files.photo, files.mask, files.depth)]
     missing = [str(file) for file in listed if file is not None and not is_file(file)]
     if missing:

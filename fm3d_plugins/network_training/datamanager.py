@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -10,8 +11,13 @@ import tyro
 from nerfstudio.data.datamanagers.base_datamanager import DataManager, DataManagerConfig
 from torch.nn import Parameter
 
+from fm3d_plugins.data.filters import SceneFilters
+from fm3d_plugins.data.frames import joined
+from fm3d_plugins.data.many_scenes import ManyScenes, find_scenes, parted
+from fm3d_plugins.data.skipped import FILE, Skipped
 from fm3d_plugins.data.synthetic import EndlessRooms, mixed
 from fm3d_plugins.data.view_batch import ViewBatch
+from fm3d_plugins.progress import say
 from fm3d_plugins.synthetic_rooms.endless.rooms import RoomOptions
 
 HELD_OUT_AT_ONCE = 16
@@ -24,6 +30,12 @@ class ManySceneDataManagerConfig(DataManagerConfig):
 
     _target: type = field(default_factory=lambda: ManySceneDataManager)
     data: tyro.conf.Suppress[Path | None] = None
+    more_data: tuple[Path, ...] = ()
+    """Further folders of scenes, beside that of --data. Without any, rooms are drawn."""
+    filters: SceneFilters = field(default_factory=SceneFilters)
+    """Which scenes of such folders are used."""
+    held_out_share: float = 0.05
+    """Of the scenes in such folders, by their names; these are never trained on."""
     masks_on_gpu: tyro.conf.Suppress[bool] = False
     images_on_gpu: tyro.conf.Suppress[bool] = False
     seed: int = 0
@@ -42,7 +54,7 @@ class ManySceneDataManagerConfig(DataManagerConfig):
     patch_size: tyro.conf.Suppress[int] = 1
     """Of the network; both sides are multiples of it."""
     held_out_scenes: int = 64
-    """Scenes that are never trained on, to score the network with."""
+    """Scenes that are never trained on, to score the network with; of folders at most so many."""
     num_steps: tyro.conf.Suppress[int] = 0
     """Of the whole run."""
 
@@ -52,11 +64,7 @@ class ManySceneDataManagerConfig(DataManagerConfig):
         Raises:
             ValueError: Some option is.
         """
-        if self.data is not None:
-            raise ValueError(
-                f"--data {self.data} was given, but networks are trained on synthetic rooms here, "
-                "which are made on the way. Leave it out."
-            )
+        self.filters.check()
         is_even = all(size > 0 and size % self.patch_size == 0 for size in self.image_sizes)
         is_split = len(self.size_shares) == len(self.image_sizes) and all(
             share > 0 for share in self.size_shares
@@ -75,6 +83,10 @@ class ManySceneDataManagerConfig(DataManagerConfig):
                 f"Found aspects {self.aspects}; expected at least one, each from 0.25 to 4."
             )
 
+    def folders(self) -> tuple[Path, ...]:
+        """Of scenes; none where rooms are drawn."""
+        return (*([self.data] if self.data else []), *self.more_data)
+
 
 @dataclass(frozen=True)
 class BatchShape:
@@ -86,7 +98,7 @@ class BatchShape:
 
 
 class ManySceneDataManager(DataManager):
-    """Scenes without end for training, and others, always the same, for scores.
+    """Scenes to train with, captured or rooms without end, and others, always the same, for scores.
 
     A batch follows from the options and its step alone; the next one is made in the background.
     """
@@ -97,10 +109,44 @@ class ManySceneDataManager(DataManager):
         config.check()
         super().__init__()
         self.config, self.device = config, device
-        self.rooms = EndlessRooms(config.seed, config.rooms)
+        self.skipped = Skipped()
+        self.source: EndlessRooms | ManyScenes = EndlessRooms(config.seed, config.rooms)
         self.held_out_rooms = EndlessRooms(config.seed, config.rooms, "held-out")
+        self.held_out_captured: ManyScenes | None = None
+        if config.folders():
+            self.source, self.held_out_captured = self._captured()
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="fm3d-scenes")
         self._next: tuple[int, Future[ViewBatch]] | None = None
+
+    def _captured(self) -> tuple[ManyScenes, ManyScenes]:
+        """Scenes of the folders to train with, and to score with.
+
+        Raises:
+            ValueError, FileNotFoundError: As `find_scenes` and `parted`.
+        """
+        config, largest = self.config, max(self.config.image_sizes)
+        shapes = [sides(largest, aspect, config.patch_size) for aspect in (1.0, *config.aspects)]
+        found = find_scenes(
+            config.folders(), config.filters, config.views_per_scene, shapes, self.skipped
+        )
+        training, held_out = parted(found, config.held_out_share)
+        say(f"{len(training)} scenes to train with and {len(held_out)} held out.")
+        if self.skipped.sentence():
+            say(self.skipped.sentence(), "yellow")
+        scored = sorted(held_out, key=lambda each: each.number)[: config.held_out_scenes]
+        return (
+            ManyScenes(training, config.filters, self.skipped, config.seed),
+            ManyScenes(scored, config.filters, self.skipped),
+        )
+
+    def keep_report(self, folder: Path) -> None:
+        """Write which scenes are not used and why into a run's folder, and go on as more are found.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self.config.folders():
+            self.skipped.keep_in(folder / FILE)
 
     def size_at(self, step: int) -> int:
         """Side of the images of a step if they are square."""
@@ -118,7 +164,7 @@ class ManySceneDataManager(DataManager):
         """The batch of a step, on the CPU."""
         shape = self.shape_at(step)
         views = self.config.views_per_scene
-        return self.rooms.batch(step, shape.num_scenes, views, shape.height, shape.width)
+        return self.source.batch(step, shape.num_scenes, views, shape.height, shape.width)
 
     def next_batch(self, step: int) -> ViewBatch:
         """The batch of a step, on the device; that of the step after it is begun."""
@@ -131,21 +177,29 @@ class ManySceneDataManager(DataManager):
 
     def held_out(self, size: int) -> Iterator[ViewBatch]:
         """All scenes to score with, square, some at a time, on the device."""
+        views = self.config.views_per_scene
+        if self.held_out_captured is not None:
+            yield from self._held_out_captured(self.held_out_captured, views, size)
+            return
         left, number = self.config.held_out_scenes, 0
         while left > 0:
             count = min(left, HELD_OUT_AT_ONCE)
-            views = self.config.views_per_scene
             batch = self.held_out_rooms.batch(number, HELD_OUT_AT_ONCE, views, size, size)
             yield batch.of_scenes(slice(count)).to(self.device)
             left, number = left - count, number + 1
+
+    def _held_out_captured(self, source: ManyScenes, views: int, size: int) -> Iterator[ViewBatch]:
+        scenes = source.each(views, size, size)
+        while some := list(islice(scenes, HELD_OUT_AT_ONCE)):
+            yield joined(some).to(self.device)
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """None."""
         return {}
 
     def get_datapath(self) -> Path:
-        """There is no folder."""
-        return Path()
+        """That of --data; none for rooms."""
+        return self.config.data or Path()
 
 
 def size_at(share: float, sizes: tuple[int, ...], shares: tuple[float, ...]) -> int:

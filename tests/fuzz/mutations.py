@@ -4,6 +4,7 @@ Damage that a format's own checks would find at once (lengths, checksums) is mad
 that what lies behind them is reached.
 """
 
+import gzip
 import io
 import json
 import math
@@ -39,7 +40,7 @@ def mutated(random: Random, name: str, content: bytes) -> bytes:
     """A damaged copy of a file; its name's suffix tells the format, the seed what is done."""
     kinds: dict[str, Callable[[Random, bytes], bytes]] = {
         ".json": _json, ".txt": _text, ".yml": _text, ".safetensors": _safetensors, ".pt": _archive,
-        ".ckpt": _archive, ".png": _png,
+        ".ckpt": _archive, ".png": _png, ".jgz": _gzipped_json,
     }  # fmt: skip
     by_format = kinds.get(PurePath(name).suffix)
     if name.endswith("ascii.ply"):
@@ -122,6 +123,11 @@ def _json(random: Random, content: bytes) -> bytes:
     text = text.replace(f'"{_NESTED}"', "[" * DEPTH + "]" * DEPTH)
     text = text.replace(f'"{_LONG}"', "1" * 5000)
     return text.replace(f'"{_REPEATED}"', '{"a": 1, "a": {"a": ' * DEPTH).encode()
+
+
+def _gzipped_json(random: Random, content: bytes) -> bytes:
+    """Changed within; its checksum is right."""
+    return gzip.compress(_json(random, gzip.decompress(content)), mtime=0)
 
 
 def changed_tree(random: Random, tree: Any, values: tuple = VALUES) -> Any:

@@ -17,13 +17,21 @@ from fm3d_plugins.cli.run_configs import read_run_config
 from fm3d_plugins.cli.runs import read_state
 from fm3d_plugins.data.chunks import read_chunk
 from fm3d_plugins.data.evaluation_index import read_evaluation_index
+from fm3d_plugins.data.filters import SceneFilters
+from fm3d_plugins.data.layouts.blended_mvs import read_blended_scene
+from fm3d_plugins.data.layouts.co3d import read_annotations
+from fm3d_plugins.data.layouts.layout import Where
+from fm3d_plugins.data.layouts.realestate10k import read_clip
+from fm3d_plugins.data.many_scenes import ManyScenes, find_scenes
 from fm3d_plugins.data.scenes import read_scene, read_scene_list
+from fm3d_plugins.data.skipped import Skipped
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.geometry.poses import se3_exp
 from fm3d_plugins.io.colmap import check_colmap, read_colmap, write_colmap
 from fm3d_plugins.io.colmap_files import read_model, read_points
 from fm3d_plugins.io.depth_files import read_map, write_map
 from fm3d_plugins.io.ply import read_ply, write_ply
+from fm3d_plugins.io.raw_depth import read_colmap_depth, read_pfm
 from fm3d_plugins.io.transforms import (
     check_transforms,
     read_frame_files,
@@ -36,6 +44,7 @@ from fm3d_plugins.photos.fitting import fitted_photos
 from fm3d_plugins.photos.photo_set import find_photos
 from fm3d_plugins.scene import SceneGeometry, Tracks
 from fm3d_plugins.view_depth import ViewDepth
+from tests.data import written_layouts as layouts
 from tests.fuzz.running import Reader
 
 NAMES = ("a.jpg", "b.jpg")
@@ -381,6 +390,48 @@ def check_photos(found: Any) -> None:
     assert all(mask.size for mask in masks)
 
 
+def write_pfm(folder: Path) -> Path:
+    path = folder / "depth.pfm"
+    path.write_bytes(b"Pf\n8 6\n-1.0\n" + np.arange(48, dtype="<f4").tobytes())
+    return path
+
+
+def write_colmap_depth(folder: Path) -> Path:
+    path = folder / "a.png.geometric.bin"
+    path.write_bytes(b"8&6&1&" + np.arange(48, dtype="<f4").tobytes())
+    return path
+
+
+def write_clip(folder: Path) -> Path:
+    root = layouts.write_realestate10k(folder / "clip", layouts.room())
+    return root / "train" / "clip.txt"
+
+
+def write_annotations(folder: Path) -> Path:
+    root = layouts.write_co3d(folder / "sequence", layouts.room())
+    return root / "apple" / "frame_annotations.jgz"
+
+
+def write_many(folder: Path) -> Path:
+    """One scene of photos and depth maps, and one that stays sound."""
+    layouts.write_nerfstudio(folder / "many" / "a", layouts.room())
+    layouts.write_blended_mvs(folder / "many" / "b", layouts.room(2))
+    return folder / "many"
+
+
+def read_many(folder: Path) -> Any:
+    filters, skipped = SceneFilters(), Skipped()
+    found = find_scenes([folder], filters, 3, [(16, 16)], skipped)
+    return ManyScenes(found, filters, skipped).batch(0, len(found), 3, 16, 16)
+
+
+def check_batch(batch: Any) -> None:
+    check_poses(batch.world_from_camera.flatten(0, 1))
+    assert bool(batch.images.isfinite().all()) and bool(batch.intrinsics.isfinite().all())
+    assert batch.depth is None or bool((batch.depth[batch.is_valid] > 0).all())
+    assert batch.depth is None or bool(batch.depth.isfinite().all())
+
+
 READERS = (
     Reader("COLMAP model, binary", write_colmap_binary, read_colmap_all, check_scene),
     Reader("COLMAP model, text", write_colmap_text, read_colmap_all, check_scene),
@@ -406,5 +457,22 @@ READERS = (
         check_camera_path,
     ),
     Reader("config.yml", write_config, read_run_config, check_config, in_suite=12),
+    Reader("depth map, PFM", write_pfm, read_pfm, check_map),
+    Reader("depth map, COLMAP", write_colmap_depth, read_colmap_depth, check_map),
+    Reader(
+        "RealEstate10K clip", write_clip, lambda p: list(read_clip(p, Where(p.parents[1]))),
+        check_chunk, damaged="*.txt",
+    ),
+    Reader(
+        "CO3D annotations", write_annotations,
+        lambda p: list(read_annotations(p, Where(p.parents[1]))), check_chunk, damaged="*.jgz",
+    ),
+    Reader(
+        "BlendedMVS cameras",
+        lambda folder: layouts.write_blended_mvs(folder / "a", layouts.room()),
+        lambda folder: list(read_blended_scene(folder, Where(folder))), check_chunk,
+        damaged="*_cam.txt",
+    ),
+    Reader("folder of scenes", write_many, read_many, check_batch, in_suite=12),
     Reader("photos and masks", write_photos, read_photos, check_photos, in_suite=30),
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Data sets of many scenes as they lie on disk, one reader per format."""
