@@ -2,6 +2,7 @@
 
 from nerfstudio.plugins.types import MethodSpecification
 
+from fm3d_plugins.data.filters import SceneFilters
 from fm3d_plugins.dust3r.training import Dust3rTrainingModelConfig
 from fm3d_plugins.method_configs.network_training import (  # pyright: ignore[reportMissingImports]
     trained,
@@ -13,6 +14,7 @@ method = MethodSpecification(
         "dust3r-train",
         ManySceneDataManagerConfig(
             patch_size=8,
+            filters=SceneFilters(require_depth=True),
             image_sizes=(64,),
             size_shares=(1.0,),
             scenes_per_step=32,

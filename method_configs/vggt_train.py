@@ -2,6 +2,7 @@
 
 from nerfstudio.plugins.types import MethodSpecification
 
+from fm3d_plugins.data.filters import SceneFilters
 from fm3d_plugins.method_configs.network_training import (  # pyright: ignore[reportMissingImports]
     trained,
 )
@@ -14,6 +15,7 @@ method = MethodSpecification(
         "vggt-train",
         ManySceneDataManagerConfig(
             patch_size=8,
+            filters=SceneFilters(require_depth=True),
             image_sizes=(64,),
             size_shares=(1.0,),
             # Mean motion in the image tells rotations in pans and walks; in arcs it is about 0.

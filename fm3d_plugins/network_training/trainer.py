@@ -83,6 +83,7 @@ class NetworkTrainer(Trainer):
         self.step = max(0, self._start_step - 1)
         writer.GLOBAL_BUFFER["max_iter"] = max(1, total - self._start_step)
         self.table = StepTable(self.base_dir / FILE, self._start_step)
+        self.pipeline.datamanager.keep_report(self.base_dir)
         for step in range(self._start_step, total):
             if self.stop_training:
                 return

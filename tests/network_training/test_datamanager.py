@@ -76,5 +76,6 @@ def test_run_on_captured_scenes_is_trained_scored_and_read_again(folders, tmp_pa
     )  # fmt: skip
     trainer = train(config)
     assert (trainer.base_dir / "eval.json").is_file()
+    assert "cannot be read" in (trainer.base_dir / "skipped_scenes.txt").read_text()
     saved = read_run_config(trainer.base_dir / "config.yml")
     assert saved.pipeline.datamanager.folders() == folders
