@@ -15,16 +15,19 @@ def trained(
     *,
     matrix_rate: float,
     other_rate: float,
+    skip_norm: float = 5.0,
 ) -> NetworkTrainerConfig:
     """A run of a network on synthetic rooms: Muon for its matrices, AdamW for all else.
 
     Args:
         matrix_rate, other_rate: Highest learning rates.
+        skip_norm: Steps with larger gradients change nothing.
     """
     others = MatrixAdamWConfig(lr=other_rate, max_norm=None)
     return NetworkTrainerConfig(
         method_name=name,
         experiment_name="synthetic-rooms",
+        skip_norm=skip_norm,
         pipeline=NetworkPipelineConfig(datamanager=datamanager, model=model),
         optimizers={
             "matrices": {"optimizer": MuonConfig(lr=matrix_rate), "scheduler": WarmUpDecayConfig()},

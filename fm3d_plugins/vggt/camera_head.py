@@ -49,11 +49,17 @@ class CameraHead(nn.Module):
         self.pose_branch = Mlp(token_width, token_width // 2, ENCODING_WIDTH)
 
     def forward(
-        self, camera_tokens: Float[Tensor, "batch view channel"]
+        self,
+        camera_tokens: Float[Tensor, "batch view channel"],
+        first_estimate: Float[Tensor, "batch view 9"] | None = None,
     ) -> list[Float[Tensor, "batch view 9"]]:
-        """Pose encodings after every round, the last being the best."""
+        """Pose encodings after every round, the last being the best.
+
+        Args:
+            first_estimate: What the first round changes; published: none, it begins with nothing.
+        """
         tokens = self.token_norm(camera_tokens.to(self.token_norm.weight.dtype))
-        estimate = None
+        estimate = first_estimate
         encodings = []
         for _ in range(self.config.rounds):
             # The learned empty pose is only what the first round sees, not what it adds to.

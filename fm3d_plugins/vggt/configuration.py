@@ -9,6 +9,7 @@ from fm3d_plugins.nn.sizes import checked_fields, sizes_from_text
 from fm3d_plugins.vggt.aggregator import AggregatorConfig
 from fm3d_plugins.vggt.camera_head import CameraHeadConfig
 from fm3d_plugins.vggt.dense_head import DenseHeadConfig
+from fm3d_plugins.vggt.matching.path import MatchingConfig
 from fm3d_plugins.vggt.track_head import TrackHeadConfig
 
 METADATA_KEY = "vggt_config"
@@ -20,6 +21,7 @@ PARTS: Mapping[str, type] = {
     "depth": DenseHeadConfig,
     "points": DenseHeadConfig,
     "tracks": TrackHeadConfig,
+    "matching": MatchingConfig,
 }
 """Arguments of `VGGT`."""
 

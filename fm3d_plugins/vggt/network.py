@@ -19,6 +19,7 @@ from fm3d_plugins.vggt.dense_head import (
     depth_and_confidence,
     points_and_confidence,
 )
+from fm3d_plugins.vggt.matching.path import Matched, MatchingConfig, MatchingPath
 from fm3d_plugins.vggt.track_head import TrackHead, TrackHeadConfig
 
 PUBLISHED_BACKBONE = AggregatorConfig()
@@ -54,13 +55,16 @@ class VGGTOutputs:
     """Probability that the point is seen."""
     track_confidence: Float[Tensor, "*batch view point"] | None = None
     """Probability that the position is right."""
+    matched: Matched | None = None
+    """What the cameras begin with, where the network matches; one batch axis, of all scenes."""
 
 
 class VGGT(nn.Module):
     """Backbone and heads; the defaults are the published network of 1.26e9 parameters.
 
     Attributes are named as in the published state dict (`weights.load_official`). A head whose
-    config is none does not exist. Builds on `torch.device("meta")` too.
+    config is none does not exist. `matching`, a departure, gives the camera head its first
+    estimate; the published network has none. Builds on `torch.device("meta")` too.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class VGGT(nn.Module):
         depth: DenseHeadConfig | None = PUBLISHED_DENSE,
         points: DenseHeadConfig | None = PUBLISHED_DENSE,
         tracks: TrackHeadConfig | None = PUBLISHED_TRACKS,
+        matching: MatchingConfig | None = None,
     ) -> None:
         super().__init__()
         width, patch_size = 2 * aggregator.width, aggregator.patch_size
@@ -79,6 +84,7 @@ class VGGT(nn.Module):
         self.point_head = points and DenseHead(points, width, 4, patch_size=patch_size)
         self.depth_head = depth and DenseHead(depth, width, 2, patch_size=patch_size)
         self.track_head = tracks and TrackHead(tracks, width, patch_size)
+        self.matching = matching and MatchingPath(matching, width, patch_size)
         unknown = {layer for layers in self.layers.values() for layer in layers} - set(
             range(aggregator.depth)
         )
@@ -159,17 +165,33 @@ class VGGT(nn.Module):
         if query_points is not None:
             query_points = query_points.reshape(-1, *query_points.shape[-2:])
         results: dict[str, Any] = {}
+        matched = None
         for head in heads:
-            results |= self._outputs(head, tokens, query_points)
-        return VGGTOutputs(**{name: _with_batch(value, batch) for name, value in results.items()})
+            if head == "camera":
+                encodings, matched = self._cameras(scenes, tokens)
+                results["pose_encodings"] = encodings
+            else:
+                results |= self._outputs(head, tokens, query_points)
+        outputs = {name: _with_batch(value, batch) for name, value in results.items()}
+        return VGGTOutputs(**outputs, matched=matched)
+
+    def _cameras(
+        self, scenes: Float[Tensor, "batch view 3 height width"], tokens: "Tokens"
+    ) -> tuple[list[Float[Tensor, "batch view 9"]], Matched | None]:
+        """Pose encodings after every round, and the matches that they begin with, if any."""
+        assert self.camera_head is not None
+        last = tokens.layers[self.layers["camera"][0]]
+        if self.matching is None:
+            return self.camera_head(last[:, :, 0]), None
+        matched = self.matching(scenes, last[:, :, tokens.num_special :], tokens.grid)
+        first = matched.estimate.encodings(scenes.shape[-2], scenes.shape[-1])
+        return self.camera_head(last[:, :, 0], first), matched
 
     def _outputs(
         self, head: str, tokens: "Tokens", query_points: Float[Tensor, "batch point 2"] | None
     ) -> dict[str, Any]:
-        """What one head says, by the names of `VGGTOutputs`, with one batch axis."""
+        """What another head than that of cameras says, by the names of `VGGTOutputs`."""
         layers = self.layers[head]
-        if head == "camera" and self.camera_head is not None:
-            return {"pose_encodings": self.camera_head(tokens.layers[layers[0]][:, :, 0])}
         if head == "depth" and self.depth_head is not None:
             maps = tokens.per_photo(layers, self.depth_head, depth_and_confidence)
             return dict(zip(("depth", "depth_confidence"), maps, strict=True))

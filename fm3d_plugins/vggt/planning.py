@@ -79,7 +79,7 @@ def workload(
     kept = len({layer for head in ("camera", "depth") for layer in network.layers.get(head, ())})
     stream = 4 * tokens * config.width
     of_photo = stream * (1 + 2 * kept) + 5 * size * tokens * config.width + 24 * height * width
-    used = ("aggregator.", "camera_head.", "depth_head.")
+    used = ("aggregator.", "camera_head.", "depth_head.", "matching.")
     weights = [(name, p) for name, p in network.named_parameters() if name.startswith(used)]
     of_pass = in_pass * (HEAD_BYTES_PER_PIXEL * height * width + 12 * stream)
     layers = 2 * sum(p.numel() for p in network.aggregator.parameters() if p.ndim >= 2)

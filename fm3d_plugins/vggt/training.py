@@ -7,17 +7,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fm3d_plugins.checkpoints import load, locate, require_obtainable
+from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
 from fm3d_plugins.nn.attention import LayerScale
+from fm3d_plugins.nn.weights import matrix_names
 from fm3d_plugins.vggt.aggregator import AggregatorConfig
 from fm3d_plugins.vggt.camera_head import CameraHeadConfig
 from fm3d_plugins.vggt.configuration import METADATA_KEY, to_text
 from fm3d_plugins.vggt.dense_head import DenseHeadConfig
 from fm3d_plugins.vggt.inference import HEADS, architecture
 from fm3d_plugins.vggt.losses import GroundTruth, LossConfig, camera_loss, normalize, total_loss
+from fm3d_plugins.vggt.matching.losses import (
+    disturbed,
+    estimate_loss,
+    matching_loss,
+    true_cameras,
+    true_cells,
+)
+from fm3d_plugins.vggt.matching.path import Matched, MatchingConfig
+from fm3d_plugins.vggt.matching.types import CameraEstimate, Matches, places_of_cells
 from fm3d_plugins.vggt.network import VGGT
 from fm3d_plugins.vggt.pose_encoding import decode, encode
 from fm3d_plugins.vggt.weights import load_official
@@ -28,18 +39,23 @@ class SmallVGGT:
     """Sizes of a network for images of 32 to 96 pixels; all its heads are small."""
 
     width: int = 128
-    depth: int = 4
+    depth: int = 3
     """Pairs of blocks."""
+    mlp_ratio: int = 2
+    """Hidden channels of the blocks over their width; published: 4."""
     head_width: int = 32
     patch_size: int = 8
-    camera_depth: int = 2
+    camera_depth: int = 1
     """Blocks of the camera head."""
     camera_rounds: int = 4
-    dense_features: int = 32
+    dense_features: int = 16
     """Channels of the depth head."""
     layer_scale: float = 1.0
     """Initial factor of the residual branches; the published network, six times as deep, began
     with 0.01."""
+    correlation: bool = True
+    """**Departure:** begin with cameras from matches of features (`matching/path.py`). Without them
+    small networks stay at cameras that stand still."""
 
     def build(self) -> VGGT:
         """With random weights; cameras and depth are all that it says."""
@@ -50,21 +66,29 @@ class SmallVGGT:
                 width=self.width,
                 depth=self.depth,
                 num_heads=self.width // self.head_width,
+                mlp_ratio=self.mlp_ratio,
                 patch_embedding="conv",
                 patch_size=self.patch_size,
             ),
             camera=CameraHeadConfig(
                 depth=self.camera_depth,
                 num_heads=2 * self.width // self.head_width,
+                mlp_ratio=self.mlp_ratio,
                 rounds=self.camera_rounds,
             ),
             depth=DenseHeadConfig(dense, (dense, dense, 2 * dense, 2 * dense), layers),
             points=None,
             tracks=None,
+            matching=MatchingConfig() if self.correlation else None,
         )
         for module in network.modules():
             if isinstance(module, LayerScale):
                 nn.init.constant_(module.gamma, self.layer_scale)
+        if self.correlation and network.camera_head is not None:
+            # The first estimate is good: changes begin with none.
+            last = network.camera_head.pose_branch.fc2
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
         return network
 
 
@@ -80,6 +104,14 @@ class VggtTrainingModelConfig(NetworkModelConfig):
     Empty: random ones."""
     losses: LossConfig = LossConfig()
     """Weights and variants of the published loss."""
+    matching_weight: float = 1.0
+    """Of the matches' loss, where the network matches."""
+    estimate_weight: float = 1.0
+    """Of the loss of cameras from matches, disturbed true ones and found ones."""
+    estimate_cells: int = 64
+    """Matches of a scene, drawn anew in each step, that cameras are learnt from."""
+    seed: int = 0
+    """Of what disturbs true matches."""
 
     def check_weights(self) -> None:
         """Refuse weights that cannot be had.
@@ -107,36 +139,73 @@ class VggtTrainingModel(NetworkModel):
         return network
 
     def matrices(self) -> set[str]:
-        """Those of the backbone."""
+        """Those of the backbone, and of the network that makes cameras of matches."""
         assert isinstance(self.network, VGGT)
-        return self.network.matrix_names()
+        names = self.network.matrix_names()
+        if self.network.matching is not None:
+            names |= matrix_names(self.network, ["matching.pose.looks", "matching.pose.blocks"])
+        return names
 
     def loss(
         self, network: nn.Module, batch: ViewBatch, step: int
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """The published loss, of cameras and depth.
 
+        Where the network matches, the losses of matches and of cameras from them are added.
+
         Metrics: the parts `camera` and `depth`, and `camera_over_identity`, the loss of the cameras
         as a share of that of cameras which all stand still and know their fields of view. Near 1,
-        nothing is learnt of the poses, however small the loss is.
+        nothing is learnt of the poses, however small the loss is. With matches: their loss and that
+        of cameras from them, `matching` and `estimate`.
         """
         truth, _ = normalize(GroundTruth.of(batch))
-        losses = total_loss(network(batch.images, heads=HEADS), truth, self.config.losses)
+        # All photos in one pass: many small ones take a CPU longer.
+        count = batch.images.shape[0] * batch.images.shape[1]
+        outputs = network(batch.images, heads=HEADS, frames_per_pass=count)
+        losses = total_loss(outputs, truth, self.config.losses)
         assert losses.camera is not None and losses.depth is not None
         rounds = self.config.network.camera_rounds
         still = camera_loss([standing(truth)] * rounds, truth, norm=self.config.losses.camera_norm)
-        return losses.total, {
+        metrics = {
             "camera": losses.camera.total.detach(),
             "depth": losses.depth.total.detach(),
             "camera_over_identity": (losses.camera.total / still.total).detach(),
         }
+        if outputs.matched is None:
+            return losses.total, metrics
+        matching, estimate = self._matching_losses(outputs.matched, batch, truth, step)
+        metrics |= {"matching": matching.detach(), "estimate": estimate.detach()}
+        config = self.config
+        total = losses.total + config.matching_weight * matching
+        return total + config.estimate_weight * estimate, metrics
+
+    def _matching_losses(
+        self, matched: Matched, batch: ViewBatch, truth: GroundTruth, step: int
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Of the matches, and of cameras from disturbed true ones and from found ones."""
+        rows, columns = matched.grid
+        places, is_seen = true_cells(batch, rows, columns)
+        generator = torch.Generator().manual_seed(mixed(self.config.seed, step) >> 1)
+        true = disturbed(places, is_seen, rows, columns, generator)
+        some = torch.randperm(rows * columns, generator=generator)[: self.config.estimate_cells]
+        some = some.to(places.device)
+        examples = Matches.joined([true.of_cells(some), matched.matches.of_cells(some)])
+        cameras = true_cameras(truth)
+        assert isinstance(self.network, VGGT) and self.network.matching is not None
+        estimates = self.network.matching.pose(examples)
+        return (
+            matching_loss(matched.logits, places, is_seen, columns),
+            estimate_loss(estimates, CameraEstimate.joined([cameras, cameras])),
+        )
 
     def score(self, network: nn.Module, batch: ViewBatch) -> Scores:
         """Errors of poses and depth, beside those of trivial answers.
 
         Metrics, of each scene: `auc30` and `auc15`, percent, over its pairs of views; `rotation`,
         degrees, mean over pairs; `auc30_identity` and `rotation_identity`: of cameras that stand
-        still; `abs_rel`: mean of |depth - truth| / truth after the medians were made equal;
+        still; with matches `auc30_first`: of the camera head's first estimate, `auc30_guess`: of
+        that before the adjustment, `match_error`: the median error of matches, pixels, of cells
+        that are seen; `abs_rel`: mean of |depth - truth| / truth after the medians were made equal;
         `abs_rel_constant`: of the same depth everywhere.
         """
         outputs = network(batch.images, heads=HEADS)
@@ -151,6 +220,8 @@ class VggtTrainingModel(NetworkModel):
             "abs_rel": _relative_error(depth, truth),
             "abs_rel_constant": _relative_error(torch.ones_like(truth), truth),
         }
+        if outputs.matched is not None:
+            metrics |= _matching_scores(outputs.matched, batch)
         pictures = [batch.images[:, 0], _shades(truth[:, 0]), _shades(depth[:, 0])]
         return Scores(metrics, torch.cat(pictures, dim=-1))
 
@@ -164,6 +235,7 @@ class VggtTrainingModel(NetworkModel):
             "depth": network.depth_head.config,
             "points": None,
             "tracks": None,
+            "matching": network.matching and network.matching.config,
         }
         weights = {name: value.detach() for name, value in network.named_parameters()}
         return weights, {METADATA_KEY: to_text(parts)}
@@ -190,6 +262,26 @@ def _pose_scores(
         "auc30_identity": 100 * still.auc(30),
         "rotation_identity": float(still.rotation_errors.mean()),
     }
+
+
+def _matching_scores(matched: Matched, batch: ViewBatch) -> dict[str, Float[Tensor, " scene"]]:
+    """Of each scene."""
+    height, width = batch.size
+    scores = {}
+    for name, estimate in (("guess", matched.guess), ("first", matched.estimate)):
+        poses, _ = decode(estimate.encodings(height, width).float(), batch.size)
+        pairs = zip(poses, batch.world_from_camera, strict=True)
+        each = [_pose_scores(invert(own), true)["auc30"] for own, true in pairs]
+        scores[f"auc30_{name}"] = torch.tensor(each)
+    rows, columns = matched.grid
+    places, is_seen = true_cells(batch, rows, columns)
+    true = places_of_cells(places, rows, columns)
+    errors = (matched.matches.places[:, 1:] - true).norm(dim=-1) * max(height, width) / 2
+    scores["match_error"] = torch.stack(
+        [error[seen].median() if seen.any() else error.new_zeros(()) for error, seen in
+         zip(errors, is_seen, strict=True)]
+    ).cpu()  # fmt: skip
+    return scores
 
 
 def _relative_error(

@@ -159,7 +159,7 @@ def test_loaded_checkpoint_renders_the_same_picture(trained):
 
 
 def test_run_resumes_with_its_gaussians_and_moments(trained, capture, tmp_path, train_run):
-    config = run_config(capture, tmp_path, steps=2)
+    config = run_config(capture, tmp_path, steps=2, exposure="affine")
     config.load_dir = trained[0].checkpoint_dir
     resumed = train_run(config)
     assert resumed.step == STEPS + 1

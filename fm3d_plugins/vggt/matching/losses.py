@@ -1,0 +1,143 @@
+"""What the matching learns from: true correspondences, and cameras of true and found matches."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fm3d_plugins.data.view_batch import ViewBatch
+from fm3d_plugins.geometry.poses import invert
+from fm3d_plugins.vggt.losses import GroundTruth
+from fm3d_plugins.vggt.matching.types import (
+    CameraEstimate,
+    Matches,
+    cell_centers,
+    places_of_cells,
+)
+
+TORN = 1.5
+"""Cells by which the four middle pixels of one may lie apart in another photo."""
+NOWHERE_WEIGHT = 0.5
+ROUND_DECAY = 0.6
+"""An estimate before the last counts that much less."""
+ROTATION_WEIGHT, DIRECTION_WEIGHT, LENS_WEIGHT = 1.5, 0.2, 0.2
+SHORT = 0.03
+"""Way, of the mean distance, up to which a true direction does not count; an estimated one does so
+in part, as its gradient would grow without bound."""
+MOST_NOISE, MOST_OUTLIERS = 0.07, 0.15
+"""In halves of the longer side; as a share of the matches."""
+
+
+def true_cells(
+    batch: ViewBatch, rows: int, columns: int
+) -> tuple[Float[Tensor, "scene other cell 2"], Bool[Tensor, "scene other cell"]]:
+    """Where the first photo's cells lie in each other one, and whether they are seen there.
+
+    Returns:
+        (x, y) in cells, whose centres are integers; the mean of the four middle pixels of a cell.
+    """
+    height, width = batch.size
+    side = height // rows
+    assert (side * rows, side * columns) == (height, width) and side % 2 == 0
+    middle = slice(side // 2 - 1, None, side), slice(side // 2, None, side)
+    places, seen = [], []
+    for other in range(1, batch.num_views):
+        pixels, is_seen = batch.correspondences(0, other)
+        four = torch.stack([pixels[:, y, x] for y in middle for x in middle])
+        all_seen = torch.stack([is_seen[:, y, x] for y in middle for x in middle]).all(0)
+        reach = (four.amax(0) - four.amin(0)).amax(-1)
+        places.append(four.mean(0).flatten(1, 2) / side - 0.5)
+        seen.append((all_seen & (reach < TORN * side)).flatten(1))
+    return torch.stack(places, dim=1), torch.stack(seen, dim=1)
+
+
+def matching_loss(
+    logits: Float[Tensor, "scene other cell place"],
+    places: Float[Tensor, "scene other cell 2"],
+    is_seen: Bool[Tensor, "scene other cell"],
+    columns: int,
+) -> Float[Tensor, ""]:
+    """Cross entropy with the four cells around the true place, by their share, or with none.
+
+    Args:
+        places: As `true_cells` has them.
+    """
+    rows = (logits.shape[-1] - 1) // columns
+    log_probability = logits.float().log_softmax(-1)
+    limits = places.new_tensor([columns - 1, rows - 1])
+    inside = torch.minimum(places.clamp_min(0), limits)
+    corner = torch.minimum(inside.floor(), (limits - 1).clamp_min(0))
+    x, y = (inside - corner).unbind(-1)
+    entropy = torch.zeros_like(x)
+    for down, share_y in ((0, 1 - y), (1, y)):
+        for right, share_x in ((0, 1 - x), (1, x)):
+            row = (corner[..., 1] + down).clamp_max(rows - 1)
+            column = (corner[..., 0] + right).clamp_max(columns - 1)
+            index = (row * columns + column).long()[..., None]
+            entropy = entropy - share_x * share_y * log_probability.gather(-1, index)[..., 0]
+    found = (entropy * is_seen).sum() / is_seen.sum().clamp_min(1)
+    none = -(log_probability[..., -1] * ~is_seen).sum() / (~is_seen).sum().clamp_min(1)
+    return found + NOWHERE_WEIGHT * none
+
+
+def disturbed(
+    places: Float[Tensor, "scene other cell 2"],
+    is_seen: Bool[Tensor, "scene other cell"],
+    rows: int,
+    columns: int,
+    generator: torch.Generator,
+) -> Matches:
+    """True places as a matcher might find them: off by noise, some anywhere, less certain there.
+
+    How much of each is drawn for each scene.
+
+    Args:
+        places: As `true_cells` has them.
+        generator: Of random numbers on the CPU.
+    """
+    shape = is_seen.shape
+    level = torch.rand(3, len(places), 1, 1, generator=generator)
+    noise = torch.randn(*shape, 2, generator=generator) * (MOST_NOISE * level[0] ** 2)[..., None]
+    anywhere = 2 * torch.rand(*shape, 2, generator=generator) - 1
+    is_wrong = torch.rand(shape, generator=generator) < MOST_OUTLIERS * level[1]
+    likely = torch.randn(shape, generator=generator)
+    noise, anywhere, is_wrong, likely = (
+        each.to(places.device) for each in (noise, anywhere, is_wrong, likely)
+    )
+    is_right = is_seen & ~is_wrong
+    limits = places.new_tensor([columns, rows]) / max(rows, columns)
+    true = places_of_cells(places, rows, columns) + noise
+    found = torch.where(is_right[..., None], true, anywhere * limits)
+    certainty = torch.sigmoid(likely + torch.where(is_right, 2.0, -1.5))
+    own = cell_centers(rows, columns, places).expand(len(places), 1, -1, -1)
+    return Matches(
+        torch.cat([own, found], dim=1),
+        torch.cat([torch.ones_like(certainty[:, :1]), certainty], dim=1),
+    )
+
+
+def true_cameras(truth: GroundTruth) -> CameraEstimate:
+    """What an estimate should be, of a truth as `vggt.losses.normalize` returns it."""
+    poses, longest = truth.camera_from_world, max(truth.depth.shape[-2:])
+    tangent = longest / 2 / truth.intrinsics[..., 0, 0]
+    return CameraEstimate(poses[..., :3, :3], invert(poses)[..., :3, 3], tangent.log())
+
+
+def estimate_loss(estimates: Sequence[CameraEstimate], truth: CameraEstimate) -> Float[Tensor, ""]:
+    """Errors of rotations (matrices), centres, directions and fields of view, over all rounds."""
+    total = truth.center.new_zeros(())
+    is_long = truth.center.norm(dim=-1)[:, 1:] > SHORT
+    for number, estimate in enumerate(estimates):
+        off, true = estimate.center[:, 1:], truth.center[:, 1:]
+        turned = (estimate.rotation - truth.rotation)[:, 1:].flatten(-2).norm(dim=-1)
+        lengths = (off.square().sum(-1) + SHORT**2).sqrt() * true.norm(dim=-1).clamp_min(SHORT)
+        direction = (1 - (off * true).sum(-1) / lengths) * is_long
+        error = (
+            ROTATION_WEIGHT * turned.mean()
+            + (off - true).norm(dim=-1).mean()
+            + DIRECTION_WEIGHT * direction.mean()
+            + LENS_WEIGHT * (estimate.log_tangent - truth.log_tangent).abs().mean()
+        )
+        total = total + ROUND_DECAY ** (len(estimates) - 1 - number) * error
+    return total
