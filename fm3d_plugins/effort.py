@@ -18,7 +18,7 @@ TRANSFORMS = "transforms.json"
 SHARE_OF_MEMORY = 0.4
 """Of what is free when a run begins: photos, the rasteriser and the viewer need some as well."""
 
-SIDES_AT_REST = 0.75
+USUAL_ASPECT = 0.75
 """Short side over long side of a usual photo."""
 
 
@@ -99,4 +99,4 @@ def minutes_on_cpu(cpu_seconds: float) -> str:
 
 def pixels_of(long_side: int) -> int:
     """Of a usual photo."""
-    return round(long_side**2 * SIDES_AT_REST)
+    return round(long_side**2 * USUAL_ASPECT)

@@ -12,7 +12,7 @@ from fm3d_plugins.data.frames import canvas_of
 from fm3d_plugins.data.overlap import Frusta
 from fm3d_plugins.data.scenes import CapturedScene
 from fm3d_plugins.data.skipped import Skipped, SkippedError
-from fm3d_plugins.files import is_file, require_regular
+from fm3d_plugins.files import is_file
 from fm3d_plugins.photos.pixels import open_stored
 
 TOO_FEW = "too few usable frames"
@@ -123,14 +123,7 @@ def stated_sizes(scene: CapturedScene, number: int) -> Float[Tensor, "frame 2"]:
     """
     if scene.sizes is not None:
         return scene.sizes.double()
-    photo = scene.photos[number]
-    match photo:
-        case Path():
-            content = require_regular(photo).read_bytes()
-        case Tensor():
-            content = photo.numpy().tobytes()
-        case _:
-            content = photo
+    content = scene.photo_bytes(number)
     try:
         size = open_stored(content).size
     except Exception as error:  # Pillow's decoders raise many types on damaged files.

@@ -89,6 +89,21 @@ class CapturedScene:
             **optional,
         )
 
+    def photo_bytes(self, number: int) -> bytes:
+        """A photo's file, wherever it is kept.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        photo = self.photos[number]
+        match photo:
+            case Path():
+                return require_regular(photo).read_bytes()
+            case Tensor():
+                return photo.numpy().tobytes()
+            case _:
+                return photo
+
     def open(self, number: int) -> "Image":
         """A photo as 8-bit RGB, transparency on white.
 
@@ -100,14 +115,7 @@ class CapturedScene:
         """
         from PIL import Image
 
-        photo = self.photos[number]
-        match photo:
-            case Path():
-                content = require_regular(photo).read_bytes()
-            case Tensor():
-                content = photo.numpy().tobytes()
-            case _:
-                content = photo
+        photo, content = self.photos[number], self.photo_bytes(number)
         try:
             return on_white(Image.open(io.BytesIO(content)))
         except Exception as error:  # Pillow's decoders raise many types on damaged files.

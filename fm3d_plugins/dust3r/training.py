@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fm3d_plugins.checkpoints import load, locate, require_obtainable
+from fm3d_plugins.checkpoints import load, locate
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.dust3r.configuration import METADATA_KEY, to_text
 from fm3d_plugins.dust3r.inference import architecture
@@ -42,20 +42,8 @@ class Dust3rTrainingModelConfig(NetworkModelConfig):
     _target: type = field(default_factory=lambda: Dust3rTrainingModel)
     network: DUSt3RConfig = SMALL
     """Sizes of the network, if it is trained from nothing."""
-    weights: str = ""
-    """Weights to begin with, by name (`fm3d weights list`) or as a file; sizes are theirs.
-    Empty: random ones."""
     losses: LossConfig = LossConfig()
     """Variants of the published loss."""
-
-    def check_weights(self) -> None:
-        """Refuse weights that cannot be had.
-
-        Raises:
-            ValueError, FileNotFoundError: As `require_obtainable`.
-        """
-        if self.weights:
-            require_obtainable(self.weights, commercial_only=False)
 
 
 class Dust3rTrainingModel(NetworkModel):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fm3d_plugins.backends.perceptual import PerceptualKind, perceptual_distance
-from fm3d_plugins.checkpoints import locate, require_obtainable
+from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.rays import plucker_maps
@@ -33,9 +33,6 @@ class LvsmTrainingModelConfig(NetworkModelConfig):
     _target: type = field(default_factory=lambda: LvsmTrainingModel)
     network: LVSMConfig = SMALL
     """Sizes of the network, if it is trained from nothing."""
-    weights: str = ""
-    """Weights to begin with, by name (`fm3d weights list`) or as a file; sizes are theirs.
-    Empty: random ones."""
     num_contexts: int = 2
     """Views of each scene that the network sees; all others are to be predicted."""
     perceptual: PerceptualKind = "vgg19"
@@ -43,15 +40,6 @@ class LvsmTrainingModelConfig(NetworkModelConfig):
     perceptual_weights: Path | None = None
     """Weights of VGG19 (MatConvNet's imagenet-vgg-verydeep-19.mat, or safetensors). None: the
     squared error alone, unless perceptual is lpips."""
-
-    def check_weights(self) -> None:
-        """Refuse weights that cannot be had.
-
-        Raises:
-            ValueError, FileNotFoundError: As `require_obtainable`.
-        """
-        if self.weights:
-            require_obtainable(self.weights, commercial_only=False)
 
 
 class LvsmTrainingModel(NetworkModel):

@@ -15,6 +15,7 @@ from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from fm3d_plugins.checkpoints import require_obtainable
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision
 from fm3d_plugins.training import BareModelConfig, RunPlan
@@ -25,6 +26,9 @@ class NetworkModelConfig(BareModelConfig):
     """How any network is trained."""
 
     _target: type = field(default_factory=lambda: NetworkModel)
+    weights: str = ""
+    """Weights to begin with, by name (`fm3d weights list`) or as a file; sizes are theirs.
+    Empty: random ones."""
     precision: Precision = "auto"
     """Of matrix products; weights stay float32. auto: bfloat16 where the device multiplies it
     fast, else float32."""
@@ -35,6 +39,15 @@ class NetworkModelConfig(BareModelConfig):
     """Keep a moving mean of the weights, of which each step leaves this share; scores and exported
     weights are its. 0: none."""
     default_steps: tyro.conf.Suppress[int] = 10_000
+
+    def check_weights(self) -> None:
+        """Refuse weights that cannot be had.
+
+        Raises:
+            ValueError, FileNotFoundError: As `require_obtainable`.
+        """
+        if self.weights:
+            require_obtainable(self.weights)
 
     def resolve(self, device_type: str, max_num_iterations: int | None) -> RunPlan:
         """What the run does, once its device and number of steps are known."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fm3d_plugins.checkpoints import load, locate, require_obtainable
+from fm3d_plugins.checkpoints import load, locate
 from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
@@ -99,9 +99,6 @@ class VggtTrainingModelConfig(NetworkModelConfig):
     _target: type = field(default_factory=lambda: VggtTrainingModel)
     network: SmallVGGT = SmallVGGT()
     """Sizes of the network, if it is trained from nothing."""
-    weights: str = ""
-    """Weights to begin with, by name (`fm3d weights list`) or as a file; sizes are theirs.
-    Empty: random ones."""
     losses: LossConfig = LossConfig()
     """Weights and variants of the published loss."""
     matching_weight: float = 1.0
@@ -112,15 +109,6 @@ class VggtTrainingModelConfig(NetworkModelConfig):
     """Matches of a scene, drawn anew in each step, that cameras are learnt from."""
     seed: int = 0
     """Of what disturbs true matches."""
-
-    def check_weights(self) -> None:
-        """Refuse weights that cannot be had.
-
-        Raises:
-            ValueError, FileNotFoundError: As `require_obtainable`.
-        """
-        if self.weights:
-            require_obtainable(self.weights, commercial_only=False)
 
 
 class VggtTrainingModel(NetworkModel):
