@@ -54,6 +54,7 @@ ORDER = [
     "data",
     "one_pass",
     "network_training",
+    "cell_matching",
     "gaussian_splatting",
     "nerf",
     "vggt",

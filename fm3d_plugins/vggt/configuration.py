@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from fm3d_plugins.cell_matching.path import MatchingConfig
 from fm3d_plugins.nn.sizes import checked_fields, sizes_from_text
 from fm3d_plugins.vggt.aggregator import AggregatorConfig
 from fm3d_plugins.vggt.camera_head import CameraHeadConfig
 from fm3d_plugins.vggt.dense_head import DenseHeadConfig
-from fm3d_plugins.vggt.matching.path import MatchingConfig
 from fm3d_plugins.vggt.track_head import TrackHeadConfig
 
 METADATA_KEY = "vggt_config"

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fm3d_plugins.cell_matching.path import Matched, MatchingConfig, MatchingPath
 from fm3d_plugins.nn.attention import joined
 from fm3d_plugins.nn.patches import patch_grid
 from fm3d_plugins.nn.weights import matrix_names
@@ -19,7 +20,6 @@ from fm3d_plugins.vggt.dense_head import (
     depth_and_confidence,
     points_and_confidence,
 )
-from fm3d_plugins.vggt.matching.path import Matched, MatchingConfig, MatchingPath
 from fm3d_plugins.vggt.track_head import TrackHead, TrackHeadConfig
 
 PUBLISHED_BACKBONE = AggregatorConfig()

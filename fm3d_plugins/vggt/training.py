@@ -6,12 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fm3d_plugins.cell_matching.losses import path_losses, true_cameras
+from fm3d_plugins.cell_matching.path import MatchingConfig
+from fm3d_plugins.cell_matching.scores import path_scores
 from fm3d_plugins.checkpoints import load, locate
 from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
-from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.network_training.scores import pose_scores
 from fm3d_plugins.nn.attention import LayerScale
 from fm3d_plugins.nn.weights import matrix_names
 from fm3d_plugins.vggt.aggregator import AggregatorConfig
@@ -20,15 +23,6 @@ from fm3d_plugins.vggt.configuration import METADATA_KEY, to_text
 from fm3d_plugins.vggt.dense_head import DenseHeadConfig
 from fm3d_plugins.vggt.inference import HEADS, architecture
 from fm3d_plugins.vggt.losses import GroundTruth, LossConfig, camera_loss, normalize, total_loss
-from fm3d_plugins.vggt.matching.losses import (
-    disturbed,
-    estimate_loss,
-    matching_loss,
-    true_cameras,
-    true_cells,
-)
-from fm3d_plugins.vggt.matching.path import Matched, MatchingConfig
-from fm3d_plugins.vggt.matching.types import CameraEstimate, Matches, places_of_cells
 from fm3d_plugins.vggt.network import VGGT
 from fm3d_plugins.vggt.pose_encoding import decode, encode
 from fm3d_plugins.vggt.weights import load_official
@@ -54,8 +48,8 @@ class SmallVGGT:
     """Initial factor of the residual branches; the published network, six times as deep, began
     with 0.01."""
     correlation: bool = True
-    """**Departure:** begin with cameras from matches of features (`matching/path.py`). Without them
-    small networks stay at cameras that stand still."""
+    """**Departure:** begin with cameras from matches of features (`cell_matching/path.py`). Without
+    them small networks stay at cameras that stand still."""
 
     def build(self) -> VGGT:
         """With random weights; cameras and depth are all that it says."""
@@ -161,30 +155,19 @@ class VggtTrainingModel(NetworkModel):
         }
         if outputs.matched is None:
             return losses.total, metrics
-        matching, estimate = self._matching_losses(outputs.matched, batch, truth, step)
-        metrics |= {"matching": matching.detach(), "estimate": estimate.detach()}
         config = self.config
-        total = losses.total + config.matching_weight * matching
-        return total + config.estimate_weight * estimate, metrics
-
-    def _matching_losses(
-        self, matched: Matched, batch: ViewBatch, truth: GroundTruth, step: int
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Of the matches, and of cameras from disturbed true ones and from found ones."""
-        rows, columns = matched.grid
-        places, is_seen = true_cells(batch, rows, columns)
-        generator = torch.Generator().manual_seed(mixed(self.config.seed, step) >> 1)
-        true = disturbed(places, is_seen, rows, columns, generator)
-        some = torch.randperm(rows * columns, generator=generator)[: self.config.estimate_cells]
-        some = some.to(places.device)
-        examples = Matches.joined([true.of_cells(some), matched.matches.of_cells(some)])
-        cameras = true_cameras(truth)
         assert isinstance(self.network, VGGT) and self.network.matching is not None
-        estimates = self.network.matching.pose(examples)
-        return (
-            matching_loss(matched.logits, places, is_seen, columns),
-            estimate_loss(estimates, CameraEstimate.joined([cameras, cameras])),
+        learnt = path_losses(
+            self.network.matching,
+            outputs.matched,
+            batch,
+            true_cameras(truth.camera_from_world, truth.intrinsics, batch.size),
+            torch.Generator().manual_seed(mixed(config.seed, step) >> 1),
+            config.estimate_cells,
         )
+        metrics |= {"matching": learnt.matching.detach(), "estimate": learnt.estimate.detach()}
+        total = losses.total + config.matching_weight * learnt.matching
+        return total + config.estimate_weight * learnt.estimate, metrics
 
     def score(self, network: nn.Module, batch: ViewBatch) -> Scores:
         """Errors of poses and depth, beside those of trivial answers.
@@ -200,7 +183,7 @@ class VggtTrainingModel(NetworkModel):
         assert outputs.pose_encodings is not None and outputs.depth is not None
         assert batch.depth is not None
         poses, _ = decode(outputs.pose_encodings[-1].float(), batch.size)
-        found = [_pose_scores(invert(own), true) for own, true in
+        found = [pose_scores(invert(own), true) for own, true in
                  zip(poses, batch.world_from_camera, strict=True)]  # fmt: skip
         depth, truth = outputs.depth.float(), batch.depth
         metrics = {name: torch.tensor([each[name] for each in found]) for name in found[0]}
@@ -209,7 +192,7 @@ class VggtTrainingModel(NetworkModel):
             "abs_rel_constant": _relative_error(torch.ones_like(truth), truth),
         }
         if outputs.matched is not None:
-            metrics |= _matching_scores(outputs.matched, batch)
+            metrics |= path_scores(outputs.matched, batch)
         pictures = [batch.images[:, 0], _shades(truth[:, 0]), _shades(depth[:, 0])]
         return Scores(metrics, torch.cat(pictures, dim=-1))
 
@@ -233,43 +216,6 @@ def standing(truth: GroundTruth) -> Float[Tensor, "*batch view 9"]:
     """Pose encodings of cameras at the first one's place, with their true fields of view."""
     still = torch.eye(4).to(truth.camera_from_world).expand_as(truth.camera_from_world)
     return encode(still, truth.intrinsics, (truth.depth.shape[-2], truth.depth.shape[-1]))
-
-
-def _pose_scores(
-    estimated: Float[Tensor, "view 4 4"], true: Float[Tensor, "view 4 4"]
-) -> dict[str, float]:
-    """Of one scene."""
-    numbers = [str(view) for view in range(len(true))]
-    reference = dict(zip(numbers, true, strict=True))
-    metrics = evaluate_poses(dict(zip(numbers, estimated, strict=True)), reference)
-    still = evaluate_poses(dict.fromkeys(numbers, torch.eye(4)), reference)
-    return {
-        "auc30": 100 * metrics.auc(30),
-        "auc15": 100 * metrics.auc(15),
-        "rotation": float(metrics.rotation_errors.mean()),
-        "auc30_identity": 100 * still.auc(30),
-        "rotation_identity": float(still.rotation_errors.mean()),
-    }
-
-
-def _matching_scores(matched: Matched, batch: ViewBatch) -> dict[str, Float[Tensor, " scene"]]:
-    """Of each scene."""
-    height, width = batch.size
-    scores = {}
-    for name, estimate in (("guess", matched.guess), ("first", matched.estimate)):
-        poses, _ = decode(estimate.encodings(height, width).float(), batch.size)
-        pairs = zip(poses, batch.world_from_camera, strict=True)
-        each = [_pose_scores(invert(own), true)["auc30"] for own, true in pairs]
-        scores[f"auc30_{name}"] = torch.tensor(each)
-    rows, columns = matched.grid
-    places, is_seen = true_cells(batch, rows, columns)
-    true = places_of_cells(places, rows, columns)
-    errors = (matched.matches.places[:, 1:] - true).norm(dim=-1) * max(height, width) / 2
-    scores["match_error"] = torch.stack(
-        [error[seen].median() if seen.any() else error.new_zeros(()) for error, seen in
-         zip(errors, is_seen, strict=True)]
-    ).cpu()  # fmt: skip
-    return scores
 
 
 def _relative_error(

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fm3d_plugins.cell_matching.types import CameraEstimate, Matches
 from fm3d_plugins.geometry.poses import so3_exp, so3_log
-from fm3d_plugins.vggt.matching.types import CameraEstimate, Matches
 
 NEAREST = 0.05
 """Depth, of which the scene's mean distance is 1, up to which a cell counts as behind a camera."""

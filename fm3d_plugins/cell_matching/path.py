@@ -14,15 +14,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fm3d_plugins.vggt.matching.adjustment import adjusted
-from fm3d_plugins.vggt.matching.features import (
+from fm3d_plugins.cell_matching.adjustment import adjusted
+from fm3d_plugins.cell_matching.features import (
     CELLS_PER_PATCH,
     MatchingFeatures,
     match_logits,
     matches_of,
 )
-from fm3d_plugins.vggt.matching.pose import PoseFromMatches
-from fm3d_plugins.vggt.matching.types import CameraEstimate, Matches
+from fm3d_plugins.cell_matching.pose import PoseFromMatches
+from fm3d_plugins.cell_matching.types import CameraEstimate, Matches
 
 FIRST_SHARPNESS = 2.3
 """Log of what products of features, which have length 1, are multiplied by at first."""

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from fm3d_plugins.cell_matching.adjustment import AdjustmentOptions, adjusted
+from fm3d_plugins.cell_matching.types import CameraEstimate, Matches, cell_centers
 from fm3d_plugins.geometry.poses import rotation_angle_degrees, so3_exp
-from fm3d_plugins.vggt.matching.adjustment import AdjustmentOptions, adjusted
-from fm3d_plugins.vggt.matching.types import CameraEstimate, Matches, cell_centers
 
 ROWS, COLUMNS, TANGENT = 8, 10, 0.6
 

@@ -1,20 +1,21 @@
 """What the matching learns from: true correspondences, and cameras of true and found matches."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fm3d_plugins.data.view_batch import ViewBatch
-from fm3d_plugins.geometry.poses import invert
-from fm3d_plugins.vggt.losses import GroundTruth
-from fm3d_plugins.vggt.matching.types import (
+from fm3d_plugins.cell_matching.path import Matched, MatchingPath
+from fm3d_plugins.cell_matching.types import (
     CameraEstimate,
     Matches,
     cell_centers,
     places_of_cells,
 )
+from fm3d_plugins.data.view_batch import ViewBatch
+from fm3d_plugins.geometry.poses import invert
 
 TORN = 1.5
 """Cells by which the four middle pixels of one may lie apart in another photo."""
@@ -117,11 +118,20 @@ def disturbed(
     )
 
 
-def true_cameras(truth: GroundTruth) -> CameraEstimate:
-    """What an estimate should be, of a truth as `vggt.losses.normalize` returns it."""
-    poses, longest = truth.camera_from_world, max(truth.depth.shape[-2:])
-    tangent = longest / 2 / truth.intrinsics[..., 0, 0]
-    return CameraEstimate(poses[..., :3, :3], invert(poses)[..., :3, 3], tangent.log())
+def true_cameras(
+    camera_from_first: Float[Tensor, "scene view 4 4"],
+    intrinsics: Float[Tensor, "scene view 3 3"],
+    size: tuple[int, int],
+) -> CameraEstimate:
+    """What an estimate should be, of scenes whose mean distance is 1.
+
+    Args:
+        intrinsics: In pixels of images of the size.
+        size: Rows and columns.
+    """
+    tangent = max(size) / 2 / intrinsics[..., 0, 0]
+    centers = invert(camera_from_first)[..., :3, 3]
+    return CameraEstimate(camera_from_first[..., :3, :3], centers, tangent.log())
 
 
 def estimate_loss(estimates: Sequence[CameraEstimate], truth: CameraEstimate) -> Float[Tensor, ""]:
@@ -141,3 +151,39 @@ def estimate_loss(estimates: Sequence[CameraEstimate], truth: CameraEstimate) ->
         )
         total = total + ROUND_DECAY ** (len(estimates) - 1 - number) * error
     return total
+
+
+@dataclass(frozen=True)
+class PathLosses:
+    """What the path learns from in a step."""
+
+    matching: Float[Tensor, ""]
+    """Of the matches."""
+    estimate: Float[Tensor, ""]
+    """Of cameras from disturbed true matches and from those found."""
+
+
+def path_losses(
+    path: MatchingPath,
+    matched: Matched,
+    batch: ViewBatch,
+    cameras: CameraEstimate,
+    generator: torch.Generator,
+    num_cells: int,
+) -> PathLosses:
+    """Of a batch that the path has seen.
+
+    Args:
+        cameras: As `true_cameras` has them.
+        generator: Of random numbers on the CPU.
+        num_cells: Matches of a scene that cameras are learnt from, drawn anew.
+    """
+    rows, columns = matched.grid
+    places, is_seen = true_cells(batch, rows, columns)
+    true = disturbed(places, is_seen, rows, columns, generator)
+    some = torch.randperm(rows * columns, generator=generator)[:num_cells].to(places.device)
+    examples = Matches.joined([true.of_cells(some), matched.matches.of_cells(some)])
+    return PathLosses(
+        matching_loss(matched.logits, places, is_seen, columns),
+        estimate_loss(path.pose(examples), CameraEstimate.joined([cameras, cameras])),
+    )

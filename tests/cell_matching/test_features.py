@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fm3d_plugins.vggt.matching.features import MatchingFeatures, match_logits, matches_of
-from fm3d_plugins.vggt.matching.types import cell_centers
+from fm3d_plugins.cell_matching.features import MatchingFeatures, match_logits, matches_of
+from fm3d_plugins.cell_matching.types import cell_centers
 
 ROWS, COLUMNS, SHARP = 6, 8, torch.tensor(60.0)
 

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fm3d_plugins.cell_matching.types import CameraEstimate, Matches
 from fm3d_plugins.geometry.poses import so3_exp
 from fm3d_plugins.nn.attention import CrossAttention, TransformerBlock
-from fm3d_plugins.vggt.matching.types import CameraEstimate, Matches
 
 FIRST_TANGENT = 0.5
 """Of half the field of view that estimates begin with: 53 degrees."""

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from fm3d_plugins.data.synthetic import EndlessRooms
-from fm3d_plugins.vggt.losses import GroundTruth, normalize
-from fm3d_plugins.vggt.matching.losses import (
+from fm3d_plugins.cell_matching.losses import (
     disturbed,
     estimate_loss,
     matching_loss,
     true_cameras,
     true_cells,
 )
-from fm3d_plugins.vggt.matching.pose import PoseFromMatches, cell_numbers, standing_still
-from fm3d_plugins.vggt.matching.types import Matches, cell_centers, places_of_cells
+from fm3d_plugins.cell_matching.pose import PoseFromMatches, cell_numbers, standing_still
+from fm3d_plugins.cell_matching.types import Matches, cell_centers, places_of_cells
+from fm3d_plugins.data.synthetic import EndlessRooms
+from fm3d_plugins.vggt.losses import GroundTruth, normalize
 from fm3d_plugins.vggt.pose_encoding import encode
 
 ROWS, COLUMNS = 6, 8
@@ -27,6 +27,12 @@ def batch():
 @pytest.fixture(scope="module")
 def truth(batch):
     return normalize(GroundTruth.of(batch))[0]
+
+
+def cameras_of(truth):
+    """True cameras as the path estimates them."""
+    size = tuple(truth.depth.shape[-2:])
+    return true_cameras(truth.camera_from_world, truth.intrinsics, size)
 
 
 def exact(batch):
@@ -51,7 +57,7 @@ def test_a_view_matches_itself_cell_by_cell(batch):
 def test_true_cameras_leave_nothing_of_true_matches_to_explain(batch, truth):
     """Truth: after the motion and the inverse depth, rays of a match meet; nearly, as inverse
     depths are damped and cells are no points."""
-    matches, cameras = exact(batch), true_cameras(truth)
+    matches, cameras = exact(batch), cameras_of(truth)
     is_seen = matches.certainty[:, 1:] > 0
 
     def left(estimate):
@@ -62,7 +68,7 @@ def test_true_cameras_leave_nothing_of_true_matches_to_explain(batch, truth):
 
 def test_encodings_are_those_of_the_cameras(batch, truth):
     expected = encode(truth.camera_from_world, truth.intrinsics, batch.size)
-    torch.testing.assert_close(true_cameras(truth).encodings(*batch.size), expected, atol=1e-5,
+    torch.testing.assert_close(cameras_of(truth).encodings(*batch.size), expected, atol=1e-5,
                                rtol=0)  # fmt: skip
 
 
@@ -99,7 +105,7 @@ def test_disturbed_matches_follow_from_the_generator_and_are_less_certain_when_w
 
 
 def test_the_loss_of_estimates_is_zero_at_the_truth_and_its_slope_is_bounded(batch, truth):
-    cameras = true_cameras(truth)
+    cameras = cameras_of(truth)
     assert estimate_loss([cameras, cameras], cameras) < 0.05
     still = standing_still(exact(batch))
     center = still.center.clone().requires_grad_()
@@ -112,7 +118,7 @@ def test_cameras_of_exact_matches_are_learnt(batch, truth):
     """Truth: on one batch the loss falls to less than half; the first camera stands still."""
     torch.manual_seed(0)
     network = PoseFromMatches(width=32, num_heads=2, num_queries=2, depth=1, rounds=2)
-    matches, cameras = exact(batch), true_cameras(truth)
+    matches, cameras = exact(batch), cameras_of(truth)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     losses = []
     for _ in range(35):

@@ -2,8 +2,8 @@
 
 import torch
 
+from fm3d_plugins.cell_matching.path import MatchingConfig, MatchingPath
 from fm3d_plugins.vggt.configuration import from_text, to_text
-from fm3d_plugins.vggt.matching.path import MatchingConfig, MatchingPath
 from fm3d_plugins.vggt.network import VGGT
 from fm3d_plugins.vggt.training import SmallVGGT
 

@@ -7,7 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fm3d_plugins.geometry.poses import quaternion_wxyz_from_rotation
+from fm3d_plugins.geometry.poses import (
+    pose_from_rotation_translation,
+    quaternion_wxyz_from_rotation,
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class CameraEstimate:
         return CameraEstimate(
             self.rotation.detach(), self.center.detach(), self.log_tangent.detach()
         )
+
+    def first_from_camera(self) -> Float[Tensor, "scene view 4 4"]:
+        """Poses, OpenCV axes."""
+        return pose_from_rotation_translation(self.rotation.mT, self.center)
 
     def encodings(self, height: int, width: int) -> Float[Tensor, "scene view 9"]:
         """As `pose_encoding.encode` has them, for images of a size."""

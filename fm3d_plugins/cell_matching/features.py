@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fm3d_plugins.vggt.matching.types import Matches, cell_centers, places_of_cells
+from fm3d_plugins.cell_matching.types import Matches, cell_centers, places_of_cells
 
 CELLS_PER_PATCH = 2
 """Along each side."""
