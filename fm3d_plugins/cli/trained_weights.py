@@ -16,6 +16,7 @@ from fm3d_plugins.data.synthetic import ROOMS_VERSION
 from fm3d_plugins.files import read_json_object
 from fm3d_plugins.network_training.pipeline import NetworkPipeline
 from fm3d_plugins.network_training.trainer import NetworkTrainerConfig
+from fm3d_plugins.nn.sizes import TRAINED_WITH, TrainedWith, to_text
 from fm3d_plugins.running.summary import RESULTS
 
 PROVENANCE = "provenance"
@@ -58,7 +59,13 @@ def write_trained_weights(load_config: Path, output: Path) -> int:
     weights, sizes = pipeline.model.exported(pipeline.model.scored)
     story = provenance(config, pipeline, step, load_config.parent / RESULTS)
     weights = {name: value.float().contiguous() for name, value in weights.items()}
-    metadata = sizes | {"format": "pt", PROVENANCE: json.dumps(story)}
+    seen = config.pipeline.datamanager
+    trained = TrainedWith(max(seen.image_sizes), seen.views_per_scene)
+    metadata = sizes | {
+        "format": "pt",
+        TRAINED_WITH: to_text(trained),
+        PROVENANCE: json.dumps(story),
+    }
     with atomic_write(output, inputs) as temporary:
         save_file(weights, temporary, metadata)
     return sum(value.numel() for value in weights.values())

@@ -39,3 +39,19 @@ def connected_parts(
     weights = np.ones(len(edges), dtype=np.int8)
     graph = coo_matrix((weights, (edges[:, 0], edges[:, 1])), shape=(num_nodes, num_nodes))
     return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def mean_steps(edges: Int[np.ndarray, "edge 2"]) -> float:
+    """Fewest edges between two nodes of a graph, in the mean over all pairs that hang together.
+
+    Nodes count as pairs with themselves. 0 without an edge.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import shortest_path
+
+    if not len(edges):
+        return 0.0
+    shape = (int(edges.max()) + 1,) * 2
+    graph = coo_matrix((np.ones(len(edges), dtype=np.int8), tuple(edges.T)), shape)
+    steps = shortest_path(graph, directed=False, unweighted=True)
+    return float(steps[np.isfinite(steps)].mean())

@@ -4,7 +4,7 @@ import json
 import math
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -16,6 +16,20 @@ LARGEST, DEEPEST = 1 << 20, 1000
 """Of widths and counts, and of blocks one after another: more than any network has."""
 
 SIZES_EXPECTED = "Expected a checkpoint whose metadata, if any, tell its network's sizes."
+
+
+TRAINED_WITH = "trained_with"
+"""Entry of a safetensors file's metadata that holds `TrainedWith`."""
+
+
+@dataclass(frozen=True)
+class TrainedWith:
+    """The images that weights of other sizes than the published ones were trained with."""
+
+    image_size: int
+    """Longer side of the largest, pixels."""
+    num_views: int
+    """Of a scene, seen together."""
 
 
 def stored_text(path: Path, key: str) -> str | None:

@@ -10,11 +10,14 @@ from torch import Tensor
 from fm3d_plugins.checkpoints import CheckpointFile, load
 from fm3d_plugins.files import naming_damage
 from fm3d_plugins.geometry.poses import invert
-from fm3d_plugins.nn.sizes import SIZES_EXPECTED, stored_text
+from fm3d_plugins.nn.sizes import SIZES_EXPECTED, TrainedWith, stored_text
 from fm3d_plugins.vggt import configuration
 from fm3d_plugins.vggt.network import VGGT
 from fm3d_plugins.vggt.pose_encoding import decode
 from fm3d_plugins.vggt.weights import load_official
+
+PUBLISHED_SIZE = 518
+"""Longer side of the images that published weights were trained with, pixels."""
 
 HEADS = ("camera", "depth")
 """What cameras and points are made from; the point head is less exact than both together."""
@@ -43,6 +46,17 @@ def architecture(path: Path) -> VGGT:
     text = stored_text(path, configuration.METADATA_KEY)
     with naming_damage(path, SIZES_EXPECTED), torch.device("meta"):
         return VGGT(**(configuration.from_text(text) if text is not None else {}))
+
+
+def usual_size(network: VGGT, trained: TrainedWith | None) -> int:
+    """Longer side, pixels, of what a network sees best.
+
+    Cells of as many patches as can be matched were better than those of the training, of which
+    there are fewer.
+    """
+    if network.matching is not None:
+        return network.matching.config.most_patches * network.aggregator.config.patch_size
+    return trained.image_size if trained else PUBLISHED_SIZE
 
 
 def load_network(file: CheckpointFile, precision: torch.dtype, device: torch.device) -> VGGT:

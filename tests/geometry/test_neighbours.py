@@ -1,8 +1,14 @@
 """Distances to neighbours, and trees that join them."""
 
+import numpy as np
+import pytest
 import torch
 
-from fm3d_plugins.geometry.neighbours import mean_neighbour_distance, spanning_tree
+from fm3d_plugins.geometry.neighbours import (
+    mean_neighbour_distance,
+    mean_steps,
+    spanning_tree,
+)
 
 
 def test_neighbour_distance_on_a_line():
@@ -29,3 +35,12 @@ def test_spanning_tree_joins_neighbours_on_a_line():
 
 def test_spanning_tree_of_one_place_has_no_pairs():
     assert spanning_tree(torch.zeros(3, 3)) == spanning_tree(torch.zeros(1, 1)) == []
+
+
+def test_steps_of_a_chain_and_of_a_star():
+    chain = np.array([[0, 1], [1, 2], [2, 3]])
+    # Of 16 pairs: 6 are one apart, 4 two, 2 three.
+    assert mean_steps(chain) == pytest.approx((6 + 2 * 4 + 3 * 2) / 16)
+    star = np.array([[0, 1], [0, 2], [0, 3]])
+    assert mean_steps(star) == pytest.approx((6 + 2 * 6) / 16)
+    assert mean_steps(np.zeros((0, 2), dtype=np.int64)) == 0

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +12,7 @@ from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.chunks.joint import JointMeasurement, SharedView, measure_joint
 from fm3d_plugins.estimators.chunks.plan import Chunks
 from fm3d_plugins.estimators.chunks.prediction import ChunkPrediction
+from fm3d_plugins.geometry.neighbours import mean_steps
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.pose_graph import PoseGraphSolution, solve_pose_graph
 from fm3d_plugins.geometry.poses import nearest_rotation
@@ -83,6 +85,17 @@ class JoinedViews:
     """Multiplies the depth that the sink was given for a photo."""
     joints: tuple[Joint, ...]
     """Every pair of chunks with common photos."""
+
+    @property
+    def drift(self) -> float:
+        """How many times as far off a camera is from all others as within its chunk.
+
+        If each chunk is turned and shifted at random against the one that it is joined to, two
+        photos that are n joints apart differ by n such errors, and one photo from the mean of all
+        by half as many squares.
+        """
+        joined = [joint.chunks for joint in self.joints if joint.influence > 0]
+        return (1 + mean_steps(np.array(joined, dtype=np.int64).reshape(-1, 2)) / 2) ** 0.5
 
     def complaints(self, names: Sequence[str]) -> list[str]:
         """One line for each joint that a user should know of, with the photos' names."""

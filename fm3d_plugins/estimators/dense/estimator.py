@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.checkpoints import require_obtainable
 from fm3d_plugins.errors import listed
-from fm3d_plugins.estimators.base import Estimator, RefinementOption
+from fm3d_plugins.estimators.base import RefinementOption
 from fm3d_plugins.estimators.dense.cameras import (
     DenseCameras,
     known_cameras,
@@ -20,8 +19,8 @@ from fm3d_plugins.estimators.dense.cameras import (
     settle_cameras,
 )
 from fm3d_plugins.estimators.dense.points import PointOptions, points_from_views
-from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
 from fm3d_plugins.estimators.matching.feature_kinds import FeaturesOption
+from fm3d_plugins.estimators.network_weights import NetworkEstimator
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.files import kind_of
 from fm3d_plugins.geometry.cameras import equal_cameras
@@ -38,13 +37,9 @@ LOW_CONFIDENCE = 0.1
 
 
 @dataclass(frozen=True)
-class DenseEstimator(PointOptions, Estimator):
+class DenseEstimator(PointOptions, NetworkEstimator):
     """Cameras, depth and points by a network. Subclasses add what only theirs has."""
 
-    weights: str = ""
-    """Published weights by name (`fm3d weights list`), or a file or folder."""
-    commercial_only: bool = False
-    """Refuse weights whose licence forbids commercial use."""
     camera: Literal["auto", "shared", "per-photo"] = "auto"
     """Which photos share one focal length: those that agree in size and EXIF; all; none."""
     focal_length: float | None = None
@@ -94,16 +89,6 @@ class DenseEstimator(PointOptions, Estimator):
             found = points_from_views(scene, views, self, report)
         return found.added_to(seen)
 
-    def check_weights(self) -> None:
-        """Refuse weights that cannot be had; those that are gone may have left their estimate.
-
-        Raises:
-            ValueError, FileNotFoundError, ImportError: As of all estimators.
-        """
-        super().check_weights()
-        if self.weights and not weights_sha256(self.weights):
-            require_obtainable(self.weights, commercial_only=self.commercial_only)
-
     def point_options(self) -> dict:
         """What `with_points` depends on besides its arguments, as JSON values."""
         return {entry.name: getattr(self, entry.name) for entry in fields(PointOptions)}
@@ -112,11 +97,11 @@ class DenseEstimator(PointOptions, Estimator):
         """What `find_cameras` depends on besides the photos, as JSON values."""
         identity = super().identity()
         options = identity["options"]
-        for name in ("device", "memory_gib", "commercial_only", *self.point_options()):
+        for name in ("memory_gib", *self.point_options()):
             del options[name]
         if self.known_cameras is not None:
             options["known_cameras"] = digest_of_scene(self.known_cameras)
-        return identity | {"weights_sha256": weights_sha256(self.weights)}
+        return identity
 
     def expect_ranges(self, more: Mapping[str, tuple[float | int, float | int]]) -> None:
         """Refuse senseless numbers by name.

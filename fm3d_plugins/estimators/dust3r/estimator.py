@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.dust3r.alignment.global_alignment import align_globally
 from fm3d_plugins.dust3r.alignment.views import AlignedViews, AlignmentPriors
@@ -68,7 +67,8 @@ class Dust3r(DenseEstimator):
     name: ClassVar[str] = "dust3r"
 
     weights: str = "naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt"
-    """Published weights by name (`fm3d weights list`), or a file or folder."""
+    """official: those published; small: those that come with this package; or published weights by
+    name (`fm3d weights list`), or a file or folder."""
     resolution: int = 512
     """Longer side of what the network sees, pixels; a multiple of 16. Weights for 224 pixels see
     squares of that side."""
@@ -203,7 +203,7 @@ class Dust3r(DenseEstimator):
 
     def _prepare(self, graph: PairGraph, photos: SeenPhotos) -> tuple[PhotoEncodings, Plan]:
         """The network, loaded only after it is known that it will fit, before photos."""
-        file = locate(self.weights, commercial_only=self.commercial_only)
+        file = self.located_weights()
         device = choose_device(self.device)
         precision = choose_precision(self.precision, device)
         # Which photos are alike is not known yet, but how many pairs that will make is.

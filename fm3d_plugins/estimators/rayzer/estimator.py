@@ -5,9 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from fm3d_plugins.checkpoints import locate, require_obtainable
-from fm3d_plugins.estimators.base import Estimator
-from fm3d_plugins.estimators.dense.weights_identity import weights_sha256
+from fm3d_plugins.estimators.network_weights import NetworkEstimator
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.nn.planning import (
     DTYPES,
@@ -30,7 +28,7 @@ from fm3d_plugins.scene import SceneGeometry, Tracks
 
 
 @dataclass(frozen=True)
-class Rayzer(Estimator):
+class Rayzer(NetworkEstimator):
     """Latent cameras by RayZer (Jiang et al. 2025), learned without any poses; no points.
 
     The cameras tell the network itself where a photo lies among the others. They are no real
@@ -40,24 +38,14 @@ class Rayzer(Estimator):
     name: ClassVar[str] = "rayzer"
 
     weights: str = "hwjiang/RayZer"
-    """Published weights by name (`fm3d weights list`), or a file or folder."""
-    commercial_only: bool = False
-    """Refuse weights whose licence forbids commercial use."""
+    """official: those published; small: those that come with this package; or published weights by
+    name (`fm3d weights list`), or a file or folder."""
     resolution: int = 256
     """Side of the square middle of each photo that the network sees, pixels."""
     precision: Precision = "auto"
     """Of the matrices; auto: bfloat16 where the device is fast at it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where there is a device."""
-
-    def check_weights(self) -> None:
-        """Refuse weights that cannot be had.
-
-        Raises:
-            ValueError: They are refused, or of an unknown name.
-            FileNotFoundError: They are absent, and the network is switched off.
-        """
-        require_obtainable(self.weights, commercial_only=self.commercial_only)
 
     def estimate(self, photos: PhotoSet) -> SceneGeometry:
         """Predict a camera for each of as many photos as the network was trained with.
@@ -66,7 +54,7 @@ class Rayzer(Estimator):
             ValueError: There are fewer photos, or the weights are damaged or refused.
             FileNotFoundError: The weights are not here and cannot be fetched.
         """
-        file = locate(self.weights, commercial_only=self.commercial_only)
+        file = self.located_weights()
         device = choose_device(self.device)
         precision = choose_precision(self.precision, device)
         network = load_network(file, DTYPES[precision], device)
@@ -104,10 +92,3 @@ class Rayzer(Estimator):
             ),
             provenance=self.identity() | {"seconds": stages.seconds},
         )
-
-    def identity(self) -> dict:
-        """What the cameras depend on besides the photos, as JSON values."""
-        identity = super().identity()
-        for name in ("device", "commercial_only"):
-            del identity["options"][name]
-        return identity | {"weights_sha256": weights_sha256(self.weights)}

@@ -50,13 +50,22 @@ def extent(centers: Float64[np.ndarray, "view 3"]) -> float:
     return float(np.sqrt(((centers - centers.mean(0)) ** 2).sum(1).mean()))
 
 
-def spread_at(cameras: Cameras, noise_degrees: float) -> Spread:
-    """How firmly cameras are believed that contradict the matches by so much."""
+DRIFT = "drift"
+"""Key of a scene's provenance that holds the factor of `spread_at`."""
+
+
+def spread_at(cameras: Cameras, noise_degrees: float, drift: float = 1.0) -> Spread:
+    """How firmly cameras are believed that contradict the matches by so much.
+
+    Args:
+        drift: How many times as far a view may be off from all others as from its neighbours,
+            whose matches tell the noise; more than 1 for cameras that were found part by part.
+    """
     level = float(np.clip(noise_degrees / LEVEL_DEGREES, *LEVELS))
     views, lenses = len(cameras.centers), len(cameras.focal)
     return Spread(
-        turn=np.full(views, np.radians(TURN_DEGREES * level)),
-        center=np.full(views, CENTER_SHARE * level * extent(cameras.centers)),
+        turn=np.full(views, np.radians(TURN_DEGREES * level * drift)),
+        center=np.full(views, CENTER_SHARE * level * drift * extent(cameras.centers)),
         log_focal=np.full(lenses, LOG_FOCAL + LOG_FOCAL_PER_LEVEL * level),
         k1=np.full(lenses, K1),
     )

@@ -86,6 +86,7 @@ def refine_cameras(
     evidence: Evidence,
     mode: Mode = "map",
     more: Searchable | None = None,
+    drift: float = 1.0,
 ) -> Judged:
     """Cameras that explain matches, and what is to be thought of them.
 
@@ -99,16 +100,17 @@ def refine_cameras(
         mode: As of `refine.refine`.
         more: Where photos are few, matches are sought in this as well, now that cameras are nearly
             known, and kept if the gate accepts what comes of them.
+        drift: As of `belief.spread_at`.
     """
     evidence = _without_strays(evidence)
-    found = _refined(names, prior, evidence, mode, more)
+    found = _refined(names, prior, evidence, mode, more, drift)
     for _ in range(MOST_REMOVALS):
         # A view that was believed to be elsewhere bends all others.
         odd = (found.z > LARGEST_Z) & (found.solution.observations > 0)
         if found.report.is_accepted or not 0 < odd.sum() <= LARGEST_ODD_SHARE * len(odd):
             break
         evidence = _without_strays(_without(evidence, odd))
-        found = _refined(names, prior, evidence, mode, more)
+        found = _refined(names, prior, evidence, mode, more, drift)
     return found
 
 
@@ -135,12 +137,13 @@ def _refined(
     evidence: Evidence,
     mode: Mode,
     more: Searchable | None,
+    drift: float,
 ) -> Judged:
     judging = {pair: rows[evidence.may_judge(pair)] for pair, rows in evidence.matches.items()}
     told = {pair: rows for pair, rows in judging.items() if len(rows)}
     noise = noise_degrees(prior, evidence.keypoints, told)
     taking_part, held_out = held_out_parts(evidence)
-    spread = spread_at(prior, noise if np.isfinite(noise) else 0.0)
+    spread = spread_at(prior, noise if np.isfinite(noise) else 0.0, drift)
     judge_of = _Judge(names, prior, spread, noise, held_out, evidence)
     part = replace(evidence, matches=taking_part)
     found = judge_of(_guarded(prior, spread, part, noise, mode))

@@ -17,7 +17,7 @@ from fm3d_plugins.estimators.matching.feature_kinds import FeatureKind
 from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_photos, rows_of
 from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
-from fm3d_plugins.estimators.refinement.belief import cameras_of
+from fm3d_plugins.estimators.refinement.belief import DRIFT, cameras_of
 from fm3d_plugins.estimators.refinement.confidence import camera_confidence
 from fm3d_plugins.estimators.refinement.covisibility import covisible_pairs
 from fm3d_plugins.estimators.refinement.epipolar import (
@@ -105,7 +105,8 @@ def refine(
             report=report,
             kind=features,
         )
-    work = _Work(working, len(scene), mode, threads, stages)
+    drift = scene.provenance.get(DRIFT, 1.0)
+    work = _Work(working, len(scene), mode, threads, stages, drift)
     pairs = covisible_pairs(scene)
     matches = work.matches(pairs)
     if uses_tracks and scene.tracks is not None:
@@ -141,6 +142,8 @@ class _Work:
     mode: Mode
     threads: int
     stages: Stages
+    drift: float
+    """As of `belief.spread_at`."""
     longer: Sequence[WorkingPhoto] | None = None
     """Photos whose keypoints end with some that only help to find cameras."""
 
@@ -187,6 +190,7 @@ class _Work:
                 self.evidence(rows, matches),
                 self.mode,
                 self._searchable(some, inside),
+                self.drift,
             )
             report(1)
         return found

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
-from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.estimators.camera_groups import camera_groups
 from fm3d_plugins.estimators.chunks.joining import JoinedViews, join_chunks
@@ -14,6 +13,8 @@ from fm3d_plugins.estimators.dense.cameras import photo_focals
 from fm3d_plugins.estimators.dense.depth_store import DepthStore
 from fm3d_plugins.estimators.dense.estimator import DenseEstimator
 from fm3d_plugins.estimators.dense.seen_photos import SeenPhotos
+from fm3d_plugins.estimators.network_weights import trained_with
+from fm3d_plugins.estimators.refinement.belief import DRIFT
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.estimators.vggt.network_chunks import predictions
 from fm3d_plugins.nn.planning import DTYPES, Plan, choose_device, choose_precision
@@ -26,12 +27,12 @@ from fm3d_plugins.photos.similarity import (
 )
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
-from fm3d_plugins.vggt.inference import architecture, load_network, predict
+from fm3d_plugins.vggt.inference import architecture, load_network, predict, usual_size
 from fm3d_plugins.vggt.network import VGGT, default_frames_per_pass
 from fm3d_plugins.vggt.planning import make_plan, workload
 
-OVERLAP_SHARE = 1 / 3
-"""Share of a chunk's photos that are also in the chunk before it."""
+OVERLAP_SHARE, LEAST_OVERLAP = 1 / 3, 2
+"""Share of a chunk's photos that are also in the chunk before it, and their number at least."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ class Vggt(DenseEstimator):
     name: ClassVar[str] = "vggt"
 
     weights: str = "facebook/VGGT-1B"
-    """Published weights by name (`fm3d weights list`), or a file or folder."""
-    resolution: int = 518
-    """Longer side of what the network sees, pixels; a multiple of 14. It was trained at 518."""
+    """official: those published; small: those that come with this package; or published weights by
+    name (`fm3d weights list`), or a file or folder."""
+    resolution: int | None = None
+    """Longer side of what the network sees, pixels; a multiple of its patch's, 14. None: as it was
+    trained, 518 for published weights."""
     framing: Framing = "fit"
     """How photos are brought to that size. fit: whole, pixels square; crop or pad: as VGGT's own
     loader (height cut at the width, or white margins to a square); square: black margins."""
@@ -55,9 +58,11 @@ class Vggt(DenseEstimator):
     """The photo whose camera is the world: first (by name), central (the one most like the
     others), or a file name. The network treats it differently from the others."""
     chunk_size: int | None = None
-    """Most photos at once; None: as many as memory holds."""
+    """Most photos at once; None: as many as memory holds, or as weights that say so were trained
+    with."""
     overlap: int | None = None
-    """Photos that a chunk shares with the one before it; None: a third of the chunk."""
+    """Photos that a chunk shares with the one before it; None: a third of the chunk, two at
+    least."""
     order: Literal["auto", "sequence", "unordered"] = "auto"
     """Whether the names' order is the path of the camera; matters for chunks only."""
 
@@ -86,7 +91,7 @@ class Vggt(DenseEstimator):
             focals = photo_focals(joined.intrinsics, canvases.map_from_photo)
             cameras = self.settled_cameras(joined.world_from_camera, focals, sizes, groups, known)
             depth = maps.finished(joined.depth_scale * cameras.depth_scale, seen.all_colors)
-        provenance = {"seconds": stages.seconds, "plan": plan.sentence}
+        provenance = {"seconds": stages.seconds, "plan": plan.sentence, DRIFT: joined.drift}
         scene = self.scene(photos, groups, cameras, depth, provenance)
         for complaint in joined.complaints(seen.names):
             say(complaint, "yellow")
@@ -103,13 +108,14 @@ class Vggt(DenseEstimator):
 
     def _prepare(self, sizes: Sequence[tuple[int, int]]) -> tuple[VGGT, Plan, Canvases]:
         """The network, loaded only after it is known that it will fit."""
-        file = locate(self.weights, commercial_only=self.commercial_only)
+        file = self.located_weights()
         device = choose_device(self.device)
-        sketch = architecture(file.path)
+        sketch, trained = architecture(file.path), trained_with(file)
         patch = sketch.aggregator.config.patch_size
         canvases = plan_common_canvas(
-            sizes, longest=self.resolution, patch=patch, framing=self.framing
-        )
+            sizes, longest=self.resolution or usual_size(sketch, trained), patch=patch,
+            framing=self.framing,
+        )  # fmt: skip
         precision = choose_precision(self.precision, device)
         shape, in_pass = canvases.common_shape, default_frames_per_pass(device)
         plan = make_plan(
@@ -117,7 +123,7 @@ class Vggt(DenseEstimator):
             precision=precision,
             device=device,
             available=self.budget(device),
-            chunk_size=self.chunk_size,
+            chunk_size=self.chunk_size or (trained and trained.num_views),
         )
         say(plan.sentence)
         return load_network(file, DTYPES[precision], device), plan, canvases
@@ -137,7 +143,7 @@ class Vggt(DenseEstimator):
         return plan_chunks(
             count,
             chunk_size=size,
-            overlap=min(self.overlap or max(1, round(OVERLAP_SHARE * size)), size - 1),
+            overlap=min(self.overlap or max(LEAST_OVERLAP, round(OVERLAP_SHARE * size)), size - 1),
             order=list(range(count)) if is_path else None,
             similarity=similarity,
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fm3d_plugins.estimators.chunks.joining import join_chunks
+from fm3d_plugins.estimators.chunks.joining import JoinedViews, Joint, join_chunks
 from fm3d_plugins.estimators.chunks.plan import Chunks, plan_chunks
 from fm3d_plugins.estimators.chunks.prediction import ChunkPrediction
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
@@ -206,3 +206,16 @@ def test_prediction_refuses_repeated_photos_and_cameras_that_are_not_finite():
     cameras[1, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="photos \\[5\\]"):
         ChunkPrediction((3, 5), cameras, intrinsics, depth, depth)
+
+
+def test_drift_is_that_of_a_chain_of_random_errors():
+    """Shifts drawn alike for each joint of a chain, and within each chunk, against their mean."""
+    joints = tuple(Joint((n, n + 1), (n,), 1.0, 0.0, 1.0) for n in range(10))
+    views = torch.zeros(0, 4, 4), torch.zeros(0, 3, 3), torch.zeros(0)
+    drift = JoinedViews(*views, joints).drift
+    generator = torch.Generator().manual_seed(0)
+    steps, own = torch.randn(2, 20000, 11, generator=generator)
+    shifts = steps.cumsum(1) + own
+    spread = (shifts - shifts.mean(1, keepdim=True)).square().mean().sqrt()
+    assert drift == pytest.approx(float(spread), rel=0.05)
+    assert JoinedViews(*views, ()).drift == 1

@@ -143,6 +143,10 @@ def test_the_belief_is_as_wide_as_the_noise(rigs, ring):
     np.testing.assert_allclose(np.degrees(narrow.turn), 0.75)
     np.testing.assert_allclose(wide.turn, 2 * narrow.turn)
     np.testing.assert_allclose(narrow.center, 0.0135 * extent(ring.cameras.centers))
+    drifting = spread_at(ring.cameras, LEVEL_DEGREES, drift=2.0)
+    np.testing.assert_allclose(drifting.turn, 2 * narrow.turn)
+    np.testing.assert_allclose(drifting.center, 2 * narrow.center)
+    np.testing.assert_allclose(drifting.log_focal, narrow.log_focal)
     beyond = spread_at(ring.cameras, 100.0)
     np.testing.assert_allclose(np.degrees(beyond.turn), 6 * 0.75)
 
