@@ -26,7 +26,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.backends.metrics import without_fetching
 from fm3d_plugins.disk_space import require_room
-from fm3d_plugins.errors import one_line_errors
+from fm3d_plugins.errors import listed, one_line_errors
 from fm3d_plugins.files import require_regular, require_replaceable
 from fm3d_plugins.input_checks import data_of
 from fm3d_plugins.io.transforms import estimator_of
@@ -540,7 +540,19 @@ class Trainer(nerfstudio_trainer.Trainer):
                 require_checkpoints(folder)
         if path is not None:
             require_regular(path)
-        super()._load_checkpoint()
+        try:
+            super()._load_checkpoint()
+        except KeyError as error:
+            own = list(self.optimizers.optimizers)
+            if error.args[0] in own:
+                raise
+            with one_line_errors():
+                raise ValueError(
+                    f"The checkpoint of {folder or path} trains {error.args[0]!r} too, and this "
+                    f"run only {listed(own, 10)}. Expected the same options, of which --exposure "
+                    "and the like decide what is trained. Give those of the checkpoint's "
+                    "config.yml."
+                ) from error
         if folder is not None:
             path = folder / f"step-{self._start_step - 1:09d}.ckpt"
         if path is None:

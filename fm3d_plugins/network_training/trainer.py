@@ -12,6 +12,7 @@ import tyro
 from nerfstudio.utils import writer
 from nerfstudio.utils.misc import step_check
 
+from fm3d_plugins.network_training.loss_curve import PICTURE, draw_losses
 from fm3d_plugins.network_training.loss_log import FILE, StepTable
 from fm3d_plugins.network_training.pipeline import NetworkPipeline, NetworkPipelineConfig
 from fm3d_plugins.nn.planning import duration
@@ -178,6 +179,7 @@ class NetworkTrainer(Trainer):
         checkpoint = self.checkpoint_dir / f"step-{self.step:09d}.ckpt"
         summary.write_results(self.base_dir / summary.RESULTS, self.config, checkpoint, metrics)
         writer.write_out_storage()
+        draw_losses(self.base_dir / FILE, self.base_dir / PICTURE)
         config = quote(str(self.base_dir / "config.yml"))
         count = sum(p.numel() for p in model.network.parameters())
         first = (
@@ -185,7 +187,8 @@ class NetworkTrainer(Trainer):
             f"parameters, {int(model.num_images)} images, {duration(float(model.seconds))}."
         )
         commands = {"Export": f"fm3d weights export --load-config {config} --output FILE"}
-        return [first, *lines, f"Pictures: {folder}", *summary.aligned(commands)]
+        pictures = f"Pictures: {folder}; losses: {self.base_dir / PICTURE}"
+        return [first, *lines, pictures, *summary.aligned(commands)]
 
 
 def score_sentence(metrics: dict[str, float]) -> str:

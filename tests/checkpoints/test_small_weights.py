@@ -9,8 +9,13 @@ from safetensors import safe_open
 from fm3d_plugins.checkpoints import CATALOGUE, find, verify, weights_meant
 from fm3d_plugins.checkpoints.downloading import absent
 from fm3d_plugins.data.synthetic import EndlessRooms
+from fm3d_plugins.estimators.network_weights import trained_with
+from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.lvsm.model import OFFICIAL_WEIGHTS, LvsmModelConfig
 from fm3d_plugins.lvsm.training import LvsmTrainingModel, LvsmTrainingModelConfig
+from fm3d_plugins.nn.sizes import TrainedWith
+from fm3d_plugins.vggt.inference import architecture, usual_size
+from fm3d_plugins.vggt.training import VggtTrainingModel, VggtTrainingModelConfig
 
 PACKAGED = sorted(name for name, row in CATALOGUE.items() if row.comes_with_package)
 LARGEST = 10_000_000
@@ -72,3 +77,28 @@ def test_lvsm_small_makes_better_views_than_copying_the_nearest():
     assert metrics["above_copy"].mean() > 2
     assert metrics["above_wrong_pose"].mean() > 1
     assert metrics["wins"].mean() > 0.8
+
+
+def test_vggt_small_finds_cameras():
+    """On rooms of another seed; cameras that stand still have an AUC of 0."""
+    config = VggtTrainingModelConfig(weights="vggt-small", precision="float32")
+    model = VggtTrainingModel(config, scene_box=None, num_train_data=0)  # type: ignore[arg-type]
+    batch = EndlessRooms(seed=77, split="held-out").batch(0, 24, 4, 64, 64)
+    with torch.no_grad():
+        metrics = model.score(model.network, batch).metrics
+    assert metrics["auc30"].mean() > 30
+    assert metrics["rotation"].mean() < 0.5 * metrics["rotation_identity"].mean()
+    assert metrics["abs_rel"].mean() < 0.8 * metrics["abs_rel_constant"].mean()
+
+
+def test_estimators_see_what_weights_were_trained_with(tmp_path):
+    """Of small weights as many photos at once, and as large as are matched."""
+    estimator = Vggt(weights="small")
+    estimator.check_weights()
+    assert estimator.identity()["options"]["weights"] == "vggt-small"
+    file = estimator.located_weights()
+    trained = trained_with(file)
+    assert trained == TrainedWith(image_size=64, num_views=4)
+    assert usual_size(architecture(file.path), trained) == 96
+    published = architecture(tmp_path / "model.pt")
+    assert usual_size(published, None) == 518

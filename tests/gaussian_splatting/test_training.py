@@ -168,6 +168,13 @@ def test_run_resumes_with_its_gaussians_and_moments(trained, capture, tmp_path, 
     assert resumed.optimizers.optimizers["means"].state[means]["step"] == STEPS + 2
 
 
+def test_resuming_with_fewer_things_to_train_names_them(trained, capture, tmp_path, train_run):
+    config = run_config(capture, tmp_path, steps=2, exposure="none")
+    config.load_dir = trained[0].checkpoint_dir
+    with pytest.raises(SystemExit, match="trains 'exposure' too"):
+        train_run(config)
+
+
 def test_resuming_from_a_folder_without_checkpoints_is_refused(capture, tmp_path, train_run):
     config = run_config(capture, tmp_path, steps=2)
     config.load_dir = tmp_path
