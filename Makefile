@@ -2,7 +2,8 @@
 PYTHON ?= $(shell for v in 3.11 3.12 3.10; do command -v python$$v && break; done || command -v python3)
 BIN := .venv/bin
 PHOTOS ?=
-OUTPUT := outputs/demo/3dgs/latest
+OUTPUT := outputs/demo/3dgs
+TRAIN = $(BIN)/ns-train 3dgs --data "$(if $(PHOTOS),$(PHOTOS),sample)" --experiment-name demo --vis tensorboard
 
 .PHONY: setup demo test lint bench bench-vggt bench-dust3r bench-poses bench-refine bench-scenes gpu-check test-slow fuzz clean
 
@@ -15,17 +16,23 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $@
 
-# The main job: photos -> cameras and points -> trained, evaluated, looked at.
-# make demo PHOTOS=folder does it with your photos.
+# The main job: photos -> cameras and points -> trained, evaluated, looked at; by feature matching, by
+# a network (VGGT, in the small form that comes with the package) and, where they are known, with the
+# exact cameras, to compare. make demo PHOTOS=folder does it with your photos.
 # What nerfstudio's imports warn of on today's torch, before this package has a say, is hidden.
 demo: export PYTHONWARNINGS := ignore::FutureWarning:torch.jit._script,ignore::FutureWarning:nerfstudio.field_components.activations
 demo: setup
 ifeq ($(PHOTOS),)
 	$(BIN)/fm3d sample --output-dir sample --overwrite
 endif
-	$(BIN)/ns-train 3dgs --data "$(if $(PHOTOS),$(PHOTOS),sample)" --experiment-name demo \
-		--timestamp latest --vis tensorboard sfm
-	@$(BIN)/fm3d show --load-config $(OUTPUT)/config.yml --output result.png
+	$(TRAIN) --timestamp latest sfm
+	$(TRAIN) --timestamp vggt vggt --weights small
+ifeq ($(PHOTOS),)
+	$(TRAIN) --timestamp exact nerfstudio-data
+	@echo "Exact cameras:" && $(BIN)/fm3d show --load-config $(OUTPUT)/exact/config.yml --output result_exact.png
+endif
+	@echo "Cameras by vggt, small weights:" && $(BIN)/fm3d show --load-config $(OUTPUT)/vggt/config.yml --output result_vggt.png
+	@echo "Cameras by sfm:" && $(BIN)/fm3d show --load-config $(OUTPUT)/latest/config.yml --output result.png
 
 # In two processes, which is as many as need no more than 8 GiB.
 test: setup
