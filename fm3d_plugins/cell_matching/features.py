@@ -95,8 +95,18 @@ def match_logits(
     return torch.cat([products, nowhere.expand(*products.shape[:-1], 1)], dim=-1)
 
 
-def matches_of(logits: Float[Tensor, "scene other cell place"], rows: int, columns: int) -> Matches:
-    """Each cell's most likely place, the mean over its 3 x 3 neighbours, and their probability."""
+def matches_of(
+    logits: Float[Tensor, "scene other cell place"],
+    rows: int,
+    columns: int,
+    own_grid: tuple[int, int] | None = None,
+) -> Matches:
+    """Each cell's most likely place, the mean over its 3 x 3 neighbours, and their probability.
+
+    Args:
+        rows, columns: Cells of the other photos.
+        own_grid: Likewise of the first photo, if it has others.
+    """
     probability = logits.softmax(-1)[..., :-1]
     best = probability.argmax(-1, keepdim=True)
     y, x = (torch.arange(count, device=logits.device) for count in (rows, columns))
@@ -106,7 +116,7 @@ def matches_of(logits: Float[Tensor, "scene other cell place"], rows: int, colum
     mass = near.sum((-2, -1))
     means = [(near.sum(-2) * x).sum(-1), (near.sum(-1) * y).sum(-1)]
     found = places_of_cells(torch.stack(means, dim=-1) / mass[..., None], rows, columns)
-    own = cell_centers(rows, columns, logits).expand(len(logits), 1, -1, -1)
+    own = cell_centers(*(own_grid or (rows, columns)), logits).expand(len(logits), 1, -1, -1)
     return Matches(
         torch.cat([own, found], dim=1), torch.cat([torch.ones_like(own[..., 0]), mass], dim=1)
     )

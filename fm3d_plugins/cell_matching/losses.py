@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fm3d_plugins.cell_matching.pairs import MatchedPair
 from fm3d_plugins.cell_matching.path import Matched, MatchingPath
 from fm3d_plugins.cell_matching.types import (
     CameraEstimate,
@@ -15,7 +16,7 @@ from fm3d_plugins.cell_matching.types import (
     places_of_cells,
 )
 from fm3d_plugins.data.view_batch import ViewBatch
-from fm3d_plugins.geometry.poses import invert
+from fm3d_plugins.geometry.poses import invert, transform_points
 
 TORN = 1.5
 """Cells by which the four middle pixels of one may lie apart in another photo."""
@@ -134,6 +135,24 @@ def true_cameras(
     return CameraEstimate(camera_from_first[..., :3, :3], centers, tangent.log())
 
 
+def cameras_of(batch: ViewBatch) -> CameraEstimate:
+    """What an estimate should be, of a batch whose depth is known.
+
+    Raises:
+        ValueError: It is not.
+    """
+    points, is_valid = batch.points().flatten(1, 3), batch.is_valid
+    assert is_valid is not None
+    first_from_world = invert(batch.world_from_camera[:, :1])
+    first_from_camera = first_from_world @ batch.world_from_camera
+    known = is_valid.flatten(1)
+    distances = transform_points(first_from_world[:, 0], points).norm(dim=-1)
+    scale = (distances * known).sum(1) / known.sum(1).clamp_min(1)
+    scaled = first_from_camera.clone()
+    scaled[..., :3, 3] /= scale.clamp_min(1e-6)[:, None, None]
+    return true_cameras(invert(scaled), batch.intrinsics, batch.size)
+
+
 def estimate_loss(estimates: Sequence[CameraEstimate], truth: CameraEstimate) -> Float[Tensor, ""]:
     """Errors of rotations (matrices), centres, directions and fields of view, over all rounds."""
     total = truth.center.new_zeros(())
@@ -187,3 +206,23 @@ def path_losses(
         matching_loss(matched.logits, places, is_seen, columns),
         estimate_loss(path.pose(examples), CameraEstimate.joined([cameras, cameras])),
     )
+
+
+def pair_losses(
+    path: MatchingPath,
+    pair: MatchedPair,
+    batch: ViewBatch,
+    generator: torch.Generator,
+    num_cells: int,
+) -> PathLosses:
+    """Of pairs of photos that were matched both ways, in float32; arguments as of `path_losses`.
+
+    Args:
+        batch: The pairs' two views.
+    """
+    rows, columns = pair.back.grid
+    with torch.autocast(batch.images.device.type, enabled=False):
+        learnt = path_losses(path, pair.forth, batch, cameras_of(batch), generator, num_cells)
+        true = true_cells(batch.of_views([1, 0]), rows, columns)
+        back = matching_loss(pair.back.logits, *true, columns)
+    return PathLosses((learnt.matching + back) / 2, learnt.estimate)

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fm3d_plugins.cell_matching.pairs import MatchedPair
+from fm3d_plugins.dust3r.correlation import Correlation, seen_points
 from fm3d_plugins.dust3r.heads import (
     ConfidenceMode,
     DenseHead,
@@ -51,6 +53,9 @@ class DUSt3RConfig:
     """How a distance from the camera follows from the head's map."""
     confidence_mode: ConfidenceMode = ("exp", 1.0, float("inf"))
     """Likewise the confidence: kind, lower bound, upper bound."""
+    correlation: bool = False
+    """**Departure:** decoders are told of matches between the photos and of cameras from them, and
+    heads change points of one depth that these cameras see (`dust3r/correlation.py`)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class EncodedPhotos:
     """What the encoder says of photos of one size, each by itself."""
 
     tokens: Float[Tensor, "photo token channel"]
-    """After the encoder's last norm, row by row."""
+    """After the encoder's last norm, row by row; where the network matches, with the features of
+    a patch's cells in further channels."""
     grid: tuple[int, int]
     """Patches in a column and in a row."""
 
@@ -78,6 +84,8 @@ class PairPrediction:
     confidence_first: Float[Tensor, "*batch height width"]
     points_second_in_first: Float[Tensor, "*batch second_height second_width 3"]
     confidence_second: Float[Tensor, "*batch second_height second_width"]
+    matched: MatchedPair | None = None
+    """What the points begin with, where the network matches."""
 
 
 class DUSt3R(nn.Module):
@@ -107,6 +115,19 @@ class DUSt3R(nn.Module):
         )
         self.dec_norm = nn.LayerNorm(inner, eps=EPS)
         self.downstream_head1, self.downstream_head2 = _head(config), _head(config)
+        self.matching = Correlation(width, inner, config.patch_size) if config.correlation else None
+
+    @property
+    def token_width(self) -> int:
+        """Channels of `EncodedPhotos.tokens`."""
+        return self.config.encoder_width + (self.matching.channels if self.matching else 0)
+
+    def begin_with_matches(self) -> None:
+        """Let linear heads say zeros: points are what the matches' cameras see of one depth."""
+        for head in (self.downstream_head1, self.downstream_head2):
+            if isinstance(head, LinearHead):
+                nn.init.zeros_(head.proj.weight)
+                nn.init.zeros_(head.proj.bias)
 
     def matrix_names(self) -> set[str]:
         """State dict names of the matrices of the encoder and the decoders.
@@ -145,7 +166,10 @@ class DUSt3R(nn.Module):
         positions = self._positions(grid, self.config.encoder_heads, tokens)
         for block in self.enc_blocks:
             tokens = step(block, tokens, positions, 1, photos_per_pass)
-        return EncodedPhotos(self.enc_norm(tokens), grid)
+        tokens = self.enc_norm(tokens)
+        if self.matching is not None:
+            tokens = self.matching.added(images, tokens, grid)
+        return EncodedPhotos(tokens, grid)
 
     def decode(self, first: EncodedPhotos, second: EncodedPhotos) -> PairPrediction:
         """Points of as many pairs as there are photos on each side.
@@ -153,22 +177,36 @@ class DUSt3R(nn.Module):
         The two sides may differ in size. Exchanging them does more than exchange the results:
         the frame is always the first photo's.
         """
-        layers_first, layers_second = self._decoded(first, second)
+        matched, evidence = None, None
+        if self.matching is not None:
+            tokens, features = zip(
+                *(self.matching.parted(each.tokens, each.grid) for each in (first, second)),
+                strict=True,
+            )
+            first, second = replace(first, tokens=tokens[0]), replace(second, tokens=tokens[1])
+            matched = self.matching.matched(*features)
+            evidence = self.matching.evidence(matched, first.grid, second.grid)
+        layers_first, layers_second = self._decoded(first, second, evidence)
         maps = [
             self._map(self.downstream_head1, layers_first, first.grid),
             self._map(self.downstream_head2, layers_second, second.grid),
         ]
         modes = self.config.depth_mode, self.config.confidence_mode
-        (points, confidence), (points_second, confidence_second) = (
-            points_and_confidence(raw, *modes) for raw in maps
-        )
-        return PairPrediction(points, confidence, points_second, confidence_second)
+        if matched is None:
+            sides = [points_and_confidence(raw, *modes) for raw in maps]
+        else:
+            cameras = matched.forth.estimate
+            sides = [seen_points(raw, cameras, view, modes[1]) for view, raw in enumerate(maps)]
+        (points, confidence), (points_second, confidence_second) = sides
+        return PairPrediction(points, confidence, points_second, confidence_second, matched)
 
     def _decoded(
-        self, first: EncodedPhotos, second: EncodedPhotos
+        self, first: EncodedPhotos, second: EncodedPhotos, evidence: Sequence[Tensor] | None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The layers of tokens that the heads read, of both sides."""
         streams = [self._embedded(photos) for photos in (first, second)]
+        if evidence is not None:
+            streams = [stream + each for stream, each in zip(streams, evidence, strict=True)]
         heads = self.config.decoder_heads
         positions = [
             self._positions(photos.grid, heads, stream)

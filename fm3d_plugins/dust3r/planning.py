@@ -111,7 +111,7 @@ def workload(
         + head_bytes
         + FIXED_BYTES,
         bytes_per_pair=int(of_pair + 2 * RESULT_BYTES_PER_PIXEL * pixels),
-        bytes_per_photo=precision.itemsize * most * config.encoder_width,
+        bytes_per_photo=precision.itemsize * most * network.token_width,
         encoding=(
             2.0 * encoder * sum(tokens),
             4.0 * config.encoder_width * config.encoder_depth * sum(n**2 for n in tokens),

@@ -1,38 +1,53 @@
 """DUSt3R trained on many scenes: pairs of photos in, points out (Wang et al. 2024, section 3.3)."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fm3d_plugins.checkpoints import load, locate
+from fm3d_plugins.cell_matching.losses import pair_losses
+from fm3d_plugins.cell_matching.scores import path_scores
+from fm3d_plugins.checkpoints import load, locate, require_obtainable
+from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.dust3r.configuration import METADATA_KEY, to_text
+from fm3d_plugins.dust3r.correlation import Correlation
 from fm3d_plugins.dust3r.inference import architecture
 from fm3d_plugins.dust3r.losses import (
     LossConfig,
     PairTruth,
     confidence_loss,
+    normalized,
     pair_errors,
     regression_loss,
 )
 from fm3d_plugins.dust3r.network import DUSt3R, DUSt3RConfig, PairPrediction
+from fm3d_plugins.dust3r.relative_pose import first_from_second
 from fm3d_plugins.dust3r.weights import load_official
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
+from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.network_training.scores import pose_scores
+from fm3d_plugins.nn.weights import matrix_names
 
 SMALL = DUSt3RConfig(
     encoder_width=128,
-    encoder_depth=4,
+    encoder_depth=3,
     encoder_heads=4,
     decoder_width=128,
-    decoder_depth=4,
+    decoder_depth=3,
     decoder_heads=4,
+    mlp_ratio=2,
     patch_size=8,
     head="linear",
+    correlation=True,
 )
 """For images of 32 to 96 pixels."""
+
+NOWHERE = 0.75
+"""The product of features, of a cell and its best place, below which it is likely seen nowhere."""
 
 
 @dataclass
@@ -44,6 +59,40 @@ class Dust3rTrainingModelConfig(NetworkModelConfig):
     """Sizes of the network, if it is trained from nothing."""
     losses: LossConfig = LossConfig()
     """Variants of the published loss."""
+    matching_weights: str = ""
+    """Weights of a network that matches, such as a VGGT's that was trained here, by name or as a
+    file: its matching is what a network that matches and is trained from nothing begins with.
+    Empty: random."""
+    matching_weight: float = 1.0
+    """Of the matches' loss, where the network matches."""
+    estimate_weight: float = 1.0
+    """Of the loss of cameras from matches, disturbed true ones and found ones."""
+    estimate_cells: int = 64
+    """Matches of a scene, drawn anew in each step, that cameras are learnt from."""
+    matching_every: int = 3
+    """Steps from one to the next in which the matching learns, where the network matches; it takes
+    a third of such a step's time."""
+    seed: int = 0
+    """Of what disturbs true matches."""
+
+    def check_weights(self) -> None:
+        """Refuse weights that cannot be had, or that nothing would begin with.
+
+        Raises:
+            ValueError, FileNotFoundError: As `require_obtainable`; or the matching's weights are of
+                no use.
+        """
+        super().check_weights()
+        if not self.matching_weights:
+            return
+        if self.weights or not self.network.correlation:
+            what = f"weights {self.weights}" if self.weights else "a network that does not match"
+            raise ValueError(
+                f"Found matching_weights {self.matching_weights} and {what}; nothing would be taken "
+                "from the former. Expected random weights and a network with `correlation`. Leave "
+                "one of both out."
+            )
+        require_obtainable(self.matching_weights)
 
 
 class Dust3rTrainingModel(NetworkModel):
@@ -53,57 +102,97 @@ class Dust3rTrainingModel(NetworkModel):
 
     def build(self) -> DUSt3R:
         """Random weights, or those that were asked for."""
-        if not self.config.weights:
-            return DUSt3R(**asdict(self.config.network))
-        file = locate(self.config.weights)
-        network = architecture(file.path)
-        load_official(network, load(file))
+        if self.config.weights:
+            file = locate(self.config.weights)
+            network = architecture(file.path)
+            load_official(network, load(file))
+            return network
+        network = DUSt3R(**asdict(self.config.network))
+        if network.matching is not None:
+            network.begin_with_matches()
+            if self.config.matching_weights:
+                take_matching(network.matching, load(locate(self.config.matching_weights)))
         return network
 
     def matrices(self) -> set[str]:
-        """Those of the encoder and the decoders."""
+        """Those of the encoder and the decoders, and of what makes cameras of matches."""
         assert isinstance(self.network, DUSt3R)
-        return self.network.matrix_names()
+        names = self.network.matrix_names()
+        if self.network.matching is not None:
+            parts = ["matching.path.pose.looks", "matching.path.pose.blocks"]
+            names |= matrix_names(self.network, parts)
+        return names
 
     def loss(
         self, network: nn.Module, batch: ViewBatch, step: int
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Errors weighted by confidence, and beside it (`points`) the plain errors of both photos,
-        in units of the mean distance."""
-        prediction = _said(network, batch)
-        truth = PairTruth.of(batch, 0, batch.num_views - 1)
+        in units of the mean distance.
+
+        Where the network matches, the losses of matches, both ways, and of cameras from them are
+        added in some of the steps: `matching` and `estimate`, 0 in the others.
+        """
+        pair = batch.of_views([0, batch.num_views - 1])
+        prediction = _said(network, pair)
+        truth = PairTruth.of(pair)
         loss = confidence_loss(prediction, truth, self.config.losses)
         with torch.no_grad():
             plain = regression_loss(prediction, truth, self.config.losses)
-        return loss.total, {"points": plain.total / 2}
+        metrics = {"points": plain.total / 2}
+        if prediction.matched is None:
+            return loss.total, metrics
+        config = self.config
+        if step % config.matching_every:
+            zero = plain.total.new_zeros(())
+            return loss.total, metrics | {"matching": zero, "estimate": zero}
+        assert isinstance(self.network, DUSt3R) and self.network.matching is not None
+        learnt = pair_losses(
+            self.network.matching.path,
+            prediction.matched,
+            pair,
+            torch.Generator().manual_seed(mixed(config.seed, step) >> 1),
+            config.estimate_cells,
+        )
+        metrics |= {"matching": learnt.matching.detach(), "estimate": learnt.estimate.detach()}
+        total = loss.total + config.matching_weight * learnt.matching
+        return total + config.estimate_weight * learnt.estimate, metrics
 
     def score(self, network: nn.Module, batch: ViewBatch) -> Scores:
         """Mean error of points in units of their mean distance, beside that of trivial answers.
 
         Metrics, of each scene: `points`, and `first` and `second` of either photo; `flat`: of one
         depth everywhere and a second camera at the first one's place, with the true field of view;
-        `still`: of the true depth of both photos, the second camera at the first one's place.
+        `mean`: of the mean of the true points of the batch's scenes, pixel by pixel; `still`: of
+        the true depth of both photos, the second camera at the first one's place. `auc30`, `auc15`
+        and `rotation`, `auc30_identity` and `rotation_identity`, as `pose_scores`: of the second
+        camera as its points tell. With matches also what `path_scores` says.
         """
-        last = batch.num_views - 1
-        truth, prediction = PairTruth.of(batch, 0, last), _said(network, batch)
-        pair = batch.of_views([0, last])
+        pair = batch.of_views([0, batch.num_views - 1])
+        truth, prediction = PairTruth.of(pair), _said(network, pair)
         assert pair.depth is not None
         flat = pointmap_from_depth(torch.ones_like(pair.depth), pair.intrinsics)
         still = pointmap_from_depth(pair.depth, pair.intrinsics)
+        true = true_points(pair)
         metrics = {
             name: _errors(points, truth)
             for name, points in (
                 ("points", (prediction.points_first, prediction.points_second_in_first)),
                 ("flat", (flat[:, 0], flat[:, 1])),
+                ("mean", true.mean(0, keepdim=True).expand_as(true).unbind(1)),
                 ("still", (still[:, 0], still[:, 1])),
             )
         }
         means = {name: (first + second) / 2 for name, (first, second) in metrics.items()}
         means |= {"first": metrics["points"][0], "second": metrics["points"][1]}
-        depth = torch.cat([pair.depth[:, 0], prediction.points_first[..., 2]], dim=-1)
-        near = depth.median() / depth.clamp_min(1e-3)
-        views = torch.cat([*pair.images.unbind(1), near[:, None].expand(-1, 3, -1, -1) / 2], -1)
-        return Scores(means, views)
+        found = [
+            pose_scores(_pose(prediction, row), pair.world_from_camera[row].cpu())
+            for row in range(len(pair))
+        ]
+        means |= {name: torch.tensor([each[name] for each in found]) for name in found[0]}
+        if prediction.matched is not None:
+            means |= path_scores(prediction.matched.forth, pair)
+        said = torch.stack([prediction.points_first, prediction.points_second_in_first], dim=1)
+        return Scores(means, _picture(pair.images, true[..., 2], said[..., 2]))
 
     def exported(self, network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Weights by published names, and the network's sizes."""
@@ -112,10 +201,77 @@ class Dust3rTrainingModel(NetworkModel):
         return weights, {METADATA_KEY: to_text(asdict(network.config))}
 
 
-def _said(network: nn.Module, batch: ViewBatch) -> PairPrediction:
-    """Points of the first and the last views."""
-    said = network(2 * batch.images[:, 0] - 1, 2 * batch.images[:, -1] - 1)
-    return PairPrediction(*(value.float() for value in vars(said).values()))
+def take_matching(matching: Correlation, weights: Mapping[str, Tensor]) -> None:
+    """Give a matching the weights of another network's, but for what that made of its tokens.
+
+    The tokens of a network whose photos see each other tell cells that are seen in one photo alone.
+    Without them such a cell is one that fits nowhere well: by less than `NOWHERE` of the most.
+
+    Args:
+        weights: All of the other network's, by name.
+
+    Raises:
+        ValueError: It does not match, or with other sizes.
+    """
+    own = {
+        name: value
+        for name, value in matching.path.state_dict().items()
+        if not name.startswith(("features.tokens.", "features.token_norm."))
+    }
+    given = {}
+    for prefix in ("matching.path.", "matching."):
+        given = {name: weights[prefix + name] for name in own if prefix + name in weights}
+        if given:
+            break
+    wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
+    if wrong:
+        raise ValueError(
+            f"Of the {len(own)} weights of a matching, {len(wrong)} are absent or of another size "
+            f"(first: {wrong[0]}). Expected those of a network of this package that matches photos, "
+            "in its usual sizes. Choose another file."
+        )
+    matching.path.load_state_dict(given, strict=False)
+    with torch.no_grad():
+        matching.path.nowhere.copy_(NOWHERE * matching.path.sharpness.exp())
+
+
+def true_points(pair: ViewBatch) -> Float[Tensor, "scene 2 height width 3"]:
+    """In the first camera's frame, their mean distance being 1."""
+    first_from_world = invert(pair.world_from_camera[:, 0])
+    points = transform_points(first_from_world, pair.points().flatten(1, 3))
+    assert pair.is_valid is not None
+    scaled, _ = normalized(points, pair.is_valid.flatten(1), "mean_distance")
+    return scaled.unflatten(1, (2, *pair.size))
+
+
+def _said(network: nn.Module, pair: ViewBatch) -> PairPrediction:
+    """Points of both views, in float32."""
+    said = network(2 * pair.images[:, 0] - 1, 2 * pair.images[:, 1] - 1)
+    values = vars(said).items()
+    return PairPrediction(**{k: v.float() if isinstance(v, Tensor) else v for k, v in values})
+
+
+def _pose(prediction: PairPrediction, row: int) -> Float[Tensor, "2 4 4"]:
+    """Cameras of one pair of a batch in the first one's frame; both there if none is found."""
+    tensors = {k: v[row].cpu() for k, v in vars(prediction).items() if isinstance(v, Tensor)}
+    still = torch.eye(4)
+    try:
+        return torch.stack([still, first_from_second(PairPrediction(**tensors))])
+    except ValueError:
+        return torch.stack([still, still])
+
+
+def _picture(
+    images: Float[Tensor, "scene 2 3 height width"],
+    true: Float[Tensor, "scene 2 height width"],
+    said: Float[Tensor, "scene 2 height width"],
+) -> Float[Tensor, "scene 3 height _"]:
+    """Both photos, and true and said depth in the first camera's frame; near is bright."""
+    shades = []
+    for depth in (true, said):
+        near = depth.flatten(1).median(1).values[:, None, None, None] / depth.clamp_min(1e-3)
+        shades.append((near / 2)[:, :, None].expand(-1, -1, 3, -1, -1))
+    return torch.cat([view for part in (images, *shades) for view in part.unbind(1)], dim=-1)
 
 
 def _errors(
