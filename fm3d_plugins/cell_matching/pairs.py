@@ -14,7 +14,7 @@ from fm3d_plugins.cell_matching.adjustment import adjusted
 from fm3d_plugins.cell_matching.features import CELLS_PER_PATCH, matches_of
 from fm3d_plugins.cell_matching.path import Matched, MatchingPath
 from fm3d_plugins.cell_matching.pose import CELL_NUMBERS, cell_numbers
-from fm3d_plugins.cell_matching.types import CameraEstimate, Matches
+from fm3d_plugins.cell_matching.types import CameraEstimate
 
 MOST_CELLS = 32
 """Along the longer side; of larger photos the means of cells are matched."""

@@ -1,4 +1,4 @@
-"""**Departure:** points that begin with cameras from matches; the published network has no such part.
+"""**Departure:** points begin with cameras from matches; the published network has no such part.
 
 Small networks of DUSt3R's kind learn how far things are and stay at a second camera that stands
 still. So both photos' cells are matched (`cell_matching/pairs.py`), and cameras follow from the

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -255,10 +256,10 @@ def _ordered(pairs: Sequence[Pair], kept: int | None) -> Sequence[Pair]:
 
 def _row_on_cpu(predicted: PairPrediction, row: int) -> PairPrediction:
     """One pair of a batch, in tensors of its own, which gradients may be taken through."""
+    values = {field.name: getattr(predicted, field.name)[row] for field in fields(PairPrediction)}
     own = {
-        name: value[row].float().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in vars(predicted).items()
-        if isinstance(value, Tensor)
+        name: value.float().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in values.items()
     }
     return PairPrediction(**own)
 

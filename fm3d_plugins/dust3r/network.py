@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -67,6 +67,8 @@ class EncodedPhotos:
     a patch's cells in further channels."""
     grid: tuple[int, int]
     """Patches in a column and in a row."""
+    evidence: Float[Tensor, "photo token decoder_channel"] | None = None
+    """What is added to the tokens of either decoder, where the network matches."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -84,8 +86,14 @@ class PairPrediction:
     confidence_first: Float[Tensor, "*batch height width"]
     points_second_in_first: Float[Tensor, "*batch second_height second_width 3"]
     confidence_second: Float[Tensor, "*batch second_height second_width"]
-    matched: MatchedPair | None = None
-    """What the points begin with, where the network matches."""
+
+
+@dataclass(frozen=True)
+class MatchedPrediction(PairPrediction):
+    """The same of a network that matches."""
+
+    matched: MatchedPair
+    """What the points begin with."""
 
 
 class DUSt3R(nn.Module):
@@ -177,16 +185,10 @@ class DUSt3R(nn.Module):
         The two sides may differ in size. Exchanging them does more than exchange the results:
         the frame is always the first photo's.
         """
-        matched, evidence = None, None
+        matched = None
         if self.matching is not None:
-            tokens, features = zip(
-                *(self.matching.parted(each.tokens, each.grid) for each in (first, second)),
-                strict=True,
-            )
-            first, second = replace(first, tokens=tokens[0]), replace(second, tokens=tokens[1])
-            matched = self.matching.matched(*features)
-            evidence = self.matching.evidence(matched, first.grid, second.grid)
-        layers_first, layers_second = self._decoded(first, second, evidence)
+            first, second, matched = self._matched(self.matching, first, second)
+        layers_first, layers_second = self._decoded(first, second)
         maps = [
             self._map(self.downstream_head1, layers_first, first.grid),
             self._map(self.downstream_head2, layers_second, second.grid),
@@ -198,15 +200,28 @@ class DUSt3R(nn.Module):
             cameras = matched.forth.estimate
             sides = [seen_points(raw, cameras, view, modes[1]) for view, raw in enumerate(maps)]
         (points, confidence), (points_second, confidence_second) = sides
-        return PairPrediction(points, confidence, points_second, confidence_second, matched)
+        seen = points, confidence, points_second, confidence_second
+        return PairPrediction(*seen) if matched is None else MatchedPrediction(*seen, matched)
+
+    def _matched(
+        self, matching: Correlation, first: EncodedPhotos, second: EncodedPhotos
+    ) -> tuple[EncodedPhotos, EncodedPhotos, MatchedPair]:
+        """Both sides without features and with what matches tell of them; and the matches."""
+        tokens, features = matching.parted(first.tokens, first.grid)
+        second_tokens, second_features = matching.parted(second.tokens, second.grid)
+        matched = matching.matched(features, second_features)
+        evidence = matching.evidence(matched, first.grid, second.grid)
+        return (
+            EncodedPhotos(tokens, first.grid, evidence[0]),
+            EncodedPhotos(second_tokens, second.grid, evidence[1]),
+            matched,
+        )
 
     def _decoded(
-        self, first: EncodedPhotos, second: EncodedPhotos, evidence: Sequence[Tensor] | None
+        self, first: EncodedPhotos, second: EncodedPhotos
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The layers of tokens that the heads read, of both sides."""
         streams = [self._embedded(photos) for photos in (first, second)]
-        if evidence is not None:
-            streams = [stream + each for stream, each in zip(streams, evidence, strict=True)]
         heads = self.config.decoder_heads
         positions = [
             self._positions(photos.grid, heads, stream)
@@ -242,7 +257,8 @@ class DUSt3R(nn.Module):
     def _embedded(self, photos: EncodedPhotos) -> Float[Tensor, "photo token channel"]:
         """Tokens in the decoders' width, in the stream's type."""
         tokens = photos.tokens.to(self.decoder_embed.weight.dtype)
-        return self.decoder_embed(tokens).to(self.dec_norm.weight.dtype)
+        stream = self.decoder_embed(tokens).to(self.dec_norm.weight.dtype)
+        return stream if photos.evidence is None else stream + photos.evidence
 
     def _map(
         self,

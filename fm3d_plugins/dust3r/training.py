@@ -1,7 +1,7 @@
 """DUSt3R trained on many scenes: pairs of photos in, points out (Wang et al. 2024, section 3.3)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,12 @@ from fm3d_plugins.dust3r.losses import (
     pair_errors,
     regression_loss,
 )
-from fm3d_plugins.dust3r.network import DUSt3R, DUSt3RConfig, PairPrediction
+from fm3d_plugins.dust3r.network import (
+    DUSt3R,
+    DUSt3RConfig,
+    MatchedPrediction,
+    PairPrediction,
+)
 from fm3d_plugins.dust3r.relative_pose import first_from_second
 from fm3d_plugins.dust3r.weights import load_official
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
@@ -88,9 +93,9 @@ class Dust3rTrainingModelConfig(NetworkModelConfig):
         if self.weights or not self.network.correlation:
             what = f"weights {self.weights}" if self.weights else "a network that does not match"
             raise ValueError(
-                f"Found matching_weights {self.matching_weights} and {what}; nothing would be taken "
-                "from the former. Expected random weights and a network with `correlation`. Leave "
-                "one of both out."
+                f"Found matching_weights {self.matching_weights} and {what}; nothing would be "
+                "taken from the former. Expected random weights and a network with `correlation`. "
+                "Leave one of both out."
             )
         require_obtainable(self.matching_weights)
 
@@ -139,7 +144,7 @@ class Dust3rTrainingModel(NetworkModel):
         with torch.no_grad():
             plain = regression_loss(prediction, truth, self.config.losses)
         metrics = {"points": plain.total / 2}
-        if prediction.matched is None:
+        if not isinstance(prediction, MatchedPrediction):
             return loss.total, metrics
         config = self.config
         if step % config.matching_every:
@@ -189,7 +194,7 @@ class Dust3rTrainingModel(NetworkModel):
             for row in range(len(pair))
         ]
         means |= {name: torch.tensor([each[name] for each in found]) for name in found[0]}
-        if prediction.matched is not None:
+        if isinstance(prediction, MatchedPrediction):
             means |= path_scores(prediction.matched.forth, pair)
         said = torch.stack([prediction.points_first, prediction.points_second_in_first], dim=1)
         return Scores(means, _picture(pair.images, true[..., 2], said[..., 2]))
@@ -226,9 +231,9 @@ def take_matching(matching: Correlation, weights: Mapping[str, Tensor]) -> None:
     wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
     if wrong:
         raise ValueError(
-            f"Of the {len(own)} weights of a matching, {len(wrong)} are absent or of another size "
-            f"(first: {wrong[0]}). Expected those of a network of this package that matches photos, "
-            "in its usual sizes. Choose another file."
+            f"Of {len(own)} weights of a matching, {len(wrong)} are absent or of another size "
+            f"(first: {wrong[0]}). Expected those of a network of this package that matches "
+            "photos, in its usual sizes. Choose another file."
         )
     matching.path.load_state_dict(given, strict=False)
     with torch.no_grad():
@@ -247,16 +252,19 @@ def true_points(pair: ViewBatch) -> Float[Tensor, "scene 2 height width 3"]:
 def _said(network: nn.Module, pair: ViewBatch) -> PairPrediction:
     """Points of both views, in float32."""
     said = network(2 * pair.images[:, 0] - 1, 2 * pair.images[:, 1] - 1)
-    values = vars(said).items()
-    return PairPrediction(**{k: v.float() if isinstance(v, Tensor) else v for k, v in values})
+    return replace(said, **{name: value.float() for name, value in _tensors(said).items()})
+
+
+def _tensors(said: PairPrediction) -> dict[str, Tensor]:
+    return {field.name: getattr(said, field.name) for field in fields(PairPrediction)}
 
 
 def _pose(prediction: PairPrediction, row: int) -> Float[Tensor, "2 4 4"]:
     """Cameras of one pair of a batch in the first one's frame; both there if none is found."""
-    tensors = {k: v[row].cpu() for k, v in vars(prediction).items() if isinstance(v, Tensor)}
+    own = {name: value[row].cpu() for name, value in _tensors(prediction).items()}
     still = torch.eye(4)
     try:
-        return torch.stack([still, first_from_second(PairPrediction(**tensors))])
+        return torch.stack([still, first_from_second(PairPrediction(**own))])
     except ValueError:
         return torch.stack([still, still])
 

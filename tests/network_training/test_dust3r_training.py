@@ -1,6 +1,7 @@
 """DUSt3R in training: what it lowers falls, the truth has no error, the export is the network."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from fm3d_plugins.cli.main import main
 from fm3d_plugins.data.synthetic import EndlessRooms
 from fm3d_plugins.dust3r.inference import load_network
 from fm3d_plugins.dust3r.network import DUSt3R, DUSt3RConfig, PairPrediction
+from fm3d_plugins.dust3r.training import NOWHERE, Dust3rTrainingModelConfig, take_matching
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.method_configs.dust3r_train import method
+from fm3d_plugins.vggt.training import SmallVGGT
 from tests.network_training.conftest import tiny_config, train
 
 TINY = DUSt3RConfig(
@@ -23,6 +26,7 @@ TINY = DUSt3RConfig(
     decoder_heads=2,
     patch_size=8,
     head="linear",
+    correlation=True,
 )
 
 
@@ -56,12 +60,16 @@ def test_the_truth_has_no_error_and_trivial_answers_have_some(run, batch):
     scores = run.pipeline.model.score(Oracle(batch), batch).metrics
     assert scores["points"].max() < 1e-5
     assert scores["still"].min() > 1e-3 and scores["flat"].min() > 0.05
+    assert scores["mean"].min() > 0.01
+    # The camera that the true points tell; AUC counts errors below whole degrees.
+    assert scores["auc30"].min() > 90 and scores["rotation"].max() < 1
+    assert scores["auc30_identity"].max() == 0
 
 
 def test_a_fixed_small_set_is_learnt(run, batch):
     """Truth: on one batch, the plain error of the points falls below two thirds."""
     torch.manual_seed(0)
-    network = DUSt3R(**vars(TINY))
+    network = DUSt3R(**vars(replace(TINY, correlation=False)))
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     errors = []
     for step in range(20):
@@ -76,10 +84,34 @@ def test_a_fixed_small_set_is_learnt(run, batch):
 def test_a_run_is_scored_and_exported(run, tmp_path, monkeypatch):
     monkeypatch.setenv("FM3D_CACHE_DIR", str(tmp_path / "cache"))
     results = json.loads((run.base_dir / "eval.json").read_text())["results"]
-    assert {"16px_points", "16px_flat", "16px_still_error"} <= set(results)
+    assert {"16px_points", "16px_mean", "16px_still_error", "16px_auc30_first"} <= set(results)
     output = tmp_path / "tiny.safetensors"
     main(["weights", "export", "--load-config", str(run.base_dir), "--output", str(output)])
     network = load_network(locate(str(output)), torch.float32, torch.device("cpu"))
     assert network.config == TINY
-    trained = run.pipeline.model.network.state_dict()
+    trained = run.pipeline.model.scored.state_dict()
     assert all(torch.equal(trained[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_matching_is_taken_from_another_network(run):
+    """Truth: all of it but what the other made of its own tokens; nowhere is calibrated anew."""
+    other = SmallVGGT(width=32, depth=2, head_width=16).build()
+    weights = {name: torch.randn_like(value) for name, value in other.state_dict().items()}
+    network = DUSt3R(**vars(TINY))
+    tokens = network.matching.path.features.tokens.weight.clone()
+    take_matching(network.matching, weights)
+    own = network.matching.path
+    assert torch.equal(own.features.pixels.weight, weights["matching.features.pixels.weight"])
+    assert torch.equal(own.pose.queries, weights["matching.pose.queries"])
+    assert torch.equal(own.features.tokens.weight, tokens)
+    torch.testing.assert_close(own.nowhere, NOWHERE * own.sharpness.exp())
+    with pytest.raises(ValueError, match="absent or of another size"):
+        take_matching(network.matching, {})
+
+
+def test_a_matching_that_nothing_would_begin_with_is_refused():
+    config = Dust3rTrainingModelConfig(
+        matching_weights="x", network=replace(TINY, correlation=False)
+    )
+    with pytest.raises(ValueError, match="does not match"):
+        config.check_weights()
