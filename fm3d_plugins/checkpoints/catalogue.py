@@ -145,6 +145,7 @@ def _dust3r(variant: str, num_tensors: int, num_parameters: int) -> PublishedChe
         num_tensors=num_tensors,
         num_parameters=num_parameters,
         estimator="dust3r",
+        image_size=int(variant[:3]),
     )
 
 

@@ -178,12 +178,13 @@ class Dust3rTrainingModel(NetworkModel):
         flat = pointmap_from_depth(torch.ones_like(pair.depth), pair.intrinsics)
         still = pointmap_from_depth(pair.depth, pair.intrinsics)
         true = true_points(pair)
+        mean = true.mean(0, keepdim=True).expand_as(true)
         metrics = {
             name: _errors(points, truth)
             for name, points in (
                 ("points", (prediction.points_first, prediction.points_second_in_first)),
                 ("flat", (flat[:, 0], flat[:, 1])),
-                ("mean", true.mean(0, keepdim=True).expand_as(true).unbind(1)),
+                ("mean", (mean[:, 0], mean[:, 1])),
                 ("still", (still[:, 0], still[:, 1])),
             )
         }

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fm3d_plugins.checkpoints import CATALOGUE, locate
 from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.dust3r.alignment.global_alignment import align_globally
 from fm3d_plugins.dust3r.alignment.views import AlignedViews, AlignmentPriors
@@ -21,6 +22,7 @@ from fm3d_plugins.dust3r.inference import (
     load_network,
     photo_descriptors,
 )
+from fm3d_plugins.dust3r.network import DUSt3RConfig
 from fm3d_plugins.dust3r.pair_pointmaps import PairPointmaps, PairStore
 from fm3d_plugins.dust3r.pairs import PairGraph, require_connected, symmetrised
 from fm3d_plugins.dust3r.planning import make_plan, workload
@@ -37,6 +39,7 @@ from fm3d_plugins.estimators.dust3r.localisation import (
 )
 from fm3d_plugins.estimators.dust3r.masking import masked_pair, view_depth
 from fm3d_plugins.estimators.dust3r.match_tracks import tracked_points
+from fm3d_plugins.estimators.network_weights import trained_with
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.geometry.known_cameras import KnownCameras
 from fm3d_plugins.nn.planning import DTYPES, Plan, Precision, choose_device, choose_precision
@@ -51,6 +54,12 @@ COMPLETE_UP_TO = 12
 
 NEIGHBOURS = 6
 """Photos most like it with which each of more photos is paired by default."""
+
+PUBLISHED_SIZE = 512
+"""Longer side of the images that most published weights were trained with, pixels."""
+
+FOR_SQUARES = 224
+"""Side of the images of published weights that saw squares alone."""
 
 LOW_INFLUENCE = 0.2
 """A pair whose say in the result ends below this contradicts the others."""
@@ -69,9 +78,9 @@ class Dust3r(DenseEstimator):
     weights: str = "naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt"
     """official: those published; small: those that come with this package; or published weights by
     name (`fm3d weights list`), or a file or folder."""
-    resolution: int = 512
-    """Longer side of what the network sees, pixels; a multiple of 16. Weights for 224 pixels see
-    squares of that side."""
+    resolution: int | None = None
+    """Longer side of what the network sees, pixels; a multiple of its patch's, 16. None: as it was
+    trained, 512 where that is not known. Weights for 224 pixels see squares of that side."""
     pairs: str = "auto"
     """Which photos are seen together, always both ways: complete (all), swin-k or logwin-k (the
     next k, or those 1, 2, 4 … on, by name; add -noncyclic), oneref-r (all with photo r),
@@ -152,12 +161,29 @@ class Dust3r(DenseEstimator):
             PairGraph.from_name(self.pairs)
 
     def _canvases(self, sizes: Sequence[tuple[int, int]]) -> Canvases:
+        patch, usual = self._patch_and_size()
+        resolution = self.resolution or usual
         framing = "long" if self.keep_squares else "no-squares"
         return plan_own_canvases(
             sizes,
-            resolution=self.resolution,
-            framing="short" if self.resolution == 224 else framing,
+            resolution=resolution,
+            patch=patch,
+            framing="short" if resolution == FOR_SQUARES else framing,
         )
+
+    def _patch_and_size(self) -> tuple[int, int]:
+        """Side of the network's patches, and of the images that it sees best; pixels.
+
+        Raises:
+            ValueError, FileNotFoundError: As `located_weights`, of others than published weights.
+        """
+        row = CATALOGUE.get(self.named_weights)
+        if row is not None and not row.comes_with_package:
+            return DUSt3RConfig.patch_size, row.image_size or PUBLISHED_SIZE
+        file = locate(self.named_weights, commercial_only=self.commercial_only)
+        trained = trained_with(file)
+        patch = architecture(file.path).config.patch_size
+        return patch, trained.image_size if trained else PUBLISHED_SIZE
 
     def _see(self, photos: SeenPhotos, folder: Path, stages: Stages) -> PairStore:
         """The network's predictions of all pairs, in files."""
