@@ -225,6 +225,7 @@ CATALOGUE: dict[str, PublishedCheckpoint] = {
         _lvsm("decoder_only_512", "lvsm_scene_decoder_only_res512.pt", *_DECODER_ONLY),
         _lvsm("encoder_decoder_512", "lvsm_scene_encoder_decoder_res512.pt", *_ENCODER_DECODER),
         _small("vggt", num_tensors=295, num_parameters=2_259_621),
+        _small("dust3r", num_tensors=295, num_parameters=2_305_897),
         _small("lvsm", num_tensors=53, num_parameters=1_218_688),
         PublishedCheckpoint(
             name="hwjiang/RayZer",

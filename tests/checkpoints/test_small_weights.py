@@ -9,11 +9,14 @@ from safetensors import safe_open
 from fm3d_plugins.checkpoints import CATALOGUE, find, verify, weights_meant
 from fm3d_plugins.checkpoints.downloading import absent
 from fm3d_plugins.data.synthetic import EndlessRooms
+from fm3d_plugins.dust3r.training import Dust3rTrainingModel, Dust3rTrainingModelConfig
+from fm3d_plugins.estimators.dust3r.estimator import Dust3r
 from fm3d_plugins.estimators.network_weights import trained_with
 from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.lvsm.model import OFFICIAL_WEIGHTS, LvsmModelConfig
 from fm3d_plugins.lvsm.training import LvsmTrainingModel, LvsmTrainingModelConfig
 from fm3d_plugins.nn.sizes import TrainedWith
+from fm3d_plugins.synthetic_rooms.endless.rooms import RoomOptions
 from fm3d_plugins.vggt.inference import architecture, usual_size
 from fm3d_plugins.vggt.training import VggtTrainingModel, VggtTrainingModelConfig
 
@@ -102,3 +105,30 @@ def test_estimators_see_what_weights_were_trained_with(tmp_path):
     assert usual_size(architecture(file.path), trained) == 96
     published = architecture(tmp_path / "model.pt")
     assert usual_size(published, None) == 518
+
+
+def test_dust3r_small_finds_points_and_cameras():
+    """On rooms of another seed, by three standard errors of the differences in pairs."""
+    config = Dust3rTrainingModelConfig(weights="dust3r-small", precision="float32")
+    model = Dust3rTrainingModel(config, scene_box=None, num_train_data=0)  # type: ignore[arg-type]
+    rooms = RoomOptions(arcs=0.4, walks=0.3, pans=0.3)
+    batch = EndlessRooms(77, rooms, "held-out").batch(0, 32, 2, 64, 64)
+    with torch.no_grad():
+        metrics = model.score(model.network, batch).metrics
+    for better, worse in (
+        ("points", "flat"),
+        ("points", "mean"),
+        ("rotation", "rotation_identity"),
+        ("auc30_identity", "auc30"),
+    ):
+        gain = metrics[worse] - metrics[better]
+        assert gain.mean() > 3 * gain.std() / len(gain) ** 0.5
+
+
+def test_dust3r_sees_photos_at_the_size_and_in_the_patches_of_its_weights():
+    """Published ones need not be there for that."""
+    assert Dust3r(weights="small").canvases([(160, 120)]).shapes == ((48, 64),)
+    assert Dust3r(weights="small", resolution=96).canvases([(96, 40)]).shapes == ((40, 96),)
+    assert Dust3r().canvases([(1024, 768)]).shapes == ((384, 512),)
+    squares = Dust3r(weights="naver/DUSt3R_ViTLarge_BaseDecoder_224_linear")
+    assert squares.canvases([(1024, 768)]).shapes == ((224, 224),)

@@ -125,7 +125,7 @@ class Dust3r(DenseEstimator):
         sizes = [(photo.width, photo.height) for photo in photos]
         groups = camera_groups(photos.photos, self.camera)
         known = self.read_known(photos, sizes)
-        canvases = self._canvases(sizes)
+        canvases = self.canvases(sizes)
         stages = Stages()
         with temporary_folder("dust3r") as temporary:
             folder = temporary
@@ -160,7 +160,13 @@ class Dust3r(DenseEstimator):
         if self.pairs != "auto":
             PairGraph.from_name(self.pairs)
 
-    def _canvases(self, sizes: Sequence[tuple[int, int]]) -> Canvases:
+    def canvases(self, sizes: Sequence[tuple[int, int]]) -> Canvases:
+        """How photos of these widths and heights are brought to what the network sees.
+
+        Raises:
+            ValueError: The resolution does not fit to the network or the photos.
+            ValueError, FileNotFoundError: As `located_weights`, of others than published weights.
+        """
         patch, usual = self._patch_and_size()
         resolution = self.resolution or usual
         framing = "long" if self.keep_squares else "no-squares"
@@ -172,11 +178,7 @@ class Dust3r(DenseEstimator):
         )
 
     def _patch_and_size(self) -> tuple[int, int]:
-        """Side of the network's patches, and of the images that it sees best; pixels.
-
-        Raises:
-            ValueError, FileNotFoundError: As `located_weights`, of others than published weights.
-        """
+        """Side of the network's patches, and of the images that it sees best; pixels."""
         row = CATALOGUE.get(self.named_weights)
         if row is not None and not row.comes_with_package:
             return DUSt3RConfig.patch_size, row.image_size or PUBLISHED_SIZE
@@ -200,7 +202,7 @@ class Dust3r(DenseEstimator):
         """Cameras of photos in a scene that is there already."""
         scene = KnownScene.read(folder)
         both = PhotoSet(photos.folder, (*scene.photos.photos, *photos.photos))
-        canvases = self._canvases([(photo.width, photo.height) for photo in both])
+        canvases = self.canvases([(photo.width, photo.height) for photo in both])
         seen = SeenPhotos(both, canvases, drop_sky=self.drop_sky)
         encodings, plan = self._prepare(PairGraph("swin", NEAREST), seen)
         descriptors = photo_descriptors(encodings, range(len(both)))
