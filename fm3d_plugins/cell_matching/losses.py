@@ -15,7 +15,7 @@ from fm3d_plugins.cell_matching.types import (
     places_of_cells,
 )
 from fm3d_plugins.data.view_batch import ViewBatch
-from fm3d_plugins.geometry.poses import invert
+from fm3d_plugins.geometry.poses import invert, transform_points
 
 TORN = 1.5
 """Cells by which the four middle pixels of one may lie apart in another photo."""
@@ -132,6 +132,24 @@ def true_cameras(
     tangent = max(size) / 2 / intrinsics[..., 0, 0]
     centers = invert(camera_from_first)[..., :3, 3]
     return CameraEstimate(camera_from_first[..., :3, :3], centers, tangent.log())
+
+
+def cameras_of(batch: ViewBatch) -> CameraEstimate:
+    """What an estimate should be, of a batch whose depth is known.
+
+    Raises:
+        ValueError: It is not.
+    """
+    points, is_valid = batch.points().flatten(1, 3), batch.is_valid
+    assert is_valid is not None
+    first_from_world = invert(batch.world_from_camera[:, :1])
+    first_from_camera = first_from_world @ batch.world_from_camera
+    known = is_valid.flatten(1)
+    distances = transform_points(first_from_world[:, 0], points).norm(dim=-1)
+    scale = (distances * known).sum(1) / known.sum(1).clamp_min(1)
+    scaled = first_from_camera.clone()
+    scaled[..., :3, 3] /= scale.clamp_min(1e-6)[:, None, None]
+    return true_cameras(invert(scaled), batch.intrinsics, batch.size)
 
 
 def estimate_loss(estimates: Sequence[CameraEstimate], truth: CameraEstimate) -> Float[Tensor, ""]:

@@ -116,7 +116,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         return value
     kinds = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
     allowed = (*kinds, int) if float in kinds else kinds
-    if not isinstance(value, allowed) or isinstance(value, bool):
+    if not isinstance(value, allowed) or isinstance(value, bool) != (hint is bool):
         raise TypeError(f"{name} is {value!r}, expected {' or '.join(k.__name__ for k in kinds)}")
     most = DEEPEST if "depth" in name else LARGEST
     if kinds == (int,) and not 0 <= value <= most:

@@ -39,7 +39,8 @@ class RayzerPipeline(PerScenePipeline):
                     "brings others. Expected the dataparser rayzer, which is the default: name "
                     "none, or rayzer with its options."
                 )
-        config.model.weights, config.model.image_size = estimator.weights, estimator.resolution
+            config.model.weights = estimator.named_weights
+            config.model.image_size = estimator.size()
         config.model.commercial_only = estimator.commercial_only
         super().__init__(config, *args, **kwargs)
         network = self.model.network

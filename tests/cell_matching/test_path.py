@@ -46,6 +46,13 @@ def test_large_images_are_matched_smaller():
     assert matched.grid == (16, 24) and matched.logits.shape == (1, 1, 384, 385)
 
 
+def test_features_of_pixels_alone_need_no_tokens():
+    path = MatchingPath(TINY, token_width=None, patch_size=4)
+    assert not any("token" in name for name in path.state_dict())
+    matched = path(torch.rand(1, 3, 3, 80, 96), None, (20, 24))
+    assert matched.grid == (20, 24) and matched.estimate.center.shape == (1, 3, 3)
+
+
 def test_sizes_survive_the_text():
     assert from_text(to_text({"matching": TINY})) == {"matching": TINY}
     assert from_text(to_text({"matching": None})) == {"matching": None}
