@@ -102,7 +102,8 @@ class MatchingPath(nn.Module):
         rows, columns = (CELLS_PER_PATCH * count for count in grid)
         features = self.features(frames, patches, grid).unflatten(0, (scenes, views))
         logits = match_logits(features, self.sharpness.exp(), self.nowhere)
-        with torch.no_grad():
+        # Cameras need all digits, and systems are not solved in bfloat16.
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             matches = matches_of(logits.detach().float(), rows, columns)
             guess = self.pose(matches)[-1]
             estimate = adjusted(matches, guess)

@@ -144,9 +144,11 @@ def predicted(
     """
     poses = batch.world_from_camera
     asked = poses[:, targets] if world_from_target is None else world_from_target
-    frame = normalization(poses[:, context])
     views = torch.cat([poses[:, context], asked], dim=1)
     intrinsics = batch.intrinsics[:, [*context, *targets]]
-    rays = plucker_maps(intrinsics, frame.apply_to_pose(views), *batch.size)
+    # Cameras need all digits, whatever type products are taken in.
+    with torch.autocast(batch.images.device.type, enabled=False):
+        frame = normalization(poses[:, context])
+        rays = plucker_maps(intrinsics, frame.apply_to_pose(views), *batch.size)
     seen = len(context)
     return network(batch.images[:, context], rays[:, :seen], rays[:, seen:])

@@ -113,10 +113,12 @@ class PosePredictor(nn.Module):
         own = tokens[:, index : index + 1].expand_as(tokens)
         moves = self.rel_head(torch.cat([own, tokens], dim=-1))
         is_canonical = torch.arange(num_views, device=tokens.device) == index
-        start = moves.new_tensor(self.identity) if first is None else first.numbers[..., :-4]
+        # Numbers of 32 bits, also where products have fewer.
+        known = torch.tensor((*self.identity, FOCAL), device=tokens.device)
+        start = known[:-1] if first is None else first.numbers[..., :-4]
         poses = start + moves.masked_fill(is_canonical[:, None], 0.0)
         focal = self.canonical_k_head(own)
-        focal = focal + (FOCAL if first is None else first.numbers[..., -4:-2])
+        focal = focal + (known[-1:] if first is None else first.numbers[..., -4:-2])
         focal = focal.expand(*focal.shape[:-1], 2)
         center = torch.full_like(focal, 0.5)
         return PredictedCameras(torch.cat([poses, focal, center], dim=-1))

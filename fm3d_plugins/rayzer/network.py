@@ -150,14 +150,13 @@ class RayZer(ViewNetwork):
     def match(self, images: Float[Tensor, "scene view 3 height width"]) -> Matched | None:
         """Cameras from matches of the canonical view with the others, where the network matches.
 
-        Views are in the order of `canonical_first`. Always in float32.
+        Views are in the order of `canonical_first`.
         """
         if self.matching is None:
             return None
         order = self.canonical_first(images.shape[1])
         grid = patch_grid(images, self.config.patch_size)
-        with torch.autocast(images.device.type, enabled=False):
-            return self.matching(images[:, order], None, grid)
+        return self.matching(images[:, order], None, grid)
 
     def first_cameras(
         self, matched: Matched | None, size: tuple[int, int]
@@ -243,8 +242,11 @@ class RayZer(ViewNetwork):
         tokens, cameras, matched = self.see(images)
         height, width = images.shape[-2:]
         if given is None:
-            given = GivenCameras(cameras.world_from_camera(), cameras.intrinsics(height, width))
-        rays = plucker_maps(given.intrinsics, given.world_from_camera, height, width)
+            with torch.autocast(images.device.type, enabled=False):
+                given = GivenCameras(cameras.world_from_camera(), cameras.intrinsics(height, width))
+        # Cameras need all digits, whatever type products are taken in.
+        with torch.autocast(images.device.type, enabled=False):
+            rays = plucker_maps(given.intrinsics, given.world_from_camera, height, width)
         scene = self.encode(tokens[:, context], rays[:, context])
         return RayZerOutputs(cameras, self.render(scene, rays[:, targets]), matched)
 

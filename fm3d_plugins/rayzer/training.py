@@ -164,7 +164,8 @@ class RayzerTrainingModel(NetworkModel):
         is_warm = step < self.config.warm_steps
         order = self.network.canonical_first(batch.num_views)
         ordered = batch.of_views(order)
-        truth = cameras_of(ordered) if is_warm else None
+        with torch.autocast(batch.images.device.type, enabled=False):
+            truth = cameras_of(ordered) if is_warm else None
         given = None if truth is None else given_cameras(truth, order, batch)
         outputs = predicted(network, batch, context, targets, given)
         rendering = rendering_loss(
@@ -238,7 +239,8 @@ class RayzerTrainingModel(NetworkModel):
             metrics[name] = torch.tensor([each[name] for each in found])
         if batch.depth is not None:
             ordered = batch.of_views(order)
-            true = given_cameras(cameras_of(ordered), order, batch)
+            with torch.autocast(batch.images.device.type, enabled=False):
+                true = given_cameras(cameras_of(ordered), order, batch)
             told = predicted(network, batch, context, targets, true).renders.float()
             metrics["true"] = psnr(told, truth).mean(1)
             if outputs.matched is not None:

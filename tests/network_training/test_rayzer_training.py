@@ -158,7 +158,7 @@ def test_predictions_are_added_to_cameras_from_matches(batch):
     """Truth: while the heads are zero, cameras are those of the matches, in the photos' order."""
     torch.manual_seed(0)
     network = RayZer(TINY).eval()
-    for name, parameter in network.pose_predictor.named_parameters():
+    for parameter in network.pose_predictor.parameters():
         parameter.data.zero_()
     outputs = predicted(network, batch, [0, 2], [1, 3])
     order = network.canonical_first(4)
