@@ -161,7 +161,9 @@ def _lvsm(variant: str, file: str, num_tensors: int, num_parameters: int) -> Pub
     )
 
 
-def _small(method: str, num_tensors: int, num_parameters: int) -> PublishedCheckpoint:
+def _small(
+    method: str, num_tensors: int, num_parameters: int, image_size: int = 64
+) -> PublishedCheckpoint:
     """Trained by this package; `docs/training.md` says how."""
     return PublishedCheckpoint(
         name=f"{method}-{SMALL}",
@@ -171,7 +173,7 @@ def _small(method: str, num_tensors: int, num_parameters: int) -> PublishedCheck
         num_tensors=num_tensors,
         num_parameters=num_parameters,
         estimator=method,
-        image_size=64,
+        image_size=image_size,
         comes_with_package=True,
     )
 
@@ -273,6 +275,17 @@ def weights_meant(word: str, method: str, official: str) -> str:
             f"Expected published weights, or a file. Use --weights {OFFICIAL}."
         )
     return name
+
+
+def about_small(name: str) -> str:
+    """A sentence about views by weights that come with this package; of others none."""
+    row = CATALOGUE.get(name)
+    if row is None or not row.comes_with_package:
+        return ""
+    return (
+        f"Its weights are small ones, trained on synthetic rooms of {row.image_size} pixels: views "
+        f"will be small and blurred. Better ones: --weights {OFFICIAL}."
+    )
 
 
 def require_commercial(

@@ -1,6 +1,6 @@
 """RayZer trained on many scenes: photos in order in, cameras and other photos out.
 
-As published it learns from photos alone (Jiang et al. 2025, section 4.4). **Departures**, options
+As published it learns from photos alone (Jiang et al. 2025). **Departures**, options
 both: cameras begin with those of matches (`RayZerConfig.correlation`), and a run may begin with a
 share of steps that are told the true cameras (`warm_start`): a synthetic-pose warm start, then
 self-supervised fine-tuning.
