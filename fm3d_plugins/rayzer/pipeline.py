@@ -57,7 +57,7 @@ class RayzerPipeline(PerScenePipeline):
 
     def caveats(self, metrics: dict[str, Any]) -> list[str]:
         """How to take the scores, in sentences."""
-        small = about_small(self.config.model.weights)
+        small = about_small(self.model.config.weights)
         return [
             *([small] if small else []),
             "By the paper's protocol a held-out photo's camera is predicted from that photo itself "

@@ -14,6 +14,7 @@ from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.lvsm.model import OFFICIAL_WEIGHTS, LvsmModelConfig
 from fm3d_plugins.lvsm.training import LvsmTrainingModel, LvsmTrainingModelConfig
 from fm3d_plugins.nn.sizes import TrainedWith
+from fm3d_plugins.rayzer.training import RayzerTrainingModel, RayzerTrainingModelConfig
 from fm3d_plugins.vggt.inference import architecture, usual_size
 from fm3d_plugins.vggt.training import VggtTrainingModel, VggtTrainingModelConfig
 
@@ -102,3 +103,14 @@ def test_estimators_see_what_weights_were_trained_with(tmp_path):
     assert usual_size(architecture(file.path), trained) == 96
     published = architecture(tmp_path / "model.pt")
     assert usual_size(published, None) == 518
+
+
+def test_rayzer_small_needs_the_cameras_that_it_says():
+    """Views lose 0.7 dB with all cameras at one place; rotations are related to the true ones."""
+    config = RayzerTrainingModelConfig(weights="rayzer-small", precision="float32")
+    model = RayzerTrainingModel(config, scene_box=None, num_train_data=0)  # type: ignore[arg-type]
+    batch = EndlessRooms(seed=77, split="held-out").batch(0, 12, 5, 32, 32)
+    with torch.no_grad():
+        metrics = model.score(model.network, batch).metrics
+    assert metrics["above_identity"].mean() > 0.7
+    assert metrics["rotation_correlation"].mean() > 0.7
