@@ -36,11 +36,13 @@ class MatchingFeatures(nn.Module):
     """A feature of length 1 for each cell: of its pixels, and of the backbone's tokens.
 
     Args:
-        token_width: Channels of the backbone's tokens.
+        token_width: Channels of the backbone's tokens; none: pixels are all that is seen.
         patch_size: Of the backbone, a multiple of 4; cells have half its side.
     """
 
-    def __init__(self, width: int, num_blocks: int, token_width: int, patch_size: int) -> None:
+    def __init__(
+        self, width: int, num_blocks: int, token_width: int | None, patch_size: int
+    ) -> None:
         super().__init__()
         if patch_size % 4:
             raise ValueError(
@@ -50,30 +52,33 @@ class MatchingFeatures(nn.Module):
         stride = patch_size // 4
         self.pixels = nn.Conv2d(3, STEM_WIDTH, 2 * stride - 1, stride, padding=stride - 1)
         self.cells = nn.Conv2d(STEM_WIDTH, width, 3, 2, padding=1)
-        self.token_norm = nn.LayerNorm(token_width)
-        self.tokens = nn.Linear(token_width, width * CELLS_PER_PATCH**2)
-        # At first tokens say nothing of where a patch is from; pixels do.
-        nn.init.zeros_(self.tokens.weight)
-        nn.init.zeros_(self.tokens.bias)
+        if token_width is not None:
+            self.token_norm = nn.LayerNorm(token_width)
+            self.tokens = nn.Linear(token_width, width * CELLS_PER_PATCH**2)
+            # At first tokens say nothing of where a patch is from; pixels do.
+            nn.init.zeros_(self.tokens.weight)
+            nn.init.zeros_(self.tokens.bias)
         self.blocks = nn.ModuleList(ResidualConvolutions(width) for _ in range(num_blocks))
         self.last = nn.Conv2d(width, width, 1)
 
     def forward(
         self,
         images: Float[Tensor, "image 3 height width"],
-        tokens: Float[Tensor, "image patch channel"],
+        tokens: Float[Tensor, "image patch channel"] | None,
         grid: tuple[int, int],
     ) -> Float[Tensor, "image feature row column"]:
         """Features of the cells, twice as many along each side as there are patches.
 
         Args:
             images: RGB in [0, 1].
+            tokens: There unless pixels are all that is seen.
             grid: Patches in a column and in a row.
         """
-        seen = self.cells(functional.gelu(self.pixels(4 * images - 2)))
-        known = self.tokens(self.token_norm(tokens.to(seen.dtype)))
-        known = functional.pixel_shuffle(known.mT.unflatten(2, grid), CELLS_PER_PATCH)
-        maps = seen + known
+        maps = self.cells(functional.gelu(self.pixels(4 * images - 2)))
+        if tokens is not None:
+            known = self.tokens(self.token_norm(tokens.to(maps.dtype)))
+            known = functional.pixel_shuffle(known.mT.unflatten(2, grid), CELLS_PER_PATCH)
+            maps = maps + known
         for block in self.blocks:
             maps = block(maps)
         return functional.normalize(self.last(maps), dim=1)

@@ -198,14 +198,16 @@ def path_losses(
         num_cells: Matches of a scene that cameras are learnt from, drawn anew.
     """
     rows, columns = matched.grid
-    places, is_seen = true_cells(batch, rows, columns)
-    true = disturbed(places, is_seen, rows, columns, generator)
-    some = torch.randperm(rows * columns, generator=generator)[:num_cells].to(places.device)
-    examples = Matches.joined([true.of_cells(some), matched.matches.of_cells(some)])
-    return PathLosses(
-        matching_loss(matched.logits, places, is_seen, columns),
-        estimate_loss(path.pose(examples), CameraEstimate.joined([cameras, cameras])),
-    )
+    # True places are to be exact, and cameras have all digits, as in the path.
+    with torch.autocast(batch.images.device.type, enabled=False):
+        places, is_seen = true_cells(batch, rows, columns)
+        true = disturbed(places, is_seen, rows, columns, generator)
+        some = torch.randperm(rows * columns, generator=generator)[:num_cells].to(places.device)
+        examples = Matches.joined([true.of_cells(some), matched.matches.of_cells(some)])
+        return PathLosses(
+            matching_loss(matched.logits, places, is_seen, columns),
+            estimate_loss(path.pose(examples), CameraEstimate.joined([cameras, cameras])),
+        )
 
 
 def pair_losses(
@@ -221,8 +223,8 @@ def pair_losses(
         batch: The pairs' two views.
     """
     rows, columns = pair.back.grid
+    learnt = path_losses(path, pair.forth, batch, cameras_of(batch), generator, num_cells)
     with torch.autocast(batch.images.device.type, enabled=False):
-        learnt = path_losses(path, pair.forth, batch, cameras_of(batch), generator, num_cells)
         true = true_cells(batch.of_views([1, 0]), rows, columns)
         back = matching_loss(pair.back.logits, *true, columns)
     return PathLosses((learnt.matching + back) / 2, learnt.estimate)

@@ -60,9 +60,14 @@ class Matched:
 
 
 class MatchingPath(nn.Module):
-    """The parts that learn, in a row."""
+    """The parts that learn, in a row.
 
-    def __init__(self, config: MatchingConfig, token_width: int, patch_size: int) -> None:
+    Args:
+        token_width: Channels of the backbone's tokens; none: features are of pixels alone.
+        patch_size: Of the backbone, a multiple of 4.
+    """
+
+    def __init__(self, config: MatchingConfig, token_width: int | None, patch_size: int) -> None:
         super().__init__()
         self.config, self.patch_size = config, patch_size
         self.features = MatchingFeatures(
@@ -81,22 +86,24 @@ class MatchingPath(nn.Module):
     def forward(
         self,
         images: Float[Tensor, "scene view 3 height width"],
-        tokens: Float[Tensor, "scene view patch channel"],
+        tokens: Float[Tensor, "scene view patch channel"] | None,
         grid: tuple[int, int],
     ) -> Matched:
         """Matches and cameras.
 
         Args:
             images: RGB in [0, 1].
-            tokens: The backbone's, of patches.
+            tokens: The backbone's, of patches; none where features are of pixels alone.
             grid: Patches in a column and in a row.
         """
         scenes, views = images.shape[:2]
-        frames, patches, grid = self._bounded(images.flatten(0, 1), tokens.flatten(0, 1), grid)
+        patches = None if tokens is None else tokens.flatten(0, 1)
+        frames, patches, grid = self._bounded(images.flatten(0, 1), patches, grid)
         rows, columns = (CELLS_PER_PATCH * count for count in grid)
         features = self.features(frames, patches, grid).unflatten(0, (scenes, views))
         logits = match_logits(features, self.sharpness.exp(), self.nowhere)
-        with torch.no_grad():
+        # Cameras need all digits, and systems are not solved in bfloat16.
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             matches = matches_of(logits.detach().float(), rows, columns)
             guess = self.pose(matches)[-1]
             estimate = adjusted(matches, guess)
@@ -105,9 +112,11 @@ class MatchingPath(nn.Module):
     def _bounded(
         self,
         frames: Float[Tensor, "image 3 height width"],
-        tokens: Float[Tensor, "image patch channel"],
+        tokens: Float[Tensor, "image patch channel"] | None,
         grid: tuple[int, int],
-    ) -> tuple[Float[Tensor, "image 3 _ _"], Float[Tensor, "image _ channel"], tuple[int, int]]:
+    ) -> tuple[
+        Float[Tensor, "image 3 _ _"], Float[Tensor, "image _ channel"] | None, tuple[int, int]
+    ]:
         """The same, or smaller, with at most so many patches as are matched."""
         share = self.config.most_patches / max(grid)
         if share >= 1:
@@ -117,6 +126,8 @@ class MatchingPath(nn.Module):
         frames = functional.interpolate(
             frames, size, mode="bilinear", antialias=True, align_corners=False
         )
+        if tokens is None:
+            return frames, None, small
         maps = functional.interpolate(
             tokens.float().mT.unflatten(2, grid), list(small), mode="area"
         )

@@ -57,6 +57,13 @@ class CameraEstimate:
             torch.cat([part.log_tangent for part in parts]),
         )
 
+    def of_views(self, numbers: Sequence[int]) -> "CameraEstimate":
+        """Some of each scene's cameras, in this order; their frame stays."""
+        chosen = list(numbers)
+        return CameraEstimate(
+            self.rotation[:, chosen], self.center[:, chosen], self.log_tangent[:, chosen]
+        )
+
     def detach(self) -> "CameraEstimate":
         """The same without gradients."""
         return CameraEstimate(

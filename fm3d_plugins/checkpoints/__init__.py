@@ -3,7 +3,7 @@
 tensors = load(locate("facebook/VGGT-1B"))
 """
 
-from fm3d_plugins.checkpoints.catalogue import CATALOGUE, weights_meant
+from fm3d_plugins.checkpoints.catalogue import CATALOGUE, about_small, weights_meant
 from fm3d_plugins.checkpoints.loading import load, training_arguments, verify
 from fm3d_plugins.checkpoints.locating import (
     CheckpointFile,
@@ -17,6 +17,7 @@ __all__ = [
     "CATALOGUE",
     "CheckpointFile",
     "FoundFile",
+    "about_small",
     "find",
     "load",
     "locate",

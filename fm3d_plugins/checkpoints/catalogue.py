@@ -162,7 +162,9 @@ def _lvsm(variant: str, file: str, num_tensors: int, num_parameters: int) -> Pub
     )
 
 
-def _small(method: str, num_tensors: int, num_parameters: int) -> PublishedCheckpoint:
+def _small(
+    method: str, num_tensors: int, num_parameters: int, image_size: int = 64
+) -> PublishedCheckpoint:
     """Trained by this package; `docs/training.md` says how."""
     return PublishedCheckpoint(
         name=f"{method}-{SMALL}",
@@ -172,7 +174,7 @@ def _small(method: str, num_tensors: int, num_parameters: int) -> PublishedCheck
         num_tensors=num_tensors,
         num_parameters=num_parameters,
         estimator=method,
-        image_size=64,
+        image_size=image_size,
         comes_with_package=True,
     )
 
@@ -227,6 +229,7 @@ CATALOGUE: dict[str, PublishedCheckpoint] = {
         _small("vggt", num_tensors=295, num_parameters=2_259_621),
         _small("dust3r", num_tensors=295, num_parameters=2_305_897),
         _small("lvsm", num_tensors=53, num_parameters=1_218_688),
+        _small("rayzer", num_tensors=185, num_parameters=2_313_459, image_size=32),
         PublishedCheckpoint(
             name="hwjiang/RayZer",
             files=("rayzer_dl3dv_8_12_12_96k.pt",),
@@ -275,6 +278,17 @@ def weights_meant(word: str, method: str, official: str) -> str:
             f"Expected published weights, or a file. Use --weights {OFFICIAL}."
         )
     return name
+
+
+def about_small(name: str) -> str:
+    """A sentence about views by weights that come with this package; of others none."""
+    row = CATALOGUE.get(name)
+    if row is None or not row.comes_with_package:
+        return ""
+    return (
+        f"Its weights are small ones, trained on synthetic rooms of {row.image_size} pixels: views "
+        f"will be small and blurred. Better ones: --weights {OFFICIAL}."
+    )
 
 
 def require_commercial(

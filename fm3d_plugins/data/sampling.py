@@ -74,6 +74,13 @@ class InOrder:
         return [ends[0], *(sorted(between) if self.is_sorted else between), ends[1]]
 
 
+def ends(num_views: int, num_contexts: int) -> tuple[list[int], list[int]]:
+    """Positions of contexts, spread evenly from the first view to the last, and of the others."""
+    last = max(1, num_contexts - 1)
+    context = sorted({round(i * (num_views - 1) / last) for i in range(num_contexts)})
+    return context, [view for view in range(num_views) if view not in context]
+
+
 def even_split(
     num_context: int, num_targets: int
 ) -> tuple[Int[Tensor, " context"], Int[Tensor, " target"]]:

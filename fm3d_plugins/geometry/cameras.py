@@ -216,3 +216,16 @@ def _distortion_and_jacobian(
 def _homogeneous(normalized: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 3"]:
     """(x, y) -> (x, y, 1)."""
     return torch.nn.functional.pad(normalized, (0, 1), value=1.0)
+
+
+def camera_distances(
+    first: Float[Tensor, "one 4 4"], others: Float[Tensor, "other 4 4"]
+) -> Float[Tensor, "one other"]:
+    """How differently cameras look: the distance of their positions, in units of the mean distance
+    of the others' from their centre, plus the angle between their directions, in radians.
+    """
+    centers = others[:, :3, 3]
+    spread = (centers - centers.mean(0)).norm(dim=-1).mean().clamp_min(1e-9)
+    apart = torch.cdist(first[:, :3, 3], centers) / spread
+    cosine = first[:, :3, 2] @ others[:, :3, 2].T
+    return apart + cosine.clamp(-1, 1).arccos()

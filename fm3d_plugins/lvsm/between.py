@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fm3d_plugins.geometry.cameras import camera_distances
 from fm3d_plugins.geometry.neighbours import spanning_tree
 from fm3d_plugins.geometry.trajectories import interpolate_cameras
-from fm3d_plugins.lvsm.contexts import camera_distances, nearest
+from fm3d_plugins.lvsm.contexts import nearest
 from fm3d_plugins.lvsm.inference import PosedPhotos, ViewRenderer
 from fm3d_plugins.one_pass.views.sizes import resized_intrinsics, size_within
 

@@ -6,18 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
-def camera_distances(
-    first: Float[Tensor, "one 4 4"], others: Float[Tensor, "other 4 4"]
-) -> Float[Tensor, "one other"]:
-    """How differently cameras look: the distance of their positions, in units of the mean distance
-    of the others' from their centre, plus the angle between their directions, in radians.
-    """
-    centers = others[:, :3, 3]
-    spread = (centers - centers.mean(0)).norm(dim=-1).mean().clamp_min(1e-9)
-    apart = torch.cdist(first[:, :3, 3], centers) / spread
-    cosine = first[:, :3, 2] @ others[:, :3, 2].T
-    return apart + cosine.clamp(-1, 1).arccos()
+from fm3d_plugins.geometry.cameras import camera_distances
 
 
 def spread_out(world_from_camera: Float[Tensor, "view 4 4"], count: int) -> list[int]:

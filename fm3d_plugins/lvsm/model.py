@@ -11,7 +11,7 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from fm3d_plugins.backends.perceptual import PerceptualKind, perceptual_distance
-from fm3d_plugins.checkpoints import CATALOGUE, CheckpointFile, weights_meant
+from fm3d_plugins.checkpoints import CATALOGUE, CheckpointFile, about_small, weights_meant
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.lvsm.contexts import nearest, spread_out
 from fm3d_plugins.lvsm.inference import PosedPhotos, ViewRenderer, load_network
@@ -78,12 +78,7 @@ class LvsmModelConfig(ViewModelConfig):
         row = CATALOGUE.get(self.weights)
         self.image_size = self.image_size or (row and row.image_size) or USUAL_SIZE
         plan = super().resolve(device_type, max_num_iterations)
-        sentence = plan.sentence
-        if row is not None and row.comes_with_package:
-            sentence += (
-                f" Its weights are small ones, trained on synthetic rooms of {row.image_size} "
-                "pixels: views will be small and blurred. Better ones: --weights official."
-            )
+        sentence = f"{plan.sentence} {about_small(self.weights)}".rstrip()
         return replace(plan, sentence=sentence, image_size=self.image_size)
 
 

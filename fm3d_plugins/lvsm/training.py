@@ -11,14 +11,16 @@ from torch import Tensor, nn
 
 from fm3d_plugins.backends.perceptual import PerceptualKind, perceptual_distance
 from fm3d_plugins.checkpoints import locate
+from fm3d_plugins.data.sampling import ends
 from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
+from fm3d_plugins.geometry.cameras import camera_distances
 from fm3d_plugins.geometry.rays import plucker_maps
 from fm3d_plugins.lvsm.cameras import normalization
-from fm3d_plugins.lvsm.contexts import camera_distances
 from fm3d_plugins.lvsm.inference import METADATA_KEY, load_network
 from fm3d_plugins.lvsm.network import LVSM, LVSMConfig
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.network_training.scores import psnr
 from fm3d_plugins.nn.perceptual import Distance, rendering_loss
 from fm3d_plugins.nn.sizes import to_text
 
@@ -94,13 +96,13 @@ class LvsmTrainingModel(NetworkModel):
             network, batch, context, targets, poses[:, context][scenes, nearest]
         ).float()
         mean = given.mean((1, 3, 4), keepdim=True).expand_as(truth)
-        ours = _psnr(renders, truth)
-        copied = _psnr(given[scenes, nearest], truth)
-        misled = _psnr(wrong, truth)
+        ours = psnr(renders, truth)
+        copied = psnr(given[scenes, nearest], truth)
+        misled = psnr(wrong, truth)
         metrics = {
             "psnr": ours.mean(1),
             "copy": copied.mean(1),
-            "mean_color": _psnr(mean, truth).mean(1),
+            "mean_color": psnr(mean, truth).mean(1),
             "wrong_pose": misled.mean(1),
             "above_copy": (ours - copied).mean(1),
             "above_wrong_pose": (ours - misled).mean(1),
@@ -115,13 +117,6 @@ class LvsmTrainingModel(NetworkModel):
         named: Any = network.named_parameters()
         weights = {network.published_name(name): value.detach() for name, value in named}
         return weights, {METADATA_KEY: to_text(network.config)}
-
-
-def ends(num_views: int, num_contexts: int) -> tuple[list[int], list[int]]:
-    """Positions of contexts, spread evenly from the first view to the last, and of the others."""
-    last = max(1, num_contexts - 1)
-    context = sorted({round(i * (num_views - 1) / last) for i in range(num_contexts)})
-    return context, [view for view in range(num_views) if view not in context]
 
 
 def split(num_views: int, num_contexts: int, step: int) -> tuple[list[int], list[int]]:
@@ -149,16 +144,11 @@ def predicted(
     """
     poses = batch.world_from_camera
     asked = poses[:, targets] if world_from_target is None else world_from_target
-    frame = normalization(poses[:, context])
     views = torch.cat([poses[:, context], asked], dim=1)
     intrinsics = batch.intrinsics[:, [*context, *targets]]
-    rays = plucker_maps(intrinsics, frame.apply_to_pose(views), *batch.size)
+    # Cameras need all digits, whatever type products are taken in.
+    with torch.autocast(batch.images.device.type, enabled=False):
+        frame = normalization(poses[:, context])
+        rays = plucker_maps(intrinsics, frame.apply_to_pose(views), *batch.size)
     seen = len(context)
     return network(batch.images[:, context], rays[:, :seen], rays[:, seen:])
-
-
-def _psnr(
-    renders: Float[Tensor, "scene target 3 height width"],
-    truth: Float[Tensor, "scene target 3 height width"],
-) -> Float[Tensor, "scene target"]:
-    return -10 * (renders - truth).square().mean((-3, -2, -1)).clamp_min(1e-10).log10()

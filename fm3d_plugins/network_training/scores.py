@@ -26,3 +26,11 @@ def pose_scores(
         "auc30_identity": 100 * still.auc(30),
         "rotation_identity": float(still.rotation_errors.mean()),
     }
+
+
+def psnr(
+    renders: Float[Tensor, "scene target 3 height width"],
+    truth: Float[Tensor, "scene target 3 height width"],
+) -> Float[Tensor, "scene target"]:
+    """Of each view, in decibels; at most 100."""
+    return -10 * (renders - truth).square().mean((-3, -2, -1)).clamp_min(1e-10).log10()

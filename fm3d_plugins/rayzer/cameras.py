@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fm3d_plugins.cell_matching.types import CameraEstimate
 from fm3d_plugins.geometry.poses import (
     pose_from_rotation_translation,
+    quaternion_wxyz_from_rotation,
     rotation_from_6d,
     rotation_from_quaternion_wxyz,
 )
@@ -49,6 +51,36 @@ class PredictedCameras:
         zero, one = torch.zeros_like(fx), torch.ones_like(fx)
         return torch.stack([fx, zero, cx, zero, fy, cy, zero, zero, one], -1).unflatten(-1, (3, 3))
 
+    def estimate(self, size: tuple[int, int]) -> CameraEstimate:
+        """The same in other terms, whose first camera is the canonical one if it comes first.
+
+        Args:
+            size: Rows and columns of the images.
+        """
+        poses = self.world_from_camera()
+        focal = self.intrinsics(*size)[..., 0, 0].clamp_min(1e-3 * max(size))
+        log_tangent = (max(size) / 2 / focal).log()
+        return CameraEstimate(poses[..., :3, :3].mT, poses[..., :3, 3], log_tangent)
+
+    @staticmethod
+    def of(
+        estimate: CameraEstimate, size: tuple[int, int], rotation: RotationForm
+    ) -> "PredictedCameras":
+        """Cameras from matches in these terms, all of one focal length.
+
+        Args:
+            size: Rows and columns of the images.
+        """
+        turned = estimate.rotation.mT
+        six = turned[..., :2].mT.flatten(-2)
+        turn = six if rotation == "6d" else quaternion_wxyz_from_rotation(turned)
+        pixels = max(size) / 2 * (-estimate.log_tangent.mean(1, keepdim=True)).exp()
+        focal = (pixels[..., None] / turned.new_tensor([size[1], size[0]])).expand(
+            *turn.shape[:-1], 2
+        )
+        center = torch.full_like(focal, 0.5)
+        return PredictedCameras(torch.cat([turn, estimate.center, focal, center], dim=-1))
+
 
 class PosePredictor(nn.Module):
     """Cameras of all views from their tokens, relative to the canonical one."""
@@ -61,17 +93,35 @@ class PosePredictor(nn.Module):
         self.rel_head = _head(2 * width, width, len(IDENTITY[rotation]))
         self.canonical_k_head = _head(width, width, 1)
 
-    def forward(self, tokens: Float[Tensor, "scene view feature"]) -> PredictedCameras:
-        """One focal length for all views; the principal point is the image's centre."""
+    def canonical_view(self, num_views: int) -> int:
+        """Number of the view whose camera is the identity."""
+        return num_views // 2 if self.canonical == "middle" else 0
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "scene view feature"],
+        first: PredictedCameras | None = None,
+    ) -> PredictedCameras:
+        """One focal length for all views; the principal point is the image's centre.
+
+        Args:
+            first: What predictions are added to; none, as published: all cameras at the canonical
+                one, with a focal length of 1.25.
+        """
         num_views = tokens.shape[1]
-        index = num_views // 2 if self.canonical == "middle" else 0
+        index = self.canonical_view(num_views)
         own = tokens[:, index : index + 1].expand_as(tokens)
         moves = self.rel_head(torch.cat([own, tokens], dim=-1))
         is_canonical = torch.arange(num_views, device=tokens.device) == index
-        poses = moves.new_tensor(self.identity) + moves.masked_fill(is_canonical[:, None], 0.0)
-        focal = self.canonical_k_head(own) + FOCAL
+        # Numbers of 32 bits, also where products have fewer.
+        known = torch.tensor((*self.identity, FOCAL), device=tokens.device)
+        start = known[:-1] if first is None else first.numbers[..., :-4]
+        poses = start + moves.masked_fill(is_canonical[:, None], 0.0)
+        focal = self.canonical_k_head(own)
+        focal = focal + (known[-1:] if first is None else first.numbers[..., -4:-2])
+        focal = focal.expand(*focal.shape[:-1], 2)
         center = torch.full_like(focal, 0.5)
-        return PredictedCameras(torch.cat([poses, focal, focal, center, center], dim=-1))
+        return PredictedCameras(torch.cat([poses, focal, center], dim=-1))
 
 
 def _head(width: int, hidden_width: int, output_width: int) -> nn.Sequential:

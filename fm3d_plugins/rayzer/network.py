@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fm3d_plugins.cell_matching.path import Matched, MatchingConfig, MatchingPath
 from fm3d_plugins.geometry.rays import plucker_maps
 from fm3d_plugins.nn.linear import Linear
+from fm3d_plugins.nn.patches import patch_grid
 from fm3d_plugins.nn.view_planning import Pass
 from fm3d_plugins.nn.view_synthesis import (
     RAY_CHANNELS,
@@ -53,6 +55,9 @@ class RayZerConfig:
     """Photos that it was trained with, in one sequence; no other number is of use."""
     num_contexts: int = 16
     """Of these, photos that the scene was made of."""
+    correlation: bool = False
+    """**Departure:** predictions are added to cameras from matches of features
+    (`cell_matching/path.py`), not to cameras that all stand at the canonical one."""
 
 
 class RayZerOutputs(NamedTuple):
@@ -62,6 +67,16 @@ class RayZerOutputs(NamedTuple):
     """Of all views."""
     renders: Float[Tensor, "scene target 3 height width"]
     """Of the target views, RGB in (0, 1)."""
+    matched: Matched | None = None
+    """What the cameras begin with, where the network matches; the canonical view is first."""
+
+
+class GivenCameras(NamedTuple):
+    """Cameras to render with in place of the predicted ones, in the canonical one's frame."""
+
+    world_from_camera: Float[Tensor, "scene view 4 4"]
+    intrinsics: Float[Tensor, "scene view 3 3"]
+    """In pixels of the images."""
 
 
 class RayZer(ViewNetwork):
@@ -98,6 +113,11 @@ class RayZer(ViewNetwork):
         self.decoder_ln = nn.LayerNorm(width, bias=False)
         self.transformer_decoder = make_blocks(config.decoder_depth, width, config.head_width)
         self.image_head = ImageHead(width, size)
+        self.matching = self.first_embedder = None
+        if config.correlation:
+            self.matching = MatchingPath(MatchingConfig(), None, size)
+            self.first_embedder = Linear(len(self.pose_predictor.identity) + 4, width)
+            initialize(self.first_embedder)
 
     def camera_pass(self, view: int) -> Pass:
         """What the cameras cost, by the number of tokens of a photo."""
@@ -122,15 +142,63 @@ class RayZer(ViewNetwork):
         temporal = waves(number, half)[:, None].expand_as(spatial)
         return tokens + self.pe_embedder(torch.cat([spatial, temporal], dim=-1))
 
+    def canonical_first(self, num_views: int) -> list[int]:
+        """Numbers of the views, that of the canonical one before the others in their order."""
+        canonical = self.pose_predictor.canonical_view(num_views)
+        return [canonical, *(view for view in range(num_views) if view != canonical)]
+
+    def match(self, images: Float[Tensor, "scene view 3 height width"]) -> Matched | None:
+        """Cameras from matches of the canonical view with the others, where the network matches.
+
+        Views are in the order of `canonical_first`.
+        """
+        if self.matching is None:
+            return None
+        order = self.canonical_first(images.shape[1])
+        grid = patch_grid(images, self.config.patch_size)
+        return self.matching(images[:, order], None, grid)
+
+    def first_cameras(
+        self, matched: Matched | None, size: tuple[int, int]
+    ) -> PredictedCameras | None:
+        """What predictions are added to, in the order of the photos; none without matches.
+
+        Args:
+            size: Rows and columns of the images.
+        """
+        if matched is None:
+            return None
+        order = self.canonical_first(matched.estimate.center.shape[1])
+        back = [order.index(view) for view in range(len(order))]
+        return PredictedCameras.of(matched.estimate.of_views(back), size, self.config.rotation)
+
+    def see(
+        self, images: Float[Tensor, "scene view 3 height width"]
+    ) -> tuple[Float[Tensor, "scene view token feature"], PredictedCameras, Matched | None]:
+        """Tokens of photos, the cameras of all, and what these began with."""
+        tokens, matched = self.tokens(images), self.match(images)
+        first = self.first_cameras(matched, (images.shape[-2], images.shape[-1]))
+        return tokens, self.estimate_cameras(tokens, first), matched
+
     def estimate_cameras(
-        self, tokens: Float[Tensor, "scene view token feature"]
+        self,
+        tokens: Float[Tensor, "scene view token feature"],
+        first: PredictedCameras | None = None,
     ) -> PredictedCameras:
-        """Cameras of all photos from their tokens, which stay as they are."""
+        """Cameras of all photos from their tokens, which stay as they are.
+
+        Args:
+            first: Where the network matches, what predictions are added to.
+        """
         num_scenes, num_views = tokens.shape[:2]
         number = torch.arange(num_views, device=tokens.device)
         codes = self.cam_code + self.temporal_pe_embedder(waves(number, self.config.width))
-        sequence = torch.cat([codes.expand(num_scenes, -1, -1), tokens.flatten(1, 2)], dim=1)
-        return self.pose_predictor(run(self.transformer_encoder, sequence, slice(num_views)))
+        codes = codes.expand(num_scenes, -1, -1)
+        if self.first_embedder is not None:
+            assert first is not None
+            codes = codes + self.first_embedder(first.numbers)
+        sequence = torch.cat([codes, tokens.flatten(1, 2)], dim=1)
+        return self.pose_predictor(run(self.transformer_encoder, sequence, slice(num_views)), first)
 
     def encode(
         self,
@@ -161,6 +229,7 @@ class RayZer(ViewNetwork):
         images: Float[Tensor, "scene view 3 height width"],
         context: Int[Tensor, " some_view"],
         targets: Int[Tensor, " target"],
+        given: GivenCameras | None = None,
     ) -> RayZerOutputs:
         """Cameras of all photos, and the target photos as seen through the context photos.
 
@@ -168,15 +237,18 @@ class RayZer(ViewNetwork):
             images: RGB in [0, 1], in the order of a video; sides are multiples of the patch size.
             context: Numbers of the photos that the scene is made of.
             targets: Numbers of the photos to render; of them only the cameras are used.
+            given: Cameras to render with in place of those that are predicted.
         """
-        tokens = self.tokens(images)
-        cameras = self.estimate_cameras(tokens)
+        tokens, cameras, matched = self.see(images)
         height, width = images.shape[-2:]
-        rays = plucker_maps(
-            cameras.intrinsics(height, width), cameras.world_from_camera(), height, width
-        )
+        if given is None:
+            with torch.autocast(images.device.type, enabled=False):
+                given = GivenCameras(cameras.world_from_camera(), cameras.intrinsics(height, width))
+        # Cameras need all digits, whatever type products are taken in.
+        with torch.autocast(images.device.type, enabled=False):
+            rays = plucker_maps(given.intrinsics, given.world_from_camera, height, width)
         scene = self.encode(tokens[:, context], rays[:, context])
-        return RayZerOutputs(cameras, self.render(scene, rays[:, targets]))
+        return RayZerOutputs(cameras, self.render(scene, rays[:, targets]), matched)
 
 
 def _embedder(width: int) -> nn.Sequential:

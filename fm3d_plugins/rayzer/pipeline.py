@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fm3d_plugins.camera_optimization.pipeline import PerScenePipeline, PerScenePipelineConfig
+from fm3d_plugins.checkpoints import about_small
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nerfstudio_cameras import dataparser_frame
 from fm3d_plugins.nerfstudio_commands import WITHOUT_GEOMETRY
@@ -39,7 +40,8 @@ class RayzerPipeline(PerScenePipeline):
                     "brings others. Expected the dataparser rayzer, which is the default: name "
                     "none, or rayzer with its options."
                 )
-        config.model.weights, config.model.image_size = estimator.weights, estimator.resolution
+            config.model.weights = estimator.named_weights
+            config.model.image_size = estimator.size()
         config.model.commercial_only = estimator.commercial_only
         super().__init__(config, *args, **kwargs)
         network = self.model.network
@@ -55,7 +57,9 @@ class RayzerPipeline(PerScenePipeline):
 
     def caveats(self, metrics: dict[str, Any]) -> list[str]:
         """How to take the scores, in sentences."""
+        small = about_small(self.model.config.weights)
         return [
+            *([small] if small else []),
             "By the paper's protocol a held-out photo's camera is predicted from that photo itself "
             "(test poses: own image): the network has seen where it was taken from.",
         ]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fm3d_plugins.cell_matching import losses
 from fm3d_plugins.cell_matching.losses import (
     disturbed,
     estimate_loss,
@@ -132,3 +133,10 @@ def test_cameras_of_exact_matches_are_learnt(batch, truth):
     found = network(matches)[-1]
     assert torch.equal(found.rotation[:, 0], torch.eye(3).expand(4, 3, 3))
     assert not found.center[:, 0].any()
+
+
+def test_cameras_of_a_batch_are_those_of_points_at_unit_mean_distance(batch, truth):
+    """Truth: the published normalisation, in the first camera's frame."""
+    ours, expected = losses.cameras_of(batch), cameras_of(truth)
+    for found, true in zip(vars(ours).values(), vars(expected).values(), strict=True):
+        torch.testing.assert_close(found, true, atol=1e-4, rtol=1e-4)

@@ -16,6 +16,7 @@ from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.lvsm.model import OFFICIAL_WEIGHTS, LvsmModelConfig
 from fm3d_plugins.lvsm.training import LvsmTrainingModel, LvsmTrainingModelConfig
 from fm3d_plugins.nn.sizes import TrainedWith
+from fm3d_plugins.rayzer.training import RayzerTrainingModel, RayzerTrainingModelConfig
 from fm3d_plugins.synthetic_rooms.endless.rooms import RoomOptions
 from fm3d_plugins.vggt.inference import architecture, usual_size
 from fm3d_plugins.vggt.training import VggtTrainingModel, VggtTrainingModelConfig
@@ -132,3 +133,14 @@ def test_dust3r_sees_photos_at_the_size_and_in_the_patches_of_its_weights():
     assert Dust3r().canvases([(1024, 768)]).shapes == ((384, 512),)
     squares = Dust3r(weights="naver/DUSt3R_ViTLarge_BaseDecoder_224_linear")
     assert squares.canvases([(1024, 768)]).shapes == ((224, 224),)
+
+
+def test_rayzer_small_needs_the_cameras_that_it_says():
+    """Views lose 0.7 dB with all cameras at one place; rotations are related to the true ones."""
+    config = RayzerTrainingModelConfig(weights="rayzer-small", precision="float32")
+    model = RayzerTrainingModel(config, scene_box=None, num_train_data=0)  # type: ignore[arg-type]
+    batch = EndlessRooms(seed=77, split="held-out").batch(0, 12, 5, 32, 32)
+    with torch.no_grad():
+        metrics = model.score(model.network, batch).metrics
+    assert metrics["above_identity"].mean() > 0.7
+    assert metrics["rotation_correlation"].mean() > 0.7

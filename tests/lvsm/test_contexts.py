@@ -4,8 +4,9 @@ import math
 
 import torch
 
+from fm3d_plugins.geometry.cameras import camera_distances
 from fm3d_plugins.geometry.poses import pose_from_rotation_translation
-from fm3d_plugins.lvsm.contexts import camera_distances, nearest, spread_out
+from fm3d_plugins.lvsm.contexts import nearest, spread_out
 
 
 def cameras_on_a_line(*positions):

@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from fm3d_plugins.estimators.network_weights import NetworkEstimator
+from fm3d_plugins.checkpoints import locate
+from fm3d_plugins.estimators.network_weights import NetworkEstimator, trained_with
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.nn.planning import (
     DTYPES,
@@ -26,6 +27,9 @@ from fm3d_plugins.rayzer.inference import (
 )
 from fm3d_plugins.scene import SceneGeometry, Tracks
 
+PUBLISHED_SIZE = 256
+"""Side of the images that the published weights were trained with, pixels."""
+
 
 @dataclass(frozen=True)
 class Rayzer(NetworkEstimator):
@@ -40,12 +44,25 @@ class Rayzer(NetworkEstimator):
     weights: str = "hwjiang/RayZer"
     """official: those published; small: those that come with this package; or published weights by
     name (`fm3d weights list`), or a file or folder."""
-    resolution: int = 256
-    """Side of the square middle of each photo that the network sees, pixels."""
+    resolution: int | None = None
+    """Side of the square middle of each photo that the network sees, pixels. None: as it was
+    trained, 256 for published weights."""
     precision: Precision = "auto"
     """Of the matrices; auto: bfloat16 where the device is fast at it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where there is a device."""
+
+    def size(self) -> int:
+        """Side of what the network sees, pixels.
+
+        Raises:
+            ValueError, FileNotFoundError: As `checkpoints.locate`, if the weights are to tell.
+        """
+        if self.resolution is not None:
+            return self.resolution
+        file = locate(self.named_weights, commercial_only=self.commercial_only)
+        trained = trained_with(file)
+        return trained.image_size if trained else PUBLISHED_SIZE
 
     def estimate(self, photos: PhotoSet) -> SceneGeometry:
         """Predict a camera for each of as many photos as the network was trained with.
@@ -54,16 +71,16 @@ class Rayzer(NetworkEstimator):
             ValueError: There are fewer photos, or the weights are damaged or refused.
             FileNotFoundError: The weights are not here and cannot be fetched.
         """
-        file = self.located_weights()
+        file, size = self.located_weights(), self.size()
         device = choose_device(self.device)
         precision = choose_precision(self.precision, device)
         network = load_network(file, DTYPES[precision], device)
         rows = in_trained_number(len(photos), network.config)
         chosen = [photos.photos[row] for row in rows]
         sizes = [(photo.width, photo.height) for photo in chosen]
-        canvases = canvases_of(sizes, self.resolution, network.config.patch_size)
-        needed = network.camera_pass((self.resolution // network.config.patch_size) ** 2)
-        work = f"rayzer, cameras of {len(chosen)} photos of {self.resolution} pixels,"
+        canvases = canvases_of(sizes, size, network.config.patch_size)
+        needed = network.camera_pass((size // network.config.patch_size) ** 2)
+        work = f"rayzer, cameras of {len(chosen)} photos of {size} pixels,"
         plan = plan_views(network, [], [needed], work=work, precision=precision, device=device)
         say(
             f"{work} on {device.type}: about {duration(plan.view)} and {gib(plan.bytes)} of memory."
@@ -71,9 +88,9 @@ class Rayzer(NetworkEstimator):
         stages = Stages()
         with stages.stage("Seeing photos", total=1) as report, torch.inference_mode():
             images = on_canvases((photo.open() for photo in chosen), canvases).to(device)
-            cameras = network.estimate_cameras(network.tokens(images[None]))
+            _, cameras, _ = network.see(images[None])
             report(1)
-        intrinsics = cameras.intrinsics(self.resolution, self.resolution)[0].double().cpu()
+        intrinsics = cameras.intrinsics(size, size)[0].double().cpu()
         none = torch.zeros(0, dtype=torch.long)
         return SceneGeometry(
             names=tuple(photo.name for photo in chosen),
