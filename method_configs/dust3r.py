@@ -7,7 +7,8 @@ from fm3d_plugins.method_configs.one_pass import (  # pyright: ignore[reportMiss
 )
 
 method = geometry_method(
-    Dust3r(),
+    # What the network says is the result here, right or wrong.
+    Dust3r(max_depth_error=None),
     Dust3rPipelineConfig(),
     "DUSt3R: cameras, depth and points of photos from pairs, aligned.",
 )

@@ -7,7 +7,8 @@ from fm3d_plugins.method_configs.one_pass import (  # pyright: ignore[reportMiss
 from fm3d_plugins.vggt.pipeline import VggtPipelineConfig
 
 method = geometry_method(
-    Vggt(),
+    # What the network says is the result here, right or wrong.
+    Vggt(max_depth_error=None),
     VggtPipelineConfig(),
     "VGGT: cameras, depth and points of photos in one forward pass.",
 )

@@ -83,11 +83,25 @@ class DenseEstimator(PointOptions, NetworkEstimator):
         """
         self.expect_ranges({})
         seen = scene.seen_from(views)
-        if scene.depth is None:
+        if scene.depth is None or self._is_contradicted(scene):
             return seen
         with Stages().stage("Making points", total=len(views)) as report:
             found = points_from_views(scene, views, self, report)
         return found.added_to(seen)
+
+    def _is_contradicted(self, scene: SceneGeometry) -> bool:
+        """Whether matches say that depth is too far off for points; says so."""
+        from fm3d_plugins.estimators.refinement.refine import DEPTH_ERROR, REPORT
+
+        error = scene.provenance.get(REPORT, {}).get(DEPTH_ERROR)
+        if error is None or self.max_depth_error is None or error <= self.max_depth_error:
+            return False
+        say(
+            f"Depth is off by {error:.0%} where matches tell it (median), more than "
+            f"{self.max_depth_error:.0%}: points are those of the matches alone "
+            "(--max-depth-error)."
+        )
+        return True
 
     def point_options(self) -> dict:
         """What `with_points` depends on besides its arguments, as JSON values."""
@@ -119,6 +133,7 @@ class DenseEstimator(PointOptions, NetworkEstimator):
             "confidence_percentile": (0, 100),
             "min_confidence": (0, 1),
             "depth_tolerance": (0, 1),
+            "max_depth_error": (0, float("inf")),
             "consistent_views": (0, 6),
             **more,
         }

@@ -40,6 +40,9 @@ class PointOptions:
     keeps what a single view sees."""
     depth_tolerance: float = 0.05
     """Relative difference of depths that still agree."""
+    max_depth_error: float | None = 0.05
+    """Median relative error of the depth where matches tell it (--refine) beyond which depth makes
+    no points, those of the matches do; None: it always does."""
     max_points: int = 200_000
     """Most points, spread evenly over space."""
 

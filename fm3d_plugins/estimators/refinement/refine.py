@@ -52,7 +52,7 @@ from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.scene import SceneGeometry
 from fm3d_plugins.view_depth import ViewDepth
 
-VERSION = 1
+VERSION = 2
 """Of what refinement computes: kept results of another one are made anew."""
 
 REPORT = "refinement"
@@ -60,6 +60,9 @@ REPORT = "refinement"
 
 DEPTH_FACTORS = "depth_factors"
 """Key of the report that holds what each view's depth was multiplied by."""
+
+DEPTH_ERROR = "depth_error"
+"""Key of the report that holds the median relative error of the depth maps so multiplied."""
 
 MAX_IMAGE_SIZE, MAX_FEATURES = 1600, 8192
 
@@ -128,7 +131,7 @@ def refine(
     if not judged.report.is_accepted:
         return replace(scene, provenance=provenance)
     found = _assembled(scene, [work.evident[row] for row in rows], judged)
-    told[DEPTH_FACTORS] = _depth_factors(scene, found, judged.solution.observations)
+    told |= _depth_evidence(scene, found, judged.solution.observations)
     return with_depth(replace(found, provenance=provenance), scene.depth)
 
 
@@ -309,16 +312,18 @@ def _model(solution: Solution) -> SparseModel:
     )
 
 
-def _depth_factors(
+def _depth_evidence(
     scene: SceneGeometry, refined: SceneGeometry, observations: np.ndarray
-) -> list[float] | None:
-    """What each view's depth map is to be multiplied by: the median ratio to the refined points.
+) -> dict[str, list[float] | float | None]:
+    """What each view's depth map is to be multiplied by, and how far off it then is.
 
-    Views with too few points get the median of the others.
+    A view's factor is the median ratio of the refined points' depth to its own; views with too few
+    points get the median of the others. The error is the median relative one, in the median view.
     """
     depth, tracks = scene.depth, refined.tracks
     if depth is None or tracks is None:
-        return None
+        return {DEPTH_FACTORS: None, DEPTH_ERROR: None}
+    errors = []
     camera_from_world = invert(refined.world_from_camera)
     factors = torch.full((len(depth),), float("nan"), dtype=torch.float64)
     for view in np.flatnonzero(observations >= LEAST_OBSERVATIONS).tolist():
@@ -333,9 +338,14 @@ def _depth_factors(
         column = (pixels[:, 0] * shape[1] / width).long().clamp(0, shape[1] - 1)
         told = values[row, column].double()
         if int((told > 0).sum()) >= LEAST_OBSERVATIONS:
-            factors[view] = (here / told)[told > 0].median()
+            ratios = (here / told)[told > 0]
+            factors[view] = ratios.median()
+            errors.append(float((ratios / factors[view]).log().abs().median()))
     usual = factors.nanmedian().nan_to_num(nan=1.0)
-    return torch.where(factors.isnan(), usual, factors).tolist()
+    return {
+        DEPTH_FACTORS: torch.where(factors.isnan(), usual, factors).tolist(),
+        DEPTH_ERROR: float(np.median(errors)) if errors else None,
+    }
 
 
 def with_depth(scene: SceneGeometry, depth: ViewDepth | None) -> SceneGeometry:

@@ -147,6 +147,17 @@ def test_depth_is_scaled_to_the_points(refined, prior):
     np.testing.assert_allclose(factors.double() * DEPTH_OFF, 1, atol=0.15)
 
 
+def test_how_far_depth_is_off_is_told(refined):
+    """Maps of one number each: by as much as a view's points spread around their median depth."""
+    _, scene, _ = refined
+    errors = []
+    for view, camera_from_world in enumerate(invert(scene.world_from_camera)):
+        rows = scene.tracks.point_index[scene.tracks.view_index == view]
+        depth = transform_points(camera_from_world, scene.points[rows].double())[:, 2]
+        errors.append(float((depth / depth.median()).log().abs().median()))
+    assert scene.provenance[REPORT]["depth_error"] == pytest.approx(np.median(errors), rel=0.1)
+
+
 def test_cameras_that_matches_hold_are_sure(refined):
     _, scene, _ = refined
     assert bool((scene.camera_confidence > 0.05).all() & (scene.camera_confidence <= 1).all())

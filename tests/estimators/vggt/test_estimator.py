@@ -3,6 +3,7 @@
 Where truth is needed, the network is replaced by one that is right: it sees a sphere from inside.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from fm3d_plugins.estimators.base import estimator_class
+from fm3d_plugins.estimators.refinement.refine import REPORT
 from fm3d_plugins.estimators.vggt import estimator as estimator_module
 from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.geometry.alignment import Similarity, align_cameras
@@ -19,6 +21,7 @@ from fm3d_plugins.geometry.poses import invert, so3_exp, transform_points
 from fm3d_plugins.io.transforms import write_transforms
 from fm3d_plugins.photos.canvas import plan_common_canvas
 from fm3d_plugins.photos.photo_set import find_photos
+from fm3d_plugins.scene import Tracks
 from fm3d_plugins.vggt.inference import Geometry
 
 
@@ -98,6 +101,23 @@ def test_a_network_that_is_right_gives_the_truth_in_photo_pixels(
         seen = project(in_camera, scene.intrinsics[view])
         torch.testing.assert_close(seen, tracks.pixels[mine].double(), atol=1e-2, rtol=0)
         assert (scene.point_colors[tracks.point_index[mine], 0] == view).all()
+
+
+def test_depth_that_matches_contradict_makes_no_points(capture, vggt_weights, capsys):
+    photos, _, _ = capture([(160, 120)] * 3)
+    scene = estimator(vggt_weights).find_cameras(photos)
+    own = replace(
+        scene,
+        points=torch.ones(1, 3),
+        point_colors=torch.ones(1, 3, dtype=torch.uint8),
+        point_confidence=torch.ones(1),
+        tracks=Tracks(torch.tensor([0]), torch.tensor([1]), torch.tensor([[5.0, 6.0]])),
+    )
+    for error, limit, is_kept in ((0.2, 0.05, False), (0.02, 0.05, True), (0.2, None, True)):
+        told = replace(own, provenance=own.provenance | {REPORT: {"depth_error": error}})
+        found = estimator(vggt_weights, max_depth_error=limit).with_points(told, range(3))
+        assert (len(found.points) > 1) == is_kept and len(found.points) >= 1
+        assert ("off by 20%" in capsys.readouterr().out) == (not is_kept)
 
 
 def test_photos_of_several_shapes_share_a_canvas_and_keep_their_own_cameras(
