@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -13,8 +13,10 @@ from fm3d_plugins.backends.pycolmap.features import Features, extract_features
 from fm3d_plugins.backends.pycolmap.running import Report
 from fm3d_plugins.estimators.matching.feature_kinds import FeatureKind
 from fm3d_plugins.estimators.matching.found_once import found_before
+from fm3d_plugins.estimators.matching.still_features import moving_features
 from fm3d_plugins.photos.photo_set import Photo
 from fm3d_plugins.photos.pixels import rgb_pixels
+from fm3d_plugins.progress import say
 
 PHOTOS_PER_THREAD = 4
 """Photos that are held in memory and in the temporary folder together, for each thread."""
@@ -51,23 +53,25 @@ def find_features(
     num_threads: int,
     report: Report,
     kind: FeatureKind = "sift",
+    is_fine: bool = False,
 ) -> list[WorkingPhoto]:
     """Features of all photos, those found before in this estimation included.
 
     Args:
-        photos: In any order.
+        photos: In any order. SIFT features that stand still in most of them are left out.
         max_features: Per photo; the largest are kept, the surest of a network, which has 2048 at
             most.
         max_image_size: Longest side of the working copies, pixels.
         num_threads: For decoding and for features.
         report: Gets the number of photos done.
         kind: Of features.
+        is_fine: SIFT's as `extract_features` has them; networks know no other.
 
     Raises:
         ImportError, FileNotFoundError, ValueError: As `LearnedMatcher`.
     """
     known = found_before()
-    keys = [(photo, max_features, max_image_size, kind) for photo in photos]
+    keys = [(photo, max_features, max_image_size, kind, is_fine) for photo in photos]
     new = [key[0] for key in keys if key not in known]
     done = len(photos) - len(new)
     if done:
@@ -78,13 +82,36 @@ def find_features(
             group = new[start : start + step]
             read = list(pool.map(lambda photo: _read(photo, max_image_size), group))
             images = [image for image, _ in read]
-            features = _features(images, kind, max_features, num_threads)
+            features = _features(images, kind, max_features, num_threads, is_fine)
             for photo, (image, keep), each in zip(group, read, features, strict=True):
                 scale = working_scale(photo, max_image_size)
                 working = _working_photo(photo, scale, image, keep, each, kind)
-                known[photo, max_features, max_image_size, kind] = working
+                known[photo, max_features, max_image_size, kind, is_fine] = working
             report(done + start + len(group))
-    return [known[key] for key in keys]
+    found = [known[key] for key in keys]
+    if kind != "sift":
+        return found
+    # Once: what was matched before is known by the very objects.
+    moving = (*keys, "moving")
+    if moving not in known:
+        known[moving] = _moving(found)
+    return known[moving]
+
+
+def _moving(found: list[WorkingPhoto]) -> list[WorkingPhoto]:
+    """Photos without features that stand still in all of them; says so."""
+    keep = moving_features([one.features for one in found])
+    if all(each.all() for each in keep):
+        return found
+    share = 1 - sum(each.sum() for each in keep) / sum(len(each) for each in keep)
+    say(
+        f"{100 * share:.0f} % of the features stay in place while the rest moves (a background "
+        "behind a turntable, a watermark) and are left out. Mask them for training (masks/)."
+    )
+    return [
+        replace(one, features=one.features[each], colors=one.colors[each])
+        for one, each in zip(found, keep, strict=True)
+    ]
 
 
 def working_scale(photo: Photo, max_image_size: int) -> float:
@@ -133,9 +160,12 @@ def _features(
     kind: FeatureKind,
     max_features: int,
     num_threads: int,
+    is_fine: bool,
 ) -> list[Features]:
     if kind == "sift":
-        return extract_features(images, max_features=max_features, num_threads=num_threads)
+        return extract_features(
+            images, max_features=max_features, num_threads=num_threads, is_fine=is_fine
+        )
     network, found = learned_matcher(kind), []
     for image in images:
         seen = network.features(image, max_features)

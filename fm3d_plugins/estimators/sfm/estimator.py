@@ -1,7 +1,7 @@
 """Classical structure from motion: SIFT, verified matches, COLMAP's mappers, no weights."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -9,14 +9,12 @@ from tempfile import mkdtemp
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 
 from fm3d_plugins.backends.pycolmap.database import write_database
 from fm3d_plugins.backends.pycolmap.mapping import refine_apart, refine_model
 from fm3d_plugins.backends.pycolmap.models import SparseModel
-from fm3d_plugins.backends.pycolmap.verification import CameraGuess, VerifiedMatches
+from fm3d_plugins.backends.pycolmap.verification import CameraGuess
 from fm3d_plugins.disk_space import temporary_folder
-from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.base import Estimator, RefinementOption
 from fm3d_plugins.estimators.camera_groups import camera_groups
 from fm3d_plugins.estimators.matching.feature_kinds import FeaturesOption, features_identity
@@ -26,10 +24,33 @@ from fm3d_plugins.estimators.matching.image_pairs import (
     similar_pairs,
 )
 from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_photos
-from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
 from fm3d_plugins.estimators.sfm.attempts import Search, implausibility
-from fm3d_plugins.estimators.sfm.lenses import refine_by_evidence, untold, with_told_focal
+from fm3d_plugins.estimators.sfm.lenses import (
+    explains_as_much,
+    first_lens,
+    is_bent,
+    refine_by_evidence,
+    untold,
+    with_told_focal,
+)
+from fm3d_plugins.estimators.sfm.look_alikes import (
+    MOST_CONTRADICTED,
+    Matches,
+    contradicted,
+    doubt,
+    fitting,
+    near_in_order,
+)
+from fm3d_plugins.estimators.sfm.result import (
+    FINE,
+    IN_ORDER,
+    Found,
+    advice,
+    say_result,
+    scene_of,
+    too_few,
+)
 from fm3d_plugins.estimators.sfm.zooms import (
     explains_more,
     odd_rows,
@@ -38,12 +59,11 @@ from fm3d_plugins.estimators.sfm.zooms import (
     told_zooms,
 )
 from fm3d_plugins.estimators.stages import Stages
-from fm3d_plugins.geometry.cameras import resize_intrinsics
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
 
-VERSION = 2
+VERSION = 3
 """Of what is computed here: kept results of another one are made anew."""
 
 EXHAUSTIVE_UP_TO = 80
@@ -51,9 +71,6 @@ EXHAUSTIVE_UP_TO = 80
 
 SIMILAR_NEIGHBOURS = 20
 """Photos that each of very many photos is matched with because they look alike."""
-
-
-Matches = Mapping[tuple[int, int], VerifiedMatches]
 
 
 @dataclass(frozen=True)
@@ -119,15 +136,82 @@ class Sfm(Estimator):
         with temporary_folder("sfm") as folder:
             working = self._find_features(photos, stages)
             matches = self._match(working, stages)
-            search = self._search(working, groups, matches, folder, "Joining photos", stages)
-            groups, search = self._parted_by_zoom(working, groups, matches, search, stages)
-            model = self._enough(photos, search, matches)
+            found = self._joined(working, groups, matches, folder, stages)
+            if self.retries and found.doubt is not None and len(photos) <= EXHAUSTIVE_UP_TO:
+                found = self._looked_again(photos, groups, found, folder, stages)
+            model = self._enough(photos, found.search, found.matches)
             with stages.stage("Adjusting cameras", total=1) as report:
-                model = self._adjusted(model, working, groups, search)
+                model = self._adjusted(model, found.working, found.groups, found.search)
                 report(1)
-        scene = _scene(photos, working, groups, model, self._provenance(model, search, stages))
-        _say(scene, search)
+        provenance = self._provenance(model, found, stages)
+        scene = scene_of(photos, found.working, found.groups, model, provenance)
+        if found.groups != groups:
+            scales = [one.scale for one in found.working]
+            say(told_zooms(model, scales, groups, found.groups))
+        say_result(scene, found)
         return scene
+
+    def _joined(
+        self,
+        working: list[WorkingPhoto],
+        groups: list[int],
+        matches: Matches,
+        folder: Path,
+        stages: Stages,
+        basis: str = "",
+        most_contradicted: float = MOST_CONTRADICTED,
+    ) -> Found:
+        """Photos joined by some matches, each zoom with a camera of its own."""
+        search = self._search(working, groups, matches, folder, "Joining photos", stages)
+        search = self._with_simpler_lens(working, groups, matches, search, stages)
+        own, search = self._parted_by_zoom(working, groups, matches, search, stages)
+        keypoints = [one.features.keypoints for one in working]
+        why = doubt(search.best, keypoints, matches, most_contradicted)
+        return Found(working, own, matches, search, why, basis)
+
+    def _with_simpler_lens(
+        self,
+        working: list[WorkingPhoto],
+        groups: list[int],
+        matches: Matches,
+        bent: Search,
+        stages: Stages,
+    ) -> Search:
+        """Photos joined without lens distortion where that explains as much.
+
+        While photos join, k1 can go so far that no adjustment brings it back.
+        """
+        if self.camera_model != "auto" or not is_bent(bent.best, bent.image_sizes):
+            return bent
+        lens = "SIMPLE_PINHOLE"
+        guesses = [camera_guess(working[groups.index(n)], lens) for n in range(max(groups) + 1)]
+        folder = bent.folder.parent
+        plain = self._search(working, groups, matches, folder, "Trying a lens", stages, guesses)
+        return plain if explains_as_much(plain.best, bent.best) else bent
+
+    def _looked_again(
+        self, photos: PhotoSet, groups: list[int], first: Found, folder: Path, stages: Stages
+    ) -> Found:
+        """Photos that were not joined beyond doubt, by more features, and then by fewer pairs."""
+        found = first
+        if self.features == "sift":
+            working = self._find_features(photos, stages, is_fine=True)
+            matches = self._match(working, stages)
+            found = self._joined(working, groups, matches, folder, stages, FINE)
+            if found.doubt is None:
+                return found
+        working, matches = found.working, found.matches
+        keypoints = [one.features.keypoints for one in working]
+        # Right cameras, too, contradict a pattern that repeats, but less.
+        share = contradicted(found.search.best, keypoints, matches) if found.search.best else 0.0
+        most = max(MOST_CONTRADICTED, share / 2)
+        some = near_in_order(matches, len(photos))
+        near = self._joined(working, groups, some, folder, stages, IN_ORDER, most)
+        if near.doubt is None and near.search.best is not None:
+            agreeing = fitting(near.search.best, keypoints, matches)
+            more = self._joined(working, groups, agreeing, folder, stages, IN_ORDER, most)
+            return more if more.doubt is None and more.num_joined >= near.num_joined else near
+        return max(first, found, key=lambda each: each.num_joined)
 
     def _expect_usable(self, photos: PhotoSet) -> None:
         if len(photos) < 2:
@@ -149,7 +233,9 @@ class Sfm(Estimator):
     def _threads(self) -> int:
         return self.num_threads or all_cores()
 
-    def _find_features(self, photos: PhotoSet, stages: Stages) -> list[WorkingPhoto]:
+    def _find_features(
+        self, photos: PhotoSet, stages: Stages, *, is_fine: bool = False
+    ) -> list[WorkingPhoto]:
         with stages.stage("Finding features", total=len(photos)) as report:
             return find_features(
                 photos.photos,
@@ -158,10 +244,11 @@ class Sfm(Estimator):
                 num_threads=self._threads(),
                 report=report,
                 kind=self.features,
+                is_fine=is_fine,
             )
 
     def _guess(self, one: WorkingPhoto, num_photos: int) -> CameraGuess:
-        return camera_guess(one, self._first_lens(num_photos))
+        return camera_guess(one, first_lens(self.camera_model, num_photos))
 
     def _match(self, working: list[WorkingPhoto], stages: Stages) -> Matches:
         pairs = self._pairs([one.features.descriptors for one in working])
@@ -170,22 +257,13 @@ class Sfm(Estimator):
                 working, pairs, seed=self.seed, num_threads=self._threads(), report=report
             )
 
-    def _first_lens(self, num_photos: int) -> str:
-        """The lens model with which a camera that took so many photos is first estimated.
-
-        While photos join, a single one seldom tells its lens distortion: ten photos by ten people
-        (sacre_coeur) are all joined without, and three to eight of them with. Nor does it ever
-        have more numbers than a focal length and k1: among few photos they go anywhere.
-        """
-        if self.camera_model in ("SIMPLE_PINHOLE", "PINHOLE"):
-            return "SIMPLE_PINHOLE"
-        asked = self.camera_model != "auto"
-        return "SIMPLE_RADIAL" if asked or num_photos > 1 else "SIMPLE_PINHOLE"
+    def _compares_all(self, count: int) -> bool:
+        is_small = self.matching == "auto" and count <= EXHAUSTIVE_UP_TO
+        return self.matching == "exhaustive" or is_small
 
     def _pairs(self, descriptors: Sequence[np.ndarray]) -> list[tuple[int, int]]:
         count = len(descriptors)
-        is_small = self.matching == "auto" and count <= EXHAUSTIVE_UP_TO
-        if self.matching == "exhaustive" or is_small:
+        if self._compares_all(count):
             return exhaustive_pairs(count)
         near = sequential_pairs(count, self.overlap)
         if self.matching == "sequential":
@@ -268,7 +346,6 @@ class Sfm(Estimator):
         odd = odd_rows(groups, parted)
         if found.best is None or not explains_more(found.best, best, odd, keypoints):
             return groups, together
-        say(told_zooms(found.best, [one.scale for one in working], groups, parted))
         return parted, found
 
     def _adjusted(
@@ -310,83 +387,18 @@ class Sfm(Estimator):
         needed = max(min(3, total), math.ceil(self.min_registered * total))
         if search.best is not None and found >= needed:
             return search.best
-        matched = {row for pair in matches for row in pair}
-        lonely = [photo.name for row, photo in enumerate(photos) if row not in matched]
-        found_out = [f"pairs with enough matches: {len(matches)}"]
-        if lonely:
-            found_out.append(f"no match at all: {listed(lonely, 10)}")
-        if search.faults:
-            found_out.append(f"discarded: {listed(search.faults, 3)}")
-        raise ValueError(
-            f"sfm could join {found} of {total} photos of {photos.folder} "
-            f"({'; '.join(found_out)}). Expected at least {needed}. {self._advice(photos)}"
-        )
+        is_exhaustive = self._compares_all(total)
+        ideas = advice(photos, self.max_image_size, self.camera, self.mapper, is_exhaustive)
+        raise too_few(photos, search, matches, needed, ideas)
 
-    def _advice(self, photos: PhotoSet) -> str:
-        """What to try, leaving out what is already so."""
-        longest = max(max(photo.width, photo.height) for photo in photos)
-        ideas = [
-            "take more photos, each overlapping the last by two thirds, moving rather than turning,"
-            " sharp, of things with texture that do not move or shine"
-        ]
-        if longest > self.max_image_size:
-            ideas.append(f"set max_image_size above {self.max_image_size}")
-        if self.matching != "exhaustive" and (
-            self.matching == "sequential" or len(photos) > EXHAUSTIVE_UP_TO
-        ):
-            ideas.append("set matching to exhaustive")
-        if self.camera != "per-photo":
-            ideas.append("set camera to per-photo if the photos come from several cameras or zooms")
-        ideas.append(f"set mapper to {'global' if self.mapper == 'incremental' else 'incremental'}")
-        return f"Try: {'; '.join(ideas)}."
-
-    def _provenance(self, model: SparseModel, search: Search, stages: Stages) -> dict:
+    def _provenance(self, model: SparseModel, found: Found, stages: Stages) -> dict:
+        search = found.search
         return self.identity() | {
             "seconds": stages.seconds,
             "mean_reprojection_error": model.mean_error,
             "num_models": search.num_models,
             "attempts": search.tried,
             "discarded": search.faults,
+            "basis": found.basis or "by all matches",
+            "doubt": found.doubt,
         }
-
-
-def _scene(
-    photos: PhotoSet,
-    working: Sequence[WorkingPhoto],
-    groups: Sequence[int],
-    model: SparseModel,
-    provenance: dict,
-) -> SceneGeometry:
-    """The model in pixels of the upright photos."""
-    views = [working[row] for row in model.image_index]
-    scale = torch.tensor([[1 / view.scale] * 2 for view in views], dtype=torch.float64)
-    sparse = sparse_points(model, views)
-    registered = set(model.image_index.tolist())
-    return SceneGeometry(
-        names=tuple(view.photo.name for view in views),
-        image_sizes=torch.tensor([[view.photo.width, view.photo.height] for view in views]),
-        world_from_camera=torch.from_numpy(model.world_from_camera),
-        intrinsics=resize_intrinsics(torch.from_numpy(model.intrinsics), scale),
-        distortion=torch.from_numpy(model.distortion),
-        camera_index=torch.tensor([groups[row] for row in model.image_index]),
-        points=torch.from_numpy(model.points),
-        point_colors=sparse.colors,
-        point_confidence=sparse.confidence,
-        tracks=sparse.tracks,
-        unregistered=tuple(photo.name for row, photo in enumerate(photos) if row not in registered),
-        provenance=provenance,
-    )
-
-
-def _say(scene: SceneGeometry, search: Search) -> None:
-    """One line about the result, with the names of the photos that got no camera."""
-    total = len(scene) + len(scene.unregistered)
-    error = scene.provenance["mean_reprojection_error"]
-    line = f"sfm: {len(scene)} of {total} photos, {len(scene.points)} points, {error:.2f} px"
-    if len(search.tried) > 1:
-        line += f"; attempts: {', '.join(search.tried)} photos"
-    if len(scene) < total / 2:
-        line += ". Less than half of the photos hang together: the rest is missing from the scene"
-    if scene.unregistered:
-        line += f". Not registered: {', '.join(scene.unregistered)}"
-    say(f"{line}.")

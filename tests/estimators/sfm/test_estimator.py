@@ -14,7 +14,8 @@ from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.estimators.base import estimator_class
 from fm3d_plugins.estimators.matching.sparse_points import point_confidence
 from fm3d_plugins.estimators.sfm.attempts import Search
-from fm3d_plugins.estimators.sfm.estimator import Sfm, _say
+from fm3d_plugins.estimators.sfm.estimator import Sfm
+from fm3d_plugins.estimators.sfm.result import Found, say_result
 from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 from fm3d_plugins.geometry.poses import invert, transform_points
@@ -256,6 +257,6 @@ def test_confidence_rises_with_photos_and_falls_with_error():
 @pytest.mark.parametrize(("joined", "is_said"), [(1, True), (2, False)])
 def test_a_model_of_less_than_half_of_the_photos_is_called_so(scene, capsys, joined, is_said):
     others = tuple(f"{n}.jpg" for n in range(len(scene) // joined + (joined == 1)))
-    told = Search(Path("a.db"), Path("."), [], 0, 0)
-    _say(replace(scene, unregistered=others), told)
+    found = Found([], [], {}, Search(Path("a.db"), Path("."), [], 0, 0), None, "")
+    say_result(replace(scene, unregistered=others), found)
     assert ("Less than half" in " ".join(capsys.readouterr().out.split())) == is_said

@@ -1,6 +1,7 @@
 """How many numbers a lens gets, from correspondences of rings around a thing and of a room."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -24,6 +25,8 @@ from fm3d_plugins.estimators.sfm.attempts import Search
 from fm3d_plugins.estimators.sfm.estimator import Sfm
 from fm3d_plugins.estimators.sfm.lenses import (
     are_told,
+    explains_as_much,
+    is_bent,
     refine_by_evidence,
     untold,
     with_told_focal,
@@ -271,3 +274,25 @@ def test_a_focal_length_that_two_photos_tell_is_taken_without_a_word(tmp_path, l
     found, said = last_lens(model, holds_focal=True)
     assert said == ""
     assert found.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("k1", "expected"),
+    [(0.0, False), (-0.05, False), (-0.2, True), (0.2, True)],
+)
+def test_a_lens_is_bent_where_its_corner_moves(flat, k1, expected):
+    """Truth: the corner is 734 px, 0.725 focal lengths, from the centre: moved by 0.53 k1."""
+    lens = np.zeros_like(flat.distortion)
+    lens[:, 0] = k1
+    matrices = flat.intrinsics.copy()
+    matrices[:, (0, 1), (0, 1)] = FOCAL
+    assert is_bent(replace(flat, distortion=lens, intrinsics=matrices), SIZES) == expected
+
+
+def test_a_simpler_lens_wins_only_with_as_many_photos_and_about_the_same_error(flat):
+    worse = replace(flat, point_errors=1.2 * flat.point_errors)
+    parts = ("image_index", "world_from_camera", "intrinsics", "distortion")
+    fewer = replace(flat, **{name: getattr(flat, name)[:-1] for name in parts})
+    assert explains_as_much(flat, flat) and explains_as_much(flat, None)
+    assert not explains_as_much(worse, flat) and not explains_as_much(fewer, flat)
+    assert not explains_as_much(None, flat)

@@ -1,0 +1,158 @@
+"""Whether cameras agree with all matches, or a thing looks alike from several sides.
+
+Matches between parts that look alike are verified like right ones: two sides of a box with the
+same print are one side to them. What tells is that all cannot be true at once. Photos taken one
+after the other, all around a thing, show the same side; so those that are near each other in the
+order of their names are believed first, where the matches of all contradict each other.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float32
+
+from fm3d_plugins.backends.pycolmap.models import SparseModel
+from fm3d_plugins.backends.pycolmap.verification import VerifiedMatches
+from fm3d_plugins.estimators.refinement.epipolar import sampson_errors, straightened
+from fm3d_plugins.estimators.sfm.attempts import GOOD_SHARE
+from fm3d_plugins.kernels.bundle_adjustment import Cameras
+
+FITS = 4.0
+"""Pixels by which a match may be off its epipolar lines: as much as when it was verified."""
+
+LEAST_FEATURES = 15
+"""Of a photo that any match can have."""
+
+MANY = 30
+"""Matches of a pair that seldom agree by chance; 15 are the least."""
+
+MOST_CONTRADICTED = 0.05
+"""Of the matches between photos with cameras, in a model that is believed."""
+
+ONE_PLACE = 0.02
+"""Distance of cameras that seem one, in units of the median between any two."""
+
+TOO_MANY_IN_ONE_PLACE = 0.25
+"""Of all photos."""
+
+NEAR_PART = 8
+"""Photos less than this part of all around from each other are near: a thing with four equal sides
+looks the same a quarter around, and from an eighth on more so to the wrong side."""
+
+Pair = tuple[int, int]
+Matches = Mapping[Pair, VerifiedMatches]
+Keypoints = Sequence[Float32[np.ndarray, "_feature _"]]
+
+
+def reach_in_order(count: int) -> int:
+    """How many places on photos are near, of so many that were taken all around."""
+    return max(1, (count - 1) // NEAR_PART)
+
+
+def near_in_order(matches: Matches, count: int) -> dict[Pair, VerifiedMatches]:
+    """Those of photos that are near each other in their order, the last being next to the first.
+
+    Args:
+        matches: By rows of photos in the order of their names.
+        count: Of all photos.
+    """
+    reach = reach_in_order(count)
+    steps = {pair: (pair[1] - pair[0]) % count for pair in matches}
+    return {pair: matches[pair] for pair, step in steps.items() if min(step, count - step) <= reach}
+
+
+def fitting_shares(model: SparseModel, keypoints: Keypoints, matches: Matches) -> dict[Pair, float]:
+    """The share of each pair's matches that fit the cameras; of pairs with two cameras.
+
+    Args:
+        keypoints: Of each photo; x and y first, in pixels of the model.
+    """
+    view_of = {row: view for view, row in enumerate(model.image_index.tolist())}
+    rows = {
+        (view_of[one], view_of[two]): each.rows
+        for (one, two), each in matches.items()
+        if one in view_of and two in view_of
+    }
+    if not rows:
+        return {}
+    cameras = _cameras(model)
+    pixels = [keypoints[row][:, :2].astype(np.float64) for row in model.image_index]
+    errors = sampson_errors(cameras, straightened(cameras, pixels), rows)
+    index = model.image_index.tolist()
+    return {
+        (index[one], index[two]): float((each <= FITS).mean())
+        for (one, two), each in errors.items()
+    }
+
+
+def doubt(
+    model: SparseModel | None,
+    keypoints: Keypoints,
+    matches: Matches,
+    most_contradicted: float,
+) -> str | None:
+    """Why a model's cameras may be wrong or too few; None where nothing speaks against them.
+
+    Args:
+        most_contradicted: Share of the matches; such as `MOST_CONTRADICTED`.
+    """
+    count = len(keypoints)
+    # A photo that shows nothing is no reason to look again.
+    usable = sum(len(each) >= LEAST_FEATURES for each in keypoints)
+    if model is None or len(model) < GOOD_SHARE * usable:
+        return f"{0 if model is None else len(model)} of {usable} photos have a camera"
+    share = contradicted(model, keypoints, matches)
+    if share > most_contradicted:
+        return f"{100 * share:.0f} % of the matches contradict the cameras"
+    twice = num_in_one_place(model, count)
+    if twice >= TOO_MANY_IN_ONE_PLACE * count:
+        return f"{twice} photos seem taken from where another was that is far in their order"
+    return None
+
+
+def contradicted(model: SparseModel, keypoints: Keypoints, matches: Matches) -> float:
+    """Share of the matches between photos with cameras that do not fit these.
+
+    Pairs with hardly more matches than the least do not count: these can agree by chance.
+    """
+    shares = fitting_shares(model, keypoints, matches)
+    shares = {pair: share for pair, share in shares.items() if len(matches[pair].rows) >= MANY}
+    counts = np.array([len(matches[pair].rows) for pair in shares], dtype=np.float64)
+    fits = np.array(list(shares.values()))
+    return float(1 - (counts * fits).sum() / counts.sum()) if len(counts) else 0.0
+
+
+def num_in_one_place(model: SparseModel, count: int) -> int:
+    """Photos with the place of another that is not near them in their order.
+
+    Args:
+        count: Of all photos.
+    """
+    centers = model.world_from_camera[:, :3, 3]
+    away = np.linalg.norm(centers[:, None] - centers, axis=-1)
+    step = (model.image_index[:, None] - model.image_index) % count
+    is_far_in_order = np.minimum(step, count - step) > reach_in_order(count)
+    between = away[~np.eye(len(away), dtype=bool)]
+    is_there = away < ONE_PLACE * np.median(between)
+    return int((is_there & is_far_in_order).any(axis=1).sum())
+
+
+def fitting(
+    model: SparseModel, keypoints: Keypoints, matches: Matches
+) -> dict[Pair, VerifiedMatches]:
+    """Pairs of which most matches fit the cameras."""
+    shares = fitting_shares(model, keypoints, matches)
+    return {pair: matches[pair] for pair, share in shares.items() if share > 0.5}  # noqa: PLR2004
+
+
+def _cameras(model: SparseModel) -> Cameras:
+    """The model's, one lens for each view."""
+    intrinsics, poses = model.intrinsics, model.world_from_camera
+    return Cameras(
+        camera_from_world=poses[:, :3, :3].transpose(0, 2, 1),
+        centers=poses[:, :3, 3],
+        group=np.arange(len(model)),
+        focal=intrinsics[:, (0, 1), (0, 1)],
+        principal_point=intrinsics[:, (0, 1), (2, 2)],
+        distortion=model.distortion,
+    )

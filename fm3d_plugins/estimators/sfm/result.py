@@ -1,0 +1,135 @@
+"""What came of structure from motion: the scene, and a line about it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fm3d_plugins.backends.pycolmap.models import SparseModel
+from fm3d_plugins.errors import listed
+from fm3d_plugins.estimators.matching.sparse_points import sparse_points
+from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
+from fm3d_plugins.estimators.sfm.attempts import GOOD_SHARE, Search
+from fm3d_plugins.estimators.sfm.look_alikes import Matches
+from fm3d_plugins.geometry.cameras import resize_intrinsics
+from fm3d_plugins.photos.photo_set import PhotoSet
+from fm3d_plugins.progress import say
+from fm3d_plugins.scene import SceneGeometry
+
+FINE = "by fine features, in a second look"
+IN_ORDER = (
+    "by photos near each other in the order of their names, for all matches contradict each other: "
+    "parts that look alike. Name photos in the order in which they were taken around"
+)
+UNRELIABLE = (
+    "Parts may look alike from several sides, or move. Take 20 photos or more all around, named in "
+    "order; lay something distinct beside the thing; mask what does not move with it (README.md)"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Photos joined by some matches."""
+
+    working: list[WorkingPhoto]
+    groups: list[int]
+    """The camera of each photo."""
+    matches: Matches
+    search: Search
+    doubt: str | None
+    """What speaks against the cameras."""
+    basis: str
+    """What they were joined by, if not by all matches of ordinary features."""
+
+    @property
+    def num_joined(self) -> int:
+        """Photos with a camera."""
+        return len(self.search.best) if self.search.best is not None else 0
+
+
+def scene_of(
+    photos: PhotoSet,
+    working: Sequence[WorkingPhoto],
+    groups: Sequence[int],
+    model: SparseModel,
+    provenance: dict,
+) -> SceneGeometry:
+    """The model in pixels of the upright photos."""
+    views = [working[row] for row in model.image_index]
+    scale = torch.tensor([[1 / view.scale] * 2 for view in views], dtype=torch.float64)
+    sparse = sparse_points(model, views)
+    registered = set(model.image_index.tolist())
+    return SceneGeometry(
+        names=tuple(view.photo.name for view in views),
+        image_sizes=torch.tensor([[view.photo.width, view.photo.height] for view in views]),
+        world_from_camera=torch.from_numpy(model.world_from_camera),
+        intrinsics=resize_intrinsics(torch.from_numpy(model.intrinsics), scale),
+        distortion=torch.from_numpy(model.distortion),
+        camera_index=torch.tensor([groups[row] for row in model.image_index]),
+        points=torch.from_numpy(model.points),
+        point_colors=sparse.colors,
+        point_confidence=sparse.confidence,
+        tracks=sparse.tracks,
+        unregistered=tuple(photo.name for row, photo in enumerate(photos) if row not in registered),
+        provenance=provenance,
+    )
+
+
+def say_result(scene: SceneGeometry, found: Found) -> None:
+    """One line about the result, with the names of the photos that got no camera."""
+    total = len(scene) + len(scene.unregistered)
+    error = scene.provenance["mean_reprojection_error"]
+    line = f"sfm: {len(scene)} of {total} photos, {len(scene.points)} points, {error:.2f} px"
+    tried = found.search.tried
+    if len(tried) > 1:
+        line += f"; attempts: {', '.join(tried)} photos"
+    if len(scene) < total / 2:
+        line += ". Less than half of the photos hang together: the rest is missing from the scene"
+    if found.doubt is not None and len(scene) >= GOOD_SHARE * total:
+        line += f". Do not rely on these cameras: {found.doubt}. {UNRELIABLE}"
+    elif found.basis:
+        line += f". Joined {found.basis}"
+    if scene.unregistered:
+        line += f". Not registered: {', '.join(scene.unregistered)}"
+    say(f"{line}.")
+
+
+def too_few(
+    photos: PhotoSet, search: Search, matches: Matches, needed: int, ideas: str
+) -> ValueError:
+    """What is told where fewer photos than needed could be joined."""
+    total, joined = len(photos), len(search.best) if search.best is not None else 0
+    matched = {row for pair in matches for row in pair}
+    lonely = [photo.name for row, photo in enumerate(photos) if row not in matched]
+    found_out = [f"pairs with enough matches: {len(matches)}"]
+    if lonely:
+        found_out.append(f"no match at all: {listed(lonely, 10)}")
+    if search.faults:
+        found_out.append(f"discarded: {listed(search.faults, 3)}")
+    return ValueError(
+        f"sfm could join {joined} of {total} photos of {photos.folder} "
+        f"({'; '.join(found_out)}). Expected at least {needed}. {ideas}"
+    )
+
+
+def advice(
+    photos: PhotoSet, max_image_size: int, camera: str, mapper: str, is_exhaustive: bool
+) -> str:
+    """What to try, leaving out what is already so.
+
+    Args:
+        max_image_size, camera, mapper: Of the estimator.
+        is_exhaustive: All photos were compared with all.
+    """
+    ideas = [
+        "take more photos, each overlapping the last by two thirds, moving rather than turning,"
+        " sharp, of things with texture that do not move or shine"
+    ]
+    if max(max(photo.width, photo.height) for photo in photos) > max_image_size:
+        ideas.append(f"set max_image_size above {max_image_size}")
+    if not is_exhaustive:
+        ideas.append("set matching to exhaustive")
+    if camera != "per-photo":
+        ideas.append("set camera to per-photo if the photos come from several cameras or zooms")
+    ideas.append(f"set mapper to {'global' if mapper == 'incremental' else 'incremental'}")
+    return f"Try: {'; '.join(ideas)}."

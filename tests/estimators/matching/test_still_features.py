@@ -1,0 +1,54 @@
+"""Features that stay in place while the rest moves."""
+
+import numpy as np
+import pytest
+
+from fm3d_plugins.backends.pycolmap.features import Features
+from fm3d_plugins.estimators.matching.still_features import moving_features
+
+RNG = np.random.default_rng(0)
+
+
+def photos(count, *, still, moving, shown=1.0):
+    """Features of photos: some at the same places in a share of them, others anywhere."""
+    background = Features(_keypoints(RNG.uniform(0, 600, (still, 2))), _descriptors(still))
+    made = []
+    for _ in range(count):
+        seen = background[RNG.random(still) < shown]
+        thing = Features(_keypoints(RNG.uniform(0, 600, (moving, 2))), _descriptors(moving))
+        made.append(
+            Features(
+                np.concatenate([seen.keypoints, thing.keypoints]),
+                np.concatenate([seen.descriptors, thing.descriptors]),
+            )
+        )
+    return made
+
+
+def _keypoints(places):
+    return np.concatenate([places, np.tile([1.0, 0, 0, 1], (len(places), 1))], 1).astype(np.float32)
+
+
+def _descriptors(count):
+    directions = RNG.exponential(size=(count, 128))
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    return (512 * directions / lengths).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shown", [1.0, 0.7])
+def test_a_background_that_stands_still_is_left_out(shown):
+    made = photos(12, still=60, moving=40, shown=shown)
+    for features, keep in zip(made, moving_features(made), strict=True):
+        np.testing.assert_array_equal(keep, np.arange(len(features)) >= len(features) - 40)
+
+
+@pytest.mark.parametrize(("count", "still"), [(12, 0), (12, 10), (3, 60)])
+def test_all_are_kept_where_nothing_stands_still_or_cannot_be_told(count, still):
+    """10 features make no match, and three photos may be of one place."""
+    assert all(keep.all() for keep in moving_features(photos(count, still=still, moving=40)))
+
+
+def test_sides_that_look_alike_are_no_background():
+    """A thing with four equal sides shows the same in every fourth photo."""
+    made = photos(4, still=0, moving=80) * 4
+    assert all(keep.all() for keep in moving_features(made))
