@@ -64,6 +64,27 @@ def test_points_lie_on_the_wall_and_have_its_colours():
     torch.testing.assert_close(colors[:, 1], 1 - colors[:, 0], atol=1e-5, rtol=0)
 
 
+def test_what_no_other_photo_confirms_can_be_left_out():
+    """A photo of noise among those of the wall: its depths are as good as chance."""
+    cameras = poses(5)
+    images = [wall_photo(pose) for pose in cameras]
+    images[2] = torch.rand(60, 80, 3, generator=torch.Generator().manual_seed(1))
+    photos = PosedPhotos(images, INTRINSICS.expand(5, 3, 3), cameras, [None] * 5)
+
+    def share_on_the_wall(only_confirmed):
+        points, _ = dense_points(
+            photos,
+            torch.zeros(0, 3),
+            2000,
+            torch.Generator().manual_seed(0),
+            only_confirmed=only_confirmed,
+        )
+        assert len(points) > 500
+        return ((points[:, 2] - WALL).abs() < 0.1 * WALL).float().mean()
+
+    assert share_on_the_wall(only_confirmed=True) > 0.95 > share_on_the_wall(only_confirmed=False)
+
+
 def test_of_many_photos_some_are_compared():
     chosen = evenly_chosen(60)
     assert chosen[0] == 0 and chosen[-1] == 59 and len(chosen) == MOST_PHOTOS

@@ -109,7 +109,9 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
         photos = posed_photos(entries, pinholes.cameras[torch.tensor(rows)])
         generator = torch.Generator().manual_seed(self.config.pixel_seed)
         with signs_of_life(lambda t: f"Photos are compared for points: {t:.0f} s."):
-            metadata[DENSE_POINTS], _ = dense_points(photos, known.cpu(), count, generator)
+            metadata[DENSE_POINTS], _ = dense_points(
+                photos, known.cpu(), count, generator, only_confirmed=True
+            )
 
     def setup_eval(self) -> None:
         """Make the loaders of whole held-out photos."""
