@@ -46,12 +46,12 @@ def mean_steps(edges: Int[np.ndarray, "edge 2"]) -> float:
 
     Nodes count as pairs with themselves. 0 without an edge.
     """
-    from scipy.sparse import coo_matrix
+    from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import shortest_path
 
     if not len(edges):
         return 0.0
     shape = (int(edges.max()) + 1,) * 2
-    graph = coo_matrix((np.ones(len(edges), dtype=np.int8), tuple(edges.T)), shape)
+    graph = csr_matrix((np.ones(len(edges), dtype=np.int8), tuple(edges.T)), shape)
     steps = shortest_path(graph, directed=False, unweighted=True)
     return float(steps[np.isfinite(steps)].mean())

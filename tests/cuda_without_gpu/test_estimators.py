@@ -78,7 +78,7 @@ def test_pairs_of_dust3r_are_those_of_a_cpu(cuda, dust3r_weights, photos, tmp_pa
         folder = tmp_path / device
         folder.mkdir()
         seeing = dust3r(dust3r_weights, device=device, precision="float32", pairs="retrieval-1")
-        canvases = seeing._canvases([(photo.width, photo.height) for photo in photos])
+        canvases = seeing.canvases([(photo.width, photo.height) for photo in photos])
         seen = SeenPhotos(photos, canvases, drop_sky=False)
         stores.append(list(seeing._see(seen, folder, Stages())))
     assert len(stores[0]) == len(stores[1]) >= 6

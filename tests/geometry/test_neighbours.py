@@ -43,4 +43,6 @@ def test_steps_of_a_chain_and_of_a_star():
     assert mean_steps(chain) == pytest.approx((6 + 2 * 4 + 3 * 2) / 16)
     star = np.array([[0, 1], [0, 2], [0, 3]])
     assert mean_steps(star) == pytest.approx((6 + 2 * 6) / 16)
+    complete = np.array([[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]])
+    assert mean_steps(complete) == pytest.approx(12 / 16)
     assert mean_steps(np.zeros((0, 2), dtype=np.int64)) == 0

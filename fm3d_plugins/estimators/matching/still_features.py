@@ -7,7 +7,7 @@ agrees perfectly between all photos, more of it than of the thing, and says that
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 
 from fm3d_plugins.backends.pycolmap.features import Features
 
@@ -27,6 +27,10 @@ STILL_IN = 0.5
 """Of these photos, in which a still feature is seen again at its place. Of photos around a thing
 with equal sides fewer look the same."""
 
+SAME_PICTURE = 2 / 3
+"""Of a photo's features, that another has at the same places if it is a copy or from the same
+place: what stays there tells nothing. Copies share 0.8 and more, photos of turntables 0.5."""
+
 ENOUGH = 15
 """Still features of a photo (median) below which all are kept: as many could make a match."""
 
@@ -45,25 +49,16 @@ def moving_features(features: Sequence[Features]) -> list[Bool[np.ndarray, " _fe
     others = [
         [other for other in range(one % step, count, step) if other != one] for one in range(count)
     ]
-    seen = [_seen(features, one, others[one]) for one in range(count)]
-    still = [
-        (each >= max(2, STILL_IN * len(compared))).sum()
-        for each, compared in zip(seen, others, strict=True)
-    ]
+    seen, still = [], []
+    for one in range(count):
+        again = [_again(features[one], features[other]) for other in others[one]]
+        moved = [each for each in again if each.mean() <= SAME_PICTURE] if len(again[0]) else []
+        seen.append(np.sum(moved, axis=0) if moved else np.zeros(len(features[one]), int))
+        still.append(int((seen[-1] >= max(2, STILL_IN * len(moved))).sum()))
     if np.median(still) < ENOUGH:
         return keep
     # Where something stands still, what was hidden or missed in most photos does so as well.
     return [each == 0 for each in seen]
-
-
-def _seen(
-    features: Sequence[Features], one: int, others: Sequence[int]
-) -> Int64[np.ndarray, " _feature"]:
-    """In how many of some other photos a photo's features are seen at the same place."""
-    seen = np.zeros(len(features[one]), np.int64)
-    for other in others:
-        seen += _again(features[one], features[other])
-    return seen
 
 
 def _again(own: Features, other: Features) -> Bool[np.ndarray, " _feature"]:

@@ -52,3 +52,9 @@ def test_sides_that_look_alike_are_no_background():
     """A thing with four equal sides shows the same in every fourth photo."""
     made = photos(4, still=0, moving=80) * 4
     assert all(keep.all() for keep in moving_features(made))
+
+
+def test_copies_of_a_photo_keep_their_features():
+    """All of them stays in place, and nothing says that a camera moved there."""
+    made = photos(1, still=0, moving=80) * 6 + photos(3, still=0, moving=80)
+    assert all(keep.all() for keep in moving_features(made))
