@@ -71,7 +71,7 @@ def _again(own: Features, other: Features) -> Bool[np.ndarray, " _feature"]:
     tree = KDTree(other.keypoints[:, :2])
     _, nearest = tree.query(own.keypoints[:, :2], k=3, distance_upper_bound=IN_PLACE)
     # Several features may be at one place, of different directions and sizes.
-    for column in nearest.T:
+    for column in np.asarray(nearest).T:
         there = np.flatnonzero(column < len(other))
         found[there] |= _alike(own.descriptors[there], other.descriptors[column[there]])
     return found
