@@ -65,11 +65,16 @@ def render_targets(
     return network(views.images[None], *numbers).renders[0]
 
 
-def in_trained_number(count: int, config: RayZerConfig) -> list[int]:
-    """Numbers of as many photos as the network was trained with, evenly from first to last.
+def in_trained_number(count: int, config: RayZerConfig, spacing: int = 0) -> list[int]:
+    """Numbers of as many photos as the network was trained with.
+
+    Args:
+        count: Of photos, in order along one path.
+        spacing: Every so many-th photo is taken, around the middle of the path. 0: as many as are
+            needed, evenly from the first to the last.
 
     Raises:
-        ValueError: There are fewer.
+        ValueError: There are fewer, or none so far apart.
     """
     wanted = config.num_views
     if count < wanted:
@@ -79,13 +84,23 @@ def in_trained_number(count: int, config: RayZerConfig) -> list[int]:
             f"{wanted} photos along one path, named in its order. Take more, or use another "
             "estimator (vggt, dust3r, sfm)."
         )
+    most = (count - 1) // (wanted - 1) if wanted > 1 else count
+    if not 0 <= spacing <= most:
+        raise ValueError(
+            f"A spacing of {spacing} was asked for. Expected at most {most}, as {wanted} of "
+            f"{count} photos are taken, or 0: evenly from the first to the last."
+        )
     if count > wanted:
+        how = f"each {spacing} from the next, in the middle of" if spacing else "evenly along"
         CONSOLE.print(
-            f"{wanted} of {count} photos are used, evenly along the path: this RayZer was "
+            f"{wanted} of {count} photos are used, {how} the path: this RayZer was "
             f"trained with {wanted}.",
             highlight=False,
         )
-    return np.linspace(0, count - 1, wanted).round().astype(int).tolist()
+    if spacing == 0:
+        return np.linspace(0, count - 1, wanted).round().astype(int).tolist()
+    first = (count - 1 - spacing * (wanted - 1)) // 2
+    return [first + spacing * number for number in range(wanted)]
 
 
 def canvases_of(sizes: Sequence[tuple[int, int]], image_size: int, patch: int) -> Canvases:

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from fm3d_plugins.checkpoints import locate
+from fm3d_plugins.checkpoints import CheckpointFile, locate
 from fm3d_plugins.estimators.network_weights import NetworkEstimator, trained_with
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.nn.planning import (
@@ -25,6 +25,7 @@ from fm3d_plugins.rayzer.inference import (
     load_network,
     on_canvases,
 )
+from fm3d_plugins.rayzer.network import RayZerConfig
 from fm3d_plugins.scene import SceneGeometry, Tracks
 
 PUBLISHED_SIZE = 256
@@ -47,6 +48,10 @@ class Rayzer(NetworkEstimator):
     resolution: int | None = None
     """Side of the square middle of each photo that the network sees, pixels. None: as it was
     trained, 256 for published weights."""
+    spacing: int | None = None
+    """Of more photos than the network was trained with, every so many-th is taken, around the
+    middle one; 0: evenly from first to last. None: 0 for published weights, which were trained on
+    whole paths, 1 for those trained with `rayzer-train`, which saw photos that overlap."""
     precision: Precision = "auto"
     """Of the matrices; auto: bfloat16 where the device is fast at it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -64,6 +69,18 @@ class Rayzer(NetworkEstimator):
         trained = trained_with(file)
         return trained.image_size if trained else PUBLISHED_SIZE
 
+    def chosen(self, count: int, file: CheckpointFile, config: RayZerConfig) -> list[int]:
+        """Numbers of the photos that the network sees.
+
+        Raises:
+            ValueError: As `in_trained_number`.
+        """
+        spacing = self.spacing
+        if spacing is None:
+            is_own = trained_with(file) is not None and count > config.num_views
+            spacing = 1 if is_own else 0
+        return in_trained_number(count, config, spacing)
+
     def estimate(self, photos: PhotoSet) -> SceneGeometry:
         """Predict a camera for each of as many photos as the network was trained with.
 
@@ -75,7 +92,7 @@ class Rayzer(NetworkEstimator):
         device = choose_device(self.device)
         precision = choose_precision(self.precision, device)
         network = load_network(file, DTYPES[precision], device)
-        rows = in_trained_number(len(photos), network.config)
+        rows = self.chosen(len(photos), file, network.config)
         chosen = [photos.photos[row] for row in rows]
         sizes = [(photo.width, photo.height) for photo in chosen]
         canvases = canvases_of(sizes, size, network.config.patch_size)

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
+from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.cli import main as cli
 from fm3d_plugins.estimators.rayzer.estimator import Rayzer
 from fm3d_plugins.photos.photo_set import find_photos
@@ -77,6 +79,31 @@ def test_of_more_photos_as_many_are_taken_evenly(shared, tmp_path, estimator, ca
     scene = estimator.estimate(find_photos(tmp_path))
     assert scene.names == ("00.jpg", "02.jpg", "04.jpg", "06.jpg", "08.jpg", "10.jpg")
     assert len(scene.unregistered) == 5 and scene.scale == "latent"
+
+
+def test_of_many_photos_those_around_the_middle_one_can_be_taken(shared, tmp_path, estimator):
+    good = shared / "scenes/bad_inputs/good/good_0.jpg"
+    for number in range(16):
+        shutil.copy(good, tmp_path / f"{number:02d}.jpg")
+    photos = find_photos(tmp_path)
+    nearest = replace(estimator, spacing=1).estimate(photos)
+    assert nearest.names == tuple(f"{number:02d}.jpg" for number in range(5, 11))
+    apart = replace(estimator, spacing=3).estimate(photos)
+    assert apart.names == tuple(f"{number:02d}.jpg" for number in (0, 3, 6, 9, 12, 15))
+    for spacing in (4, -1):
+        with pytest.raises(ValueError, match=rf"spacing of {spacing}.*at most 3.*6 of 16"):
+            replace(estimator, spacing=spacing).estimate(photos)
+
+
+def test_networks_trained_here_see_neighbouring_photos_and_published_ones_whole_paths(
+    estimator, rayzer_weights
+):
+    published, small = locate(str(rayzer_weights)), locate("rayzer-small")
+    config = RayZerConfig(num_views=5, num_contexts=3)
+    assert estimator.chosen(24, published, config) == [0, 6, 12, 17, 23]
+    assert estimator.chosen(24, small, config) == [9, 10, 11, 12, 13]
+    assert estimator.chosen(5, small, config) == [0, 1, 2, 3, 4]
+    assert replace(estimator, spacing=0).chosen(24, small, config) == [0, 6, 12, 17, 23]
 
 
 def test_latent_cameras_are_not_written_as_real_ones(shared, tmp_path, rayzer_weights):
