@@ -128,20 +128,29 @@ def keep():
 
 
 @pytest.fixture(scope="session")
-def check_gradients(assert_near):
-    """Compares gradients by published names, and all of their norms, with a golden file's."""
+def check_gradients():
+    """Compares gradients by published names, and all of their norms, with a golden file's.
+
+    Float32 sums in another order (processors, numbers of threads) move the norm of all gradients
+    by up to 2e-5 of it, and leave 3e-8 of it in those whose terms nearly cancel.
+    """
     import torch
 
     def check(network, description, tensors):
         gradients = {network.published_name(k): v.grad for k, v in network.named_parameters()}
         norms = description["grad_norms"]
         assert set(gradients) == set(norms)
+        whole = description["grad_norm_total"]
         for name, gradient in gradients.items():
-            assert float(gradient.norm()) == pytest.approx(norms[name], rel=1e-4), name
-            if f"grad.{name}" in tensors:
-                assert_near(gradient, tensors[f"grad.{name}"])
+            near = pytest.approx(norms[name], rel=1e-4, abs=2e-7 * whole)
+            assert float(gradient.norm()) == near, name
+            if (published := tensors.get(f"grad.{name}")) is not None:
+                near = 1e-4 * float(published.abs().max()) + 5e-8 * whole
+                torch.testing.assert_close(
+                    gradient.view_as(published), published, rtol=0, atol=near
+                )
         total = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
-        assert float(total) == pytest.approx(description["grad_norm_total"], rel=1e-5)
+        assert float(total) == pytest.approx(whole, rel=1e-4)
 
     return check
 
