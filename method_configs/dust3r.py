@@ -8,7 +8,7 @@ from fm3d_plugins.method_configs.one_pass import (  # pyright: ignore[reportMiss
 
 method = geometry_method(
     # What the network says is the result here, right or wrong.
-    Dust3r(max_depth_error=None),
+    Dust3r(max_depth_error=None, if_rejected="keep"),
     Dust3rPipelineConfig(),
     "DUSt3R: cameras, depth and points of photos from pairs, aligned.",
 )

@@ -105,6 +105,11 @@ class Estimator(ABC):
         return getattr(self, "refine", "off")
 
     @property
+    def has_stand_in(self) -> bool:
+        """Whether cameras of `sfm` take the place of those that refinement rejects."""
+        return not self.is_by_matches and getattr(self, "if_rejected", "sfm") == "sfm"
+
+    @property
     def matched_by(self) -> FeatureKind:
         """The features by which photos are matched; subclasses have the option `features`."""
         return getattr(self, "features", "sift")
@@ -121,7 +126,7 @@ class Estimator(ABC):
 
     def identity(self) -> dict:
         """What `find_cameras` depends on besides the photos, as JSON values."""
-        of_refinement = ("refine", "features", "own_matches")
+        of_refinement = ("refine", "features", "own_matches", "if_rejected")
         options = {key: value for key, value in asdict(self).items() if key not in of_refinement}
         return {"estimator": self.name, "options": options}
 

@@ -90,8 +90,8 @@ def refined_cached(
 ) -> SceneGeometry:
     """The scene refined as the estimator's option `refine` says, and what came of it, said.
 
-    Where its cameras are rejected, those of `sfm` stand in their place if they are of most photos;
-    otherwise they stay as they are. Kept likewise.
+    Where its cameras are rejected, those of `sfm` stand in their place if they are of most photos
+    and the estimator has nothing against it; otherwise they stay as they are. Kept likewise.
 
     Args:
         scene: Of `cameras_cached`.
@@ -111,6 +111,7 @@ def refined_cached(
     in_its_place = Sfm(features=estimator.matched_by)
     made_from = [cache_key(estimator, photos), mode, VERSION, in_its_place.identity()]
     made_from += ["tracks"] if estimator.refines_by_tracks else []
+    made_from += [] if estimator.has_stand_in else ["kept"]
 
     def make() -> SceneGeometry:
         found = refine(
@@ -121,8 +122,10 @@ def refined_cached(
             uses_tracks=estimator.refines_by_tracks,
         )
         say(said(found), "yellow" if is_rejected(found) else None)
-        if is_rejected(found) and not estimator.is_by_matches:
+        if is_rejected(found) and estimator.has_stand_in:
             found = _from_matches_alone(photos, found, in_its_place, cache_dir)
+        elif is_rejected(found) and not estimator.is_by_matches:
+            found = _left(found, "sfm was not asked (if_rejected is keep)")
         # Depth is in the file of the cameras.
         return replace(found, depth=None)
 
@@ -153,6 +156,7 @@ def points_cached(
     made_from = [cache_key(estimator, photos), estimator.point_options(), list(views)]
     if estimator.refinement != "off":
         made_from += [estimator.refinement, estimator.matched_by, estimator.refines_by_tracks]
+        made_from += [] if estimator.has_stand_in else ["kept"]
     name = f"{estimator.name}-points-{content_hash(made_from)}"
     made = _kept(
         name,
@@ -170,7 +174,6 @@ def _from_matches_alone(
     """The scene of `sfm` if it has a camera for most photos, else the one that was rejected."""
     from fm3d_plugins.estimators.refinement.refine import REPORT
 
-    report = dict(rejected.provenance[REPORT])
     try:
         found = cameras_cached(sfm, photos, cache_dir)
     except ValueError as error:
@@ -185,12 +188,20 @@ def _from_matches_alone(
             told = {
                 **rejected.provenance,
                 "sfm": found.provenance,
-                REPORT: report | {"used": "sfm"},
+                REPORT: {**rejected.provenance[REPORT], "used": "sfm"},
             }
             return replace(found, provenance=told)
         why = f"sfm found {len(found)} of {len(photos)} photos"
+    return _left(rejected, why)
+
+
+def _left(rejected: SceneGeometry, why: str) -> SceneGeometry:
+    """The rejected scene, with a line that nothing took its place."""
+    from fm3d_plugins.estimators.refinement.refine import REPORT
+
     say(f"The cameras stay as they were, unverified: {why}", "yellow")
-    return replace(rejected, provenance={**rejected.provenance, REPORT: report | {"used": "prior"}})
+    report = {**rejected.provenance[REPORT], "used": "prior"}
+    return replace(rejected, provenance={**rejected.provenance, REPORT: report})
 
 
 def _complete(scene: SceneGeometry, photos: PhotoSet) -> SceneGeometry:

@@ -56,6 +56,9 @@ class DenseEstimator(PointOptions, NetworkEstimator):
     """Make cameras exact by matches between the photos, and judge them. auto, map: what the network
     says of them counts as well; free: it does not, where photos are many; off: as the network
     sees them."""
+    if_rejected: Literal["sfm", "keep"] = "sfm"
+    """What becomes of cameras that --refine rejects: sfm puts its own in their place, without
+    depth, if it finds most of the photos; keep leaves all as the network says."""
     features: FeaturesOption = "sift"
     """What --refine matches photos by: sift; or, through kornia, a network's features (disk or
     aliked) by LightGlue."""

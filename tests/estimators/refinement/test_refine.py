@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from fm3d_plugins.estimators.base import Estimator, Refinement
-from fm3d_plugins.estimators.cache import estimated, points_cached
+from fm3d_plugins.estimators.cache import cache_key, estimated, points_cached
 from fm3d_plugins.estimators.refinement.refine import REPORT, refine
 from fm3d_plugins.geometry.alignment import align_cameras
 from fm3d_plugins.geometry.cameras import denormalize, distort
@@ -40,6 +40,7 @@ class Told(Estimator):
     scenes: ClassVar[dict[str, SceneGeometry]] = {}
     which: str = ""
     refine: Refinement = field(default="auto")
+    if_rejected: str = "sfm"
 
     def estimate(self, photos):
         return self.scenes[self.which]
@@ -260,6 +261,25 @@ def test_rejected_cameras_give_way_to_those_of_sfm(folder, prior, reference, tmp
     assert scene.depth is None
     said = " ".join(capsys.readouterr().out.split())
     assert "rejected" in said and "sfm stand in their place" in said
+
+
+def test_rejected_cameras_are_kept_with_their_depth_where_the_estimator_says_so(
+    folder, prior, tmp_path, capsys
+):
+    mixed = prior.world_from_camera[[2, 3, 0, 1]]
+    Told.scenes["mixed"] = replace(prior, world_from_camera=mixed)
+    kept = Told(which="mixed", if_rejected="keep")
+    photos, scene = estimated(folder, kept, cache_dir=tmp_path)
+    assert torch.equal(scene.world_from_camera, mixed) and scene.depth is not None
+    assert scene.provenance[REPORT]["state"] == "rejected"
+    assert scene.provenance[REPORT]["used"] == "prior"
+    said = " ".join(capsys.readouterr().out.split())
+    assert "stay as they were, unverified: sfm was not asked" in said
+    # The cameras themselves are those of the other option, found once; what came of them is not.
+    other = Told(which="mixed")
+    assert cache_key(kept, photos) == cache_key(other, photos)
+    _, replaced = estimated(folder, other, cache_dir=tmp_path)
+    assert replaced.provenance[REPORT]["used"] == "sfm"
 
 
 def test_where_sfm_fails_too_cameras_stay_and_it_is_said(
