@@ -68,7 +68,8 @@ class DensityControl(ABC):
             params: means, scales, quats, opacities and any further parameters with one row each.
             optimizers: One per parameter, under the same name.
             step: Number of this step.
-            screen_gradient: Gradient of the loss with respect to the centres in pixels.
+            screen_gradient: Gradient of the loss with respect to the centres in pixels, or sums
+                over pixels of its absolute values.
             radii: Extent in this view in pixels; 0 for a gaussian that is not seen.
             image_size: Width and height of this view in pixels.
         """

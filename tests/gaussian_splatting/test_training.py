@@ -15,6 +15,7 @@ from PIL import Image
 from fm3d_plugins.camera_optimization.saved_state import check_state
 from fm3d_plugins.dense_points import in_floats
 from fm3d_plugins.gaussian_splatting import datamanager
+from fm3d_plugins.gaussian_splatting.model import GaussianSplattingModelConfig
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.io.ply import read_ply
 from fm3d_plugins.kernels.rasterizer import RasterizedView
@@ -202,6 +203,26 @@ def test_other_density_controls_train(capture, tmp_path, control, train_run):
     count = len(train_run(config, losses, term="main_loss").pipeline.model.means)
     assert sum(losses[-5:]) < sum(losses[:5])
     assert count == 2000 if control == "off" else count > 2000
+
+
+def test_density_grows_by_absolute_gradients(capture, tmp_path, train_run):
+    config = run_config(
+        capture, tmp_path, steps=30, density_control="default", absgrad=True, max_gaussians=2500
+    )
+    trainer = train_run(config)
+    assert trainer.pipeline.model.recipe.densify_grad_thresh == 4 * 0.0002
+    assert 2000 < len(trainer.pipeline.model.means) <= 2500
+
+
+def test_absolute_gradients_are_refused_where_nothing_looks_at_them():
+    for control in ("mcmc", "off"):
+        config = GaussianSplattingModelConfig(density_control=control, absgrad=True)
+        with pytest.raises(ValueError, match=rf"control {control}, which looks at no gradients"):
+            config.resolve("cpu", 100)
+    with pytest.raises(ValueError, match="control mcmc"):
+        GaussianSplattingModelConfig(absgrad=True).resolve("cpu", 100)
+    given = GaussianSplattingModelConfig(absgrad=True, densify_grad_thresh=1e-3)
+    assert given.recipe("cuda").densify_grad_thresh == 1e-3
 
 
 def test_seed_points_of_the_scene_are_used(capture, tmp_path, train_run):

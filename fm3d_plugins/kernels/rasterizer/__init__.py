@@ -35,6 +35,7 @@ def rasterize(
     near: float = 0.01,
     far: float = 1e10,
     antialiased: bool = False,
+    absolute_gradient: bool = False,
     backend: Literal["auto", "torch", "numba", "gsplat"] = "auto",
 ) -> RasterizedView:
     """Render one view of 3D gaussians, differentiable in every tensor.
@@ -59,6 +60,7 @@ def rasterize(
         far: Likewise, farther.
         antialiased: Lower the opacity of gaussians that the 0.3 pixel low-pass filter widens, so
             that they keep their integral (Mip-Splatting).
+        absolute_gradient: Whether the backward pass fills the view's `absolute_gradient`.
         backend: "auto" is gsplat for CUDA tensors and numba otherwise. "numba" takes float32.
 
     Raises:
@@ -73,10 +75,11 @@ def rasterize(
         camera_from_world, intrinsics, background, width, height, near, far, sh_degree, antialiased
     )
     _check(gaussians, camera, chosen)
-    return _renderer(chosen)(gaussians, camera)
+    absolute = means.new_zeros(len(means), 2) if absolute_gradient else None
+    return _renderer(chosen)(gaussians, camera, absolute)
 
 
-def _renderer(backend: str) -> Callable[[Gaussians, Camera], RasterizedView]:
+def _renderer(backend: str) -> Callable[[Gaussians, Camera, Tensor | None], RasterizedView]:
     """The backend's function, imported on first use."""
     if backend == "numba":
         from fm3d_plugins.kernels.rasterizer.numba_backend import rasterize_numba

@@ -34,6 +34,7 @@ from fm3d_plugins.kernels.simd import (
     keep_alive,
     lane_sums,
     load,
+    negative_magnitude,
     offset,
     pointer,
     prefetch,
@@ -45,9 +46,10 @@ from fm3d_plugins.kernels.simd import (
 )
 
 SLOT_SIZE = 12
-"""Sums per slot: G; G x, G y; G xx, G xy, G yy; w times d_red, d_green, d_blue, d_depth.
+"""Sums per slot: G; G x, G y; G xx, G xy, G yy; w times d_red, d_green, d_blue, d_depth; and, only
+where they are asked for, -|G (2 a x + b y)|, -|G (b x + 2 c y)|.
 
-G = alpha dL/dalpha and (x, y) is the pixel relative to the splat's mean. Two are unused."""
+G = alpha dL/dalpha, (x, y) is the pixel relative to the splat's mean, (a, b, c) its record's."""
 
 ROW_GRADIENT = 6 * LANES
 """Per row of pixels: transmittance, rest, and the gradients of red, green, blue and depth."""
@@ -92,7 +94,7 @@ def start_tile_backward(
 
 
 @inlined_kernel
-def composite_splat_backward(state, record, rows, corner, row_numbers, target):
+def composite_splat_backward(state, record, rows, corner, row_numbers, absolute, target):
     """Repeat one splat on one tile and write its sums to a pointer."""
     first, last = rows & ROW_MASK, rows >> ROW_BITS
     shape = splat_shape(record, corner)
@@ -102,7 +104,8 @@ def composite_splat_backward(state, record, rows, corner, row_numbers, target):
     red, green, blue, depth = record[6], record[7], record[8], record[9]
     total, total_y, total_yy = splat(ZERO), splat(ZERO), splat(ZERO)
     sum_red, sum_green, sum_blue = splat(ZERO), splat(ZERO), splat(ZERO)
-    sum_depth = splat(ZERO)
+    sum_depth, sum_x, sum_y = splat(ZERO), splat(ZERO), splat(ZERO)
+    slope_x, slope_y, twice_c = dx * (record[2] + record[2]), shape[2], record[4] + record[4]
     for row in range(first, last):
         # 1. The forward pass, operation by operation, so that every decision is the same.
         raw, following = following, later
@@ -127,9 +130,13 @@ def composite_splat_backward(state, record, rows, corner, row_numbers, target):
         gradient_y = gradient * y
         total, total_y = total + gradient, total_y + gradient_y
         total_yy = fma(gradient_y, y, total_yy)
+        if absolute:
+            sum_x = sum_x + negative_magnitude(fma(gradient, slope_x, gradient_y * record[3]))
+            sum_y = sum_y + negative_magnitude(fma(gradient, slope_y, gradient_y * twice_c))
     total_x = total * dx
     moments = (total, total_x, total_y, total_x * dx, total_y * dx, total_yy)
-    store_first_12(target, 0, lane_sums((*moments, sum_red, sum_green, sum_blue, sum_depth)))
+    colors = (sum_red, sum_green, sum_blue, sum_depth)
+    store_first_12(target, 0, lane_sums((*moments, *colors, sum_x, sum_y)))
 
 
 @kernel
@@ -143,6 +150,7 @@ def composite_tile_backward(
     slot_rows,
     corner,
     row_numbers,
+    absolute,
     slot_sums,
 ):
     """Repeat a tile's list. All arrays are given by pointers."""
@@ -156,7 +164,7 @@ def composite_tile_backward(
         if rows != 0:
             record = offset(records, np.int64(list_gaussians[k]) * NUM_FIELDS)
             target = offset(slot_sums, slot * SLOT_SIZE)
-            composite_splat_backward(state, record, rows, corner, row_numbers, target)
+            composite_splat_backward(state, record, rows, corner, row_numbers, absolute, target)
 
 
 @kernel
@@ -170,6 +178,7 @@ def composite_backward(
     states,
     images,
     d_images,
+    absolute,
     slot_sums,
     d_backgrounds,
 ):
@@ -223,6 +232,7 @@ def composite_backward(
             slot_rows,
             corner,
             row_numbers,
+            absolute,
             sums_data,
         )
     keep_alive(state_array)
@@ -231,9 +241,21 @@ def composite_backward(
 
 @kernel
 def gather_slots(
-    counter, num_blocks, records, features, slot_ends, slot_rows, slot_sums, d_means2d, d_features
+    counter,
+    num_blocks,
+    records,
+    features,
+    slot_ends,
+    slot_rows,
+    slot_sums,
+    d_means2d,
+    d_features,
+    absolute,
 ):
-    """Add up every gaussian's slots and turn the sums into gradients of its splat."""
+    """Add up every gaussian's slots and turn the sums into gradients of its splat.
+
+    `absolute`, the sums of absolute gradients of its mean, may be an array without rows.
+    """
     num_gaussians = np.int64(len(slot_ends))
     sums = np.empty(16, np.float32)
     sums_data, slot_data = pointer(sums), pointer(slot_sums)
@@ -254,6 +276,8 @@ def gather_slots(
                 d_means2d[i] = ZERO
                 d_features[i] = ZERO
                 continue
+            if len(absolute) > 0:
+                absolute[i, 0], absolute[i, 1] = -LN_2 * sums[10], -LN_2 * sums[11]
             d_means2d[i, 0] = np.float32(2.0) * a * sums[1] + b * sums[2]
             d_means2d[i, 1] = b * sums[1] + np.float32(2.0) * c * sums[2]
             d_features[i, 0] = np.float32(-0.5) * sums[3]

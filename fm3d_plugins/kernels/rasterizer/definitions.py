@@ -109,3 +109,7 @@ class RasterizedView:
 
     radii: Int[Tensor, " num_gaussians"]
     """Three standard deviations of the longer axis, pixels, rounded up; 0 where invisible."""
+
+    absolute_gradient: Float[Tensor, "num_gaussians 2"] | None = None
+    """If it was asked for, after the backward pass: sums over all pixels of the absolute gradients
+    with respect to pixel positions, which do not cancel (Ye et al. 2024, AbsGS)."""

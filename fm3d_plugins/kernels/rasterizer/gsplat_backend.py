@@ -24,7 +24,9 @@ from fm3d_plugins.kernels.rasterizer.definitions import (
 )
 
 
-def rasterize_gsplat(gaussians: Gaussians, camera: Camera) -> RasterizedView:
+def rasterize_gsplat(
+    gaussians: Gaussians, camera: Camera, absolute: Tensor | None = None
+) -> RasterizedView:
     """`rasterize` for CUDA tensors; see there.
 
     gsplat leaves out a gaussian beyond three standard deviations, tile by tile, where the other
@@ -54,19 +56,28 @@ def rasterize_gsplat(gaussians: Gaussians, camera: Camera) -> RasterizedView:
         camera.sh_degree, directions[None], gaussians.joined_sh()[None], masks=radii > 0
     )
     colors = torch.clamp_min(colors + 0.5, 0.0)
+    batched_means2d = means2d[None]
+    if absolute is not None and batched_means2d.requires_grad:
+
+        def take_absolute(_: Tensor) -> None:
+            # gsplat leaves them as an attribute of what it got, before the gradient arrives here.
+            absolute.copy_(batched_means2d.absgrad[0])  # type: ignore[attr-defined]
+
+        batched_means2d.register_hook(take_absolute)
     sums, alpha = _composite(
         gsplat,
-        means2d[None],
+        batched_means2d,
         conics,
         torch.cat([colors, depths[..., None]], dim=-1),
         opacities * compensations if camera.antialiased else opacities,
         torch.cat([camera.background, camera.background.new_zeros(1)])[None],
         radii,
         camera,
+        absolute is not None,
     )
     tiny = torch.finfo(alpha.dtype).tiny
     depth = torch.where(alpha > 0, sums[..., 3:] / alpha.clamp_min(tiny), 0.0)
-    return RasterizedView(sums[0, ..., :3], alpha[0], depth[0], means2d, radii[0])
+    return RasterizedView(sums[0, ..., :3], alpha[0], depth[0], means2d, radii[0], absolute)
 
 
 def _composite(
@@ -78,6 +89,7 @@ def _composite(
     background: Float[Tensor, "1 4"],
     radii: Int[Tensor, "1 num_gaussians"],
     camera: Camera,
+    absgrad: bool,
 ) -> tuple[Float[Tensor, "1 height width 4"], Float[Tensor, "1 height width 1"]]:
     """Sums of colour and depth over the background, and alpha."""
     num_columns, num_rows = (math.ceil(size / TILE_SIZE) for size in (camera.width, camera.height))
@@ -103,4 +115,5 @@ def _composite(
         tile_offsets,
         splat_indices,
         backgrounds=background,
+        absgrad=absgrad,
     )

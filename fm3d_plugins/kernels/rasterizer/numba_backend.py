@@ -159,7 +159,7 @@ class _Composite(torch.autograd.Function):
     """Splats to images: rgb, alpha, depth."""
 
     @staticmethod
-    def forward(ctx, width, height, means2d, features, radii, background):
+    def forward(ctx, width, height, means2d, features, radii, background, absolute):
         bins = _bin(_array(means2d), _array(features), _array(radii), width, height)
         rgb = torch.empty(height, width, 3)
         alpha, depth = torch.empty(height, width, 1), torch.empty(height, width, 1)
@@ -177,7 +177,7 @@ class _Composite(torch.autograd.Function):
             (rgb.numpy(), alpha.numpy(), depth.numpy()),
         )
         ctx.set_materialize_grads(False)
-        ctx.bins, ctx.states = bins, states
+        ctx.bins, ctx.states, ctx.absolute = bins, states, absolute
         ctx.save_for_backward(features, background, rgb, alpha, depth)
         return rgb, alpha, depth
 
@@ -205,6 +205,7 @@ class _Composite(torch.autograd.Function):
             ctx.states,
             (rgb.numpy(), alpha.numpy(), depth.numpy()),
             d_images,
+            ctx.absolute is not None,
             slot_sums,
             d_backgrounds,
         )
@@ -219,12 +220,15 @@ class _Composite(torch.autograd.Function):
             slot_sums,
             d_means2d.numpy(),
             d_features.numpy(),
+            (torch.empty(0, 2) if ctx.absolute is None else ctx.absolute).numpy(),
         )
         d_background = torch.from_numpy(d_backgrounds.sum(0).astype(np.float32))
-        return None, None, d_means2d, d_features, None, d_background
+        return None, None, d_means2d, d_features, None, d_background, None
 
 
-def rasterize_numba(gaussians: Gaussians, camera: Camera) -> RasterizedView:
+def rasterize_numba(
+    gaussians: Gaussians, camera: Camera, absolute: Tensor | None = None
+) -> RasterizedView:
     """`rasterize` for float32 tensors on the CPU; see there."""
     means2d, features, radii = _Project.apply(
         camera,
@@ -234,9 +238,9 @@ def rasterize_numba(gaussians: Gaussians, camera: Camera) -> RasterizedView:
         *gaussians.values(),
     )
     rgb, alpha, depth = _Composite.apply(
-        camera.width, camera.height, means2d, features, radii, camera.background
+        camera.width, camera.height, means2d, features, radii, camera.background, absolute
     )
-    return RasterizedView(rgb, alpha, depth, means2d, radii)
+    return RasterizedView(rgb, alpha, depth, means2d, radii, absolute)
 
 
 def surface_depth_numba(gaussians: Gaussians, camera: Camera, measures: Tensor) -> Tensor:

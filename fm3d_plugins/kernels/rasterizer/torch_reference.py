@@ -43,6 +43,8 @@ class Splats:
     opacities: Float[Tensor, " num_gaussians"]
     colors: Float[Tensor, "num_gaussians 3"]
     depths: Float[Tensor, " num_gaussians"]
+    rows: Int[Tensor, " num_gaussians"]
+    """Of the gaussians, for sums that the backward pass leaves."""
 
     def chosen(
         self, index: Int[Tensor, " num_chosen"] | Bool[Tensor, " num_gaussians"]
@@ -54,6 +56,7 @@ class Splats:
             self.opacities[index],
             self.colors[index],
             self.depths[index],
+            self.rows[index],
         )
 
 
@@ -93,7 +96,9 @@ def _jacobian(
     return torch.stack([row_x, row_y], dim=-2)
 
 
-def _project(gaussians: Gaussians, camera: Camera) -> tuple[Splats, Int[Tensor, " num_gaussians"]]:
+def _project(
+    gaussians: Gaussians, camera: Camera, rows: Int[Tensor, " num_gaussians"]
+) -> tuple[Splats, Int[Tensor, " num_gaussians"]]:
     """Splats and radii of gaussians that lie between the near and the far plane."""
     # 1. Means: world -> camera -> pixels.
     intrinsics, pose = camera.intrinsics, camera.camera_from_world
@@ -124,7 +129,7 @@ def _project(gaussians: Gaussians, camera: Camera) -> tuple[Splats, Int[Tensor, 
     directions = torch.nn.functional.normalize(gaussians.means - camera_center(pose), dim=-1)
     colors = sh_colors(gaussians.joined_sh(), directions, camera.sh_degree)
 
-    splats = Splats(means2d, conics, opacities, colors, depths)
+    splats = Splats(means2d, conics, opacities, colors, depths, rows)
     with torch.no_grad():
         half_trace = 0.5 * (xx + yy)
         longer = half_trace + (half_trace**2 - determinant).clamp_min(0.01).sqrt()
@@ -148,8 +153,25 @@ def _touches_image(splats: Splats, camera: Camera) -> Bool[Tensor, " num_gaussia
     return inside.all(-1) & torch.isfinite(splats.colors).all(-1)
 
 
+class _PerPixel(torch.autograd.Function):
+    """Means for every pixel; absolute values of their gradients are added to `absolute`."""
+
+    @staticmethod
+    def forward(ctx, means2d, rows, absolute, num_pixels):
+        ctx.rows, ctx.absolute = rows, absolute
+        return means2d.expand(num_pixels, -1, -1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if ctx.absolute is not None:
+            ctx.absolute.index_add_(0, ctx.rows, gradient.abs().sum(0))
+        return gradient.sum(0), None, None, None
+
+
 def _composite_tile(
-    pixels: Float[Tensor, "num_pixels 2"], splats: Splats
+    pixels: Float[Tensor, "num_pixels 2"],
+    splats: Splats,
+    absolute: Float[Tensor, "num_all 2"] | None,
 ) -> Float[Tensor, "num_pixels 5"]:
     """Front-to-back sums over depth-sorted splats: colour, depth and weight of each pixel."""
     sums = pixels.new_zeros(len(pixels), 5)
@@ -157,7 +179,8 @@ def _composite_tile(
     # At least once: an empty tile's zeros belong to the graph, too.
     for start in range(0, max(len(splats.depths), 1), CHUNK):
         part = slice(start, start + CHUNK)
-        dx, dy = (pixels[:, None] - splats.means2d[None, part]).unbind(-1)
+        means2d = _PerPixel.apply(splats.means2d[part], splats.rows[part], absolute, len(pixels))
+        dx, dy = (pixels[:, None] - means2d).unbind(-1)
         a, b, c = splats.conics[part].unbind(-1)
         peak = splats.opacities[part] * torch.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
         alpha = torch.where(peak >= MIN_ALPHA, peak.clamp_max(MAX_ALPHA), 0.0)
@@ -175,7 +198,9 @@ def _composite_tile(
     return sums
 
 
-def _composite(splats: Splats, camera: Camera) -> Float[Tensor, "height width 5"]:
+def _composite(
+    splats: Splats, camera: Camera, absolute: Float[Tensor, "num_all 2"] | None
+) -> Float[Tensor, "height width 5"]:
     """Sums of `_composite_tile` for the whole image. Splats may come in any order."""
     order = torch.argsort(splats.depths.detach(), stable=True)
     with torch.no_grad():
@@ -192,7 +217,7 @@ def _composite(splats: Splats, camera: Camera) -> Float[Tensor, "height width 5"
         for left in range(0, num_columns * TILE_SIZE, TILE_SIZE):
             chosen = order[in_row[(high >= left) & (low <= left + TILE_SIZE)]]
             pixels = local + local.new_tensor([left, top])
-            tiles.append(_composite_tile(pixels, splats.chosen(chosen)))
+            tiles.append(_composite_tile(pixels, splats.chosen(chosen), absolute))
     grid = torch.stack(tiles).reshape(num_rows, num_columns, TILE_SIZE, TILE_SIZE, 5)
     image = grid.transpose(1, 2).reshape(num_rows * TILE_SIZE, num_columns * TILE_SIZE, 5)
     return image[: camera.height, : camera.width]
@@ -210,20 +235,22 @@ def _may_be_visible(gaussians: Gaussians, camera: Camera) -> Bool[Tensor, " num_
     return allowed
 
 
-def rasterize_torch(gaussians: Gaussians, camera: Camera) -> RasterizedView:
+def rasterize_torch(
+    gaussians: Gaussians, camera: Camera, absolute: Tensor | None = None
+) -> RasterizedView:
     """`rasterize` for any device and float dtype; see there."""
     means = gaussians.means
     with torch.no_grad():
         candidates = torch.nonzero(_may_be_visible(gaussians, camera))[:, 0]
-    found, found_radii = _project(gaussians.chosen(candidates), camera)
+    found, found_radii = _project(gaussians.chosen(candidates), camera, candidates)
     radii = found_radii.new_zeros(len(means)).index_copy(0, candidates, found_radii)
     means2d = means.new_zeros(len(means), 2).index_copy(0, candidates, found.means2d)
     # The splats' means are read from the returned tensor, which puts it on the gradient's path.
     splats = replace(found, means2d=means2d[candidates]).chosen(found_radii > 0)
 
-    sums = _composite(splats, camera)
+    sums = _composite(splats, camera, absolute)
     alpha = sums[..., 4:]
     rgb = sums[..., :3] + (1.0 - alpha) * camera.background
     tiny = torch.finfo(alpha.dtype).tiny
     depth = torch.where(alpha > 0, sums[..., 3:4] / alpha.clamp_min(tiny), 0.0)
-    return RasterizedView(rgb, alpha, depth, means2d, radii)
+    return RasterizedView(rgb, alpha, depth, means2d, radii, absolute)

@@ -12,6 +12,23 @@ from fm3d_plugins.kernels.rasterizer.torch_reference import rasterize_torch
 WIDTH, HEIGHT = 40, 30
 
 
+class _Shift(torch.autograd.Function):
+    """1e-3 of all coordinates; leaves absolute gradients where gsplat's compositing does."""
+
+    @staticmethod
+    def forward(ctx, means2d, absgrad):
+        ctx.absgrad = absgrad
+        ctx.save_for_backward(means2d)
+        return means2d.sum() * 1e-3
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (means2d,) = ctx.saved_tensors
+        if ctx.absgrad:
+            means2d.absgrad = torch.full_like(means2d, 5.0)
+        return torch.full_like(means2d, 1e-3) * gradient, None
+
+
 class _FakeGsplat(types.ModuleType):
     """gsplat's stages: its own torch projection and SH, and a compositing that adds everything."""
 
@@ -55,7 +72,7 @@ class _FakeGsplat(types.ModuleType):
         seen = opacities.sum() / (1.0 + opacities.sum())
         weighted = (opacities[..., None] * colors).sum(1) / (1.0 + opacities.sum())
         image = weighted + 0.0 * means2d.sum() + (1 - seen) * options["backgrounds"]
-        shift = means2d.sum() * 1e-3
+        shift = _Shift.apply(means2d, options["absgrad"])
         return (
             (image + shift)[:, None, None].expand(1, height, width, -1),
             seen.expand(1, height, width, 1),
@@ -120,6 +137,17 @@ def test_depth_is_the_weighted_mean_and_means2d_gets_its_gradient(fake, float32_
     expected = torch.full((50, 2), 1e-3 * 3 * WIDTH * HEIGHT)
     torch.testing.assert_close(view.means2d.grad, expected, rtol=1e-4, atol=0.0)
     assert gaussians.means.grad.any()
+
+
+def test_absolute_gradients_are_those_that_gsplat_leaves(fake, float32_scene):
+    gaussians, camera = _inputs(float32_scene(50))
+    gaussians.means.requires_grad_()
+    absolute = torch.zeros(50, 2)
+    view = gsplat_backend.rasterize_gsplat(gaussians, camera, absolute)
+    assert view.absolute_gradient is absolute
+    view.rgb.sum().backward()
+    assert torch.equal(absolute, torch.full((50, 2), 5.0))
+    assert fake.calls["pixels"]["absgrad"]
 
 
 @pytest.mark.gpu

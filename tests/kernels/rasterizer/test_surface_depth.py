@@ -69,7 +69,7 @@ def test_many_gaussians_are_those_of_a_naive_loop():
     none = torch.zeros(count, 1, 3)
     gaussians = Gaussians(means, quaternions, scales, opacities, none, none[:, :0])
     camera = Camera(pose, INTRINSICS, torch.zeros(3), WIDTH, HEIGHT, 0.01, 1e10, 0, False)
-    splats, _ = _project(gaussians, camera)
+    splats, _ = _project(gaussians, camera, torch.arange(len(gaussians.means)))
     measures, order = ray_measures(gaussians, pose), splats.depths.argsort()
     expected = torch.zeros(HEIGHT, WIDTH)
     for row in range(0, HEIGHT, 3):
