@@ -17,6 +17,7 @@ from fm3d_plugins.cell_matching.types import (
 )
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.geometry.precision import in_full_precision
 
 TORN = 1.5
 """Cells by which the four middle pixels of one may lie apart in another photo."""
@@ -119,6 +120,7 @@ def disturbed(
     )
 
 
+@in_full_precision
 def true_cameras(
     camera_from_first: Float[Tensor, "scene view 4 4"],
     intrinsics: Float[Tensor, "scene view 3 3"],
@@ -135,6 +137,7 @@ def true_cameras(
     return CameraEstimate(camera_from_first[..., :3, :3], centers, tangent.log())
 
 
+@in_full_precision
 def cameras_of(batch: ViewBatch) -> CameraEstimate:
     """What an estimate should be, of a batch whose depth is known.
 

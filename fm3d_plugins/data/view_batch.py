@@ -10,6 +10,7 @@ from torch import Tensor
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.geometry.precision import in_full_precision
 
 SAME_SURFACE = 0.02
 """Share of its depth by which a point may lie off the surface that another view sees there."""
@@ -59,10 +60,12 @@ class ViewBatch:
         """Some of the scenes."""
         return self._changed(lambda tensor: tensor[part])
 
+    @in_full_precision
     def points(self) -> Float[Tensor, "scene view height width 3"]:
         """What the pixels show, in each scene's world frame; anything where it is not known."""
         return pointmap_from_depth(self._depth(), self.intrinsics, self.world_from_camera)
 
+    @in_full_precision
     def correspondences(
         self, first: int, second: int
     ) -> tuple[

@@ -33,6 +33,7 @@ from fm3d_plugins.dust3r.relative_pose import first_from_second
 from fm3d_plugins.dust3r.weights import load_official
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.geometry.precision import in_full_precision
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
 from fm3d_plugins.network_training.scores import pose_scores
 from fm3d_plugins.nn.weights import matrix_names
@@ -241,6 +242,7 @@ def take_matching(matching: Correlation, weights: Mapping[str, Tensor]) -> None:
         matching.path.nowhere.copy_(NOWHERE * matching.path.sharpness.exp())
 
 
+@in_full_precision
 def true_points(pair: ViewBatch) -> Float[Tensor, "scene 2 height width 3"]:
     """In the first camera's frame, their mean distance being 1."""
     first_from_world = invert(pair.world_from_camera[:, 0])

@@ -27,6 +27,7 @@ from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.cameras import camera_distances
 from fm3d_plugins.geometry.poses import so3_log
+from fm3d_plugins.geometry.precision import in_full_precision
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
 from fm3d_plugins.network_training.scores import pose_scores, psnr
 from fm3d_plugins.nn.perceptual import Distance, rendering_loss
@@ -320,6 +321,7 @@ def given_cameras(truth: CameraEstimate, order: list[int], batch: ViewBatch) -> 
     return GivenCameras(truth.of_views(back).first_from_camera(), batch.intrinsics)
 
 
+@in_full_precision
 def rotation_correlation(
     estimated: Float[Tensor, "scene view 4 4"],
     true: Float[Tensor, "scene view 4 4"],
