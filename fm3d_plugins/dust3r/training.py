@@ -35,6 +35,7 @@ from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.geometry.precision import in_full_precision
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.network_training.parts import Parts
 from fm3d_plugins.network_training.scores import pose_scores
 from fm3d_plugins.nn.weights import matrix_names
 
@@ -51,6 +52,15 @@ SMALL = DUSt3RConfig(
     correlation=True,
 )
 """For images of 32 to 96 pixels."""
+
+PARTS = {
+    "patch_embedding": ["patch_embed"],
+    "encoder": ["patch_embed", "enc_blocks", "enc_norm"],
+    "decoder": ["mask_token", "decoder_embed", "dec_blocks", "dec_blocks2", "dec_norm"],
+    "heads": ["downstream_head1", "downstream_head2"],
+    "matching": ["matching"],
+}
+"""Both decoders are one part."""
 
 NOWHERE = 0.75
 """The product of features, of a cell and its best place, below which it is likely seen nowhere."""
@@ -119,6 +129,10 @@ class Dust3rTrainingModel(NetworkModel):
             if self.config.matching_weights:
                 take_matching(network.matching, load(locate(self.config.matching_weights)))
         return network
+
+    def parts(self) -> Parts:
+        """Both decoders are one part, as are both heads."""
+        return PARTS
 
     def matrices(self) -> set[str]:
         """Those of the encoder and the decoders, and of what makes cameras of matches."""

@@ -20,12 +20,21 @@ from fm3d_plugins.lvsm.cameras import normalization
 from fm3d_plugins.lvsm.inference import METADATA_KEY, load_network
 from fm3d_plugins.lvsm.network import LVSM, LVSMConfig
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.network_training.parts import Parts
 from fm3d_plugins.network_training.scores import psnr
 from fm3d_plugins.nn.perceptual import Distance, rendering_loss
 from fm3d_plugins.nn.sizes import to_text
 
 SMALL = LVSMConfig(width=128, head_width=32, patch_size=4, decoder_depth=6)
 """1.2e6 parameters, for images of 32 to 64 pixels."""
+
+
+PARTS = {
+    "patch_embedding": ["image_tokenizer"],
+    "encoder": ["image_tokenizer", "latents", "transformer_encoder"],
+    "decoder": ["target_pose_tokenizer", "decoder_norm", "transformer_decoder"],
+    "heads": ["image_head"],
+}
 
 
 @dataclass
@@ -62,6 +71,11 @@ class LvsmTrainingModel(NetworkModel):
     def distance(self) -> Distance | None:
         """What is lowered besides the squared error, read when the first step asks for it."""
         return perceptual_distance(self.config.perceptual, self.config.perceptual_weights)
+
+    def parts(self) -> Parts:
+        """A network that is decoder alone has no encoder."""
+        has_encoder = self.network.config.encoder_depth > 0
+        return {name: PARTS[name] for name in PARTS if has_encoder or name != "encoder"}
 
     def matrices(self) -> set[str]:
         """Those of linear layers within the blocks."""

@@ -17,6 +17,8 @@ from torch.nn import Parameter
 
 from fm3d_plugins.checkpoints import require_obtainable
 from fm3d_plugins.data.view_batch import ViewBatch
+from fm3d_plugins.errors import one_line_errors
+from fm3d_plugins.network_training.parts import Parts, freeze
 from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision
 from fm3d_plugins.training import BareModelConfig, RunPlan
 
@@ -29,6 +31,9 @@ class NetworkModelConfig(BareModelConfig):
     weights: str = ""
     """Weights to begin with, by name (`fm3d weights list`) or as a file; sizes are theirs.
     Empty: random ones."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the network that stay as they begin, such as encoder; another word lists those that
+    there are."""
     precision: Precision = "auto"
     """Of matrix products; weights stay float32. auto: bfloat16 where the device multiplies it
     fast, else float32."""
@@ -92,6 +97,11 @@ class NetworkModel(Model):
         """The network with the weights that training begins with, on the CPU."""
 
     @abstractmethod
+    def parts(self) -> Parts:
+        """The network's parts, whose names all networks share as far as they have them:
+        `patch_embedding`, `encoder` (with it), `decoder`, `heads`, `matching`."""
+
+    @abstractmethod
     def matrices(self) -> set[str]:
         """Names of the parameters of the network's blocks; of these, matrices go to Muon."""
 
@@ -112,6 +122,7 @@ class NetworkModel(Model):
     def populate_modules(self) -> None:
         """Build the network (called by nerfstudio's constructor)."""
         self.network = self.build()
+        freeze(self.network, self.parts(), self.config.freeze)
         self.average = copy.deepcopy(self.network) if self.config.ema_decay else None
         for module in (self.network, self.average):
             if module is not None:
@@ -127,12 +138,13 @@ class NetworkModel(Model):
         return self.network if self.average is None else self.average
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
-        """Matrices within blocks, and all else."""
+        """Matrices within blocks, and all else, as far as they are trained."""
         names, groups = self.matrices(), {"matrices": [], "others": []}
         for name, parameter in self.network.named_parameters():
-            is_matrix = name in names and parameter.ndim == 2
-            groups["matrices" if is_matrix else "others"].append(parameter)
-        return groups
+            if parameter.requires_grad:
+                is_matrix = name in names and parameter.ndim == 2
+                groups["matrices" if is_matrix else "others"].append(parameter)
+        return {name: parameters for name, parameters in groups.items() if parameters}
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Matrix products in the chosen type."""
@@ -148,6 +160,12 @@ class NetworkModel(Model):
         self.network.train(self.config.recompute)
         with self.autocast():
             loss, metrics = self.loss(self.network, batch, step)
+        with one_line_errors():
+            if not loss.requires_grad:
+                raise ValueError(
+                    f"Nothing that is trained has an influence on the loss of step {step}; frozen "
+                    f"are {', '.join(self.config.freeze)}. Freeze less."
+                )
         self.num_images += batch.images.shape[0] * batch.images.shape[1]
         return {"main_loss": loss}, metrics
 

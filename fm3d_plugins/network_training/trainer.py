@@ -14,6 +14,7 @@ from nerfstudio.utils.misc import step_check
 
 from fm3d_plugins.network_training.loss_curve import PICTURE, draw_losses
 from fm3d_plugins.network_training.loss_log import FILE, StepTable
+from fm3d_plugins.network_training.parts import trained_share
 from fm3d_plugins.network_training.pipeline import NetworkPipeline, NetworkPipelineConfig
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life
@@ -85,6 +86,7 @@ class NetworkTrainer(Trainer):
         writer.GLOBAL_BUFFER["max_iter"] = max(1, total - self._start_step)
         self.table = StepTable(self.base_dir / FILE, self._start_step)
         self.pipeline.datamanager.keep_report(self.base_dir)
+        say(trained_share(self.pipeline.model.network))
         for step in range(self._start_step, total):
             if self.stop_training:
                 return

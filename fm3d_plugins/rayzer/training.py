@@ -29,6 +29,7 @@ from fm3d_plugins.geometry.cameras import camera_distances
 from fm3d_plugins.geometry.poses import so3_log
 from fm3d_plugins.geometry.precision import in_full_precision
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.network_training.parts import Parts
 from fm3d_plugins.network_training.scores import pose_scores, psnr
 from fm3d_plugins.nn.perceptual import Distance, rendering_loss
 from fm3d_plugins.nn.sizes import to_text
@@ -52,6 +53,29 @@ SMALL = RayZerConfig(
 """For images of 32 to 64 pixels."""
 
 PERCEPTUAL_WEIGHT = 0.2
+
+PARTS = {
+    "patch_embedding": ["image_tokenizer", "pe_embedder"],
+    "camera_estimator": [
+        "cam_code",
+        "temporal_pe_embedder",
+        "transformer_encoder",
+        "pose_predictor",
+        "first_embedder",
+    ],
+    "encoder": [
+        "image_tokenizer",
+        "pe_embedder",
+        "target_pose_tokenizer",
+        "mlp_fuse",
+        "scene_code",
+        "transformer_encoder_geom",
+    ],
+    "decoder": ["target_pose_tokenizer2", "decoder_ln", "transformer_decoder"],
+    "heads": ["image_head"],
+    "matching": ["matching"],
+}
+"""The encoder is that of the scene."""
 
 
 @dataclass
@@ -142,6 +166,10 @@ class RayzerTrainingModel(NetworkModel):
     def distance(self) -> Distance | None:
         """What is lowered besides the squared error, read when the first step asks for it."""
         return perceptual_distance(self.config.perceptual, self.config.perceptual_weights)
+
+    def parts(self) -> Parts:
+        """The encoder is that of the scene; the camera estimator is a part of its own."""
+        return PARTS
 
     def matrices(self) -> set[str]:
         """Those of linear layers within the blocks, and in the network that matches are given."""

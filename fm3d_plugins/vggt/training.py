@@ -14,6 +14,7 @@ from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.network_training.parts import Parts
 from fm3d_plugins.network_training.scores import pose_scores
 from fm3d_plugins.nn.attention import LayerScale
 from fm3d_plugins.nn.weights import matrix_names
@@ -26,6 +27,17 @@ from fm3d_plugins.vggt.losses import GroundTruth, LossConfig, camera_loss, norma
 from fm3d_plugins.vggt.network import VGGT
 from fm3d_plugins.vggt.pose_encoding import decode, encode
 from fm3d_plugins.vggt.weights import load_official
+
+
+PARTS = {
+    "patch_embedding": ["aggregator.patch_embed"],
+    "encoder": ["aggregator"],
+    "camera_head": ["camera_head"],
+    "depth_head": ["depth_head"],
+    "heads": ["camera_head", "depth_head"],
+    "matching": ["matching"],
+}
+"""The encoder is what the paper calls the backbone."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,10 @@ class VggtTrainingModel(NetworkModel):
         load_official(network, load(file))
         network.point_head = network.track_head = None
         return network
+
+    def parts(self) -> Parts:
+        """Either head has a name of its own too."""
+        return PARTS
 
     def matrices(self) -> set[str]:
         """Those of the backbone, and of the network that makes cameras of matches."""
