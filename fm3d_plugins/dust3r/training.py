@@ -1,7 +1,8 @@
 """DUSt3R trained on many scenes: pairs of photos in, points out (Wang et al. 2024, section 3.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -9,11 +10,10 @@ from torch import Tensor, nn
 
 from fm3d_plugins.cell_matching.losses import pair_losses
 from fm3d_plugins.cell_matching.scores import path_scores
-from fm3d_plugins.checkpoints import load, locate, require_obtainable
+from fm3d_plugins.checkpoints import load, locate
 from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.dust3r.configuration import METADATA_KEY, to_text
-from fm3d_plugins.dust3r.correlation import Correlation
 from fm3d_plugins.dust3r.inference import architecture
 from fm3d_plugins.dust3r.losses import (
     LossConfig,
@@ -30,12 +30,12 @@ from fm3d_plugins.dust3r.network import (
     PairPrediction,
 )
 from fm3d_plugins.dust3r.relative_pose import first_from_second
-from fm3d_plugins.dust3r.weights import load_official
+from fm3d_plugins.dust3r.weights import MATCHING, is_pretraining, load_official
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.geometry.precision import in_full_precision
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
-from fm3d_plugins.network_training.parts import Parts
+from fm3d_plugins.network_training.parts import Parts, PartSource
 from fm3d_plugins.network_training.scores import pose_scores
 from fm3d_plugins.nn.weights import matrix_names
 
@@ -70,15 +70,13 @@ NOWHERE = 0.75
 class Dust3rTrainingModelConfig(NetworkModelConfig):
     """The network and what it learns."""
 
+    family = "dust3r"
+
     _target: type = field(default_factory=lambda: Dust3rTrainingModel)
     network: DUSt3RConfig = SMALL
     """Sizes of the network, if it is trained from nothing."""
     losses: LossConfig = LossConfig()
     """Variants of the published loss."""
-    matching_weights: str = ""
-    """Weights of a network that matches, such as a VGGT's that was trained here, by name or as a
-    file: its matching is what a network that matches and is trained from nothing begins with.
-    Empty: random."""
     matching_weight: float = 1.0
     """Of the matches' loss, where the network matches."""
     estimate_weight: float = 1.0
@@ -90,25 +88,6 @@ class Dust3rTrainingModelConfig(NetworkModelConfig):
     a third of such a step's time."""
     seed: int = 0
     """Of what disturbs true matches."""
-
-    def check_weights(self) -> None:
-        """Refuse weights that cannot be had, or that nothing would begin with.
-
-        Raises:
-            ValueError, FileNotFoundError: As `require_obtainable`; or the matching's weights are of
-                no use.
-        """
-        super().check_weights()
-        if not self.matching_weights:
-            return
-        if self.weights or not self.network.correlation:
-            what = f"weights {self.weights}" if self.weights else "a network that does not match"
-            raise ValueError(
-                f"Found matching_weights {self.matching_weights} and {what}; nothing would be "
-                "taken from the former. Expected random weights and a network with `correlation`. "
-                "Leave one of both out."
-            )
-        require_obtainable(self.matching_weights)
 
 
 class Dust3rTrainingModel(NetworkModel):
@@ -126,13 +105,15 @@ class Dust3rTrainingModel(NetworkModel):
         network = DUSt3R(**asdict(self.config.network))
         if network.matching is not None:
             network.begin_with_matches()
-            if self.config.matching_weights:
-                take_matching(network.matching, load(locate(self.config.matching_weights)))
         return network
 
     def parts(self) -> Parts:
         """Both decoders are one part, as are both heads."""
         return PARTS
+
+    def part_sources(self) -> Sequence[PartSource[DUSt3R]]:
+        """Encoder and decoders can be those of pretraining, the matching another network's."""
+        return [CROCO, OTHER_MATCHING]
 
     def matrices(self) -> set[str]:
         """Those of the encoder and the decoders, and of what makes cameras of matches."""
@@ -222,8 +203,8 @@ class Dust3rTrainingModel(NetworkModel):
         return weights, {METADATA_KEY: to_text(asdict(network.config))}
 
 
-def take_matching(matching: Correlation, weights: Mapping[str, Tensor]) -> None:
-    """Give a matching the weights of another network's, but for what that made of its tokens.
+def take_matching(network: DUSt3R, weights: Mapping[str, Tensor]) -> None:
+    """Give a network the matching of another one, but for what that made of its tokens.
 
     The tokens of a network whose photos see each other tell cells that are seen in one photo alone.
     Without them such a cell is one that fits nowhere well: by less than `NOWHERE` of the most.
@@ -232,8 +213,14 @@ def take_matching(matching: Correlation, weights: Mapping[str, Tensor]) -> None:
         weights: All of the other network's, by name.
 
     Raises:
-        ValueError: It does not match, or with other sizes.
+        ValueError: One of both does not match, or with other sizes.
     """
+    matching = network.matching
+    if matching is None:
+        raise ValueError(
+            "The network does not match, and nothing would be taken. Expected one with "
+            "--pipeline.model.network.correlation True. Leave the weights out, or set it."
+        )
     own = {
         name: value
         for name, value in matching.path.state_dict().items()
@@ -254,6 +241,18 @@ def take_matching(matching: Correlation, weights: Mapping[str, Tensor]) -> None:
     matching.path.load_state_dict(given, strict=False)
     with torch.no_grad():
         matching.path.nowhere.copy_(NOWHERE * matching.path.sharpness.exp())
+
+
+CROCO: PartSource[DUSt3R] = PartSource(
+    "CroCo version 2 before DUSt3R, encoder and decoders",
+    is_pretraining,
+    partial(load_official, pretraining=True),
+)
+OTHER_MATCHING: PartSource[DUSt3R] = PartSource(
+    "a network of this package that matches, the matching",
+    lambda weights: any(name.startswith(MATCHING) for name in weights),
+    take_matching,
+)
 
 
 @in_full_precision

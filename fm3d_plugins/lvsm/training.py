@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -41,9 +42,12 @@ PARTS = {
 class LvsmTrainingModelConfig(NetworkModelConfig):
     """The network and what it learns."""
 
+    family = "lvsm"
+
     _target: type = field(default_factory=lambda: LvsmTrainingModel)
     network: LVSMConfig = SMALL
     """Sizes of the network, if it is trained from nothing."""
+    parts_of: tyro.conf.Suppress[tuple[str, ...]] = ()
     num_contexts: int = 2
     """Views of each scene that the network sees; all others are to be predicted."""
     perceptual: PerceptualKind = "vgg19"

@@ -3,10 +3,10 @@
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import tyro
@@ -15,10 +15,10 @@ from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from fm3d_plugins.checkpoints import require_obtainable
+from fm3d_plugins.checkpoints import CATALOGUE, require_obtainable, weights_meant
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.errors import one_line_errors
-from fm3d_plugins.network_training.parts import Parts, freeze
+from fm3d_plugins.network_training.parts import Parts, PartSource, begin_with, freeze
 from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision
 from fm3d_plugins.training import BareModelConfig, RunPlan
 
@@ -27,10 +27,16 @@ from fm3d_plugins.training import BareModelConfig, RunPlan
 class NetworkModelConfig(BareModelConfig):
     """How any network is trained."""
 
+    family: ClassVar[str] = ""
+    """Of the method that the network is of, which tells what small and official weights are."""
+
     _target: type = field(default_factory=lambda: NetworkModel)
+    network: tyro.conf.Suppress[Any] = None
     weights: str = ""
-    """Weights to begin with, by name (`fm3d weights list`) or as a file; sizes are theirs.
-    Empty: random ones."""
+    """Weights to begin with: small, those that come with this package; official, published ones; or
+    by name (`fm3d weights list`) or as a file. Sizes are theirs. Empty: random ones."""
+    parts_of: tuple[str, ...] = ()
+    """Weights of other networks, by name or as files, that parts begin with (docs/training.md)."""
     freeze: tuple[str, ...] = ()
     """Parts of the network that stay as they begin, such as encoder; another word lists those that
     there are."""
@@ -51,12 +57,20 @@ class NetworkModelConfig(BareModelConfig):
         Raises:
             ValueError, FileNotFoundError: As `require_obtainable`.
         """
-        if self.weights:
-            require_obtainable(self.weights)
+        for weights in (self.weights, *self.parts_of):
+            if weights:
+                require_obtainable(weights)
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels, of a network trained from nothing; 1 where the weights will tell."""
+        return 1 if self.weights or self.network is None else self.network.patch_size
 
     def resolve(self, device_type: str, max_num_iterations: int | None) -> RunPlan:
         """What the run does, once its device and number of steps are known."""
         steps = self.default_steps if max_num_iterations is None else max_num_iterations
+        official = next((n for n, row in CATALOGUE.items() if row.estimator == self.family), "")
+        self.weights = weights_meant(self.weights, self.family, official)
         if self.precision == "auto":
             chosen = choose_precision("auto", torch.device(device_type))
             # float16 would need scaled losses.
@@ -101,6 +115,16 @@ class NetworkModel(Model):
         """The network's parts, whose names all networks share as far as they have them:
         `patch_embedding`, `encoder` (with it), `decoder`, `heads`, `matching`."""
 
+    def part_sources(self) -> Sequence[PartSource[Any]]:
+        """What of other networks its parts can begin with."""
+        return ()
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels, of the network."""
+        network: Any = self.network
+        return network.config.patch_size
+
     @abstractmethod
     def matrices(self) -> set[str]:
         """Names of the parameters of the network's blocks; of these, matrices go to Muon."""
@@ -122,6 +146,7 @@ class NetworkModel(Model):
     def populate_modules(self) -> None:
         """Build the network (called by nerfstudio's constructor)."""
         self.network = self.build()
+        begin_with(self.network, self.config.parts_of, self.part_sources())
         freeze(self.network, self.parts(), self.config.freeze)
         self.average = copy.deepcopy(self.network) if self.config.ema_decay else None
         for module in (self.network, self.average):

@@ -1,13 +1,61 @@
-"""Parts of a network by the names that papers give them: some are kept as they are in training."""
+"""Parts of a network: what they begin with, and which are kept as they are in training."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
+from fm3d_plugins.checkpoints import load, locate
 from fm3d_plugins.errors import listed
+from fm3d_plugins.progress import say
+
+Network = TypeVar("Network", bound=nn.Module)
 
 Parts = Mapping[str, Sequence[str]]
 """Names of parts, and of the modules and parameters that each is made of; they may share some."""
+
+
+@dataclass(frozen=True)
+class PartSource(Generic[Network]):
+    """A kind of other networks' weights that parts of a network can begin with."""
+
+    name: str
+    """What it is and which parts begin with it, for messages."""
+    is_it: Callable[[Mapping[str, Tensor]], bool]
+    """Whether weights, by their names, are of this kind."""
+    take: Callable[[Network, Mapping[str, Tensor]], None]
+    """Gives the network its parts; raises ValueError, nothing changed, where they do not fit."""
+
+
+def begin_with(
+    network: Network, weights: Sequence[str], sources: Sequence[PartSource[Network]]
+) -> None:
+    """Let parts of a network begin with those of others; a line says what was taken.
+
+    Args:
+        weights: By name or as files; later ones replace what earlier ones gave.
+
+    Raises:
+        ValueError: Weights are of no kind that parts are taken of, or do not fit.
+        ValueError, FileNotFoundError, OSError: As `checkpoints.locate` and `load`.
+    """
+    for each in weights:
+        file = locate(each)
+        tensors = load(file)
+        source = next((source for source in sources if source.is_it(tensors)), None)
+        if source is None:
+            raise ValueError(
+                f"{file.path} holds no part for this network: its weights are {listed(tensors)}. "
+                f"Expected one of: {'; '.join(source.name for source in sources)}. Leave it out of "
+                "--pipeline.model.parts-of; weights of a whole network are for "
+                "--pipeline.model.weights."
+            )
+        try:
+            source.take(network, tensors)
+        except ValueError as error:
+            raise ValueError(f"{file.path} ({source.name}) cannot be taken: {error}") from error
+        say(f"{file.path.name} is {source.name}.")
 
 
 def freeze(network: nn.Module, parts: Parts, names: Collection[str]) -> None:

@@ -60,6 +60,7 @@ class NetworkTrainerConfig(TrainerConfig):
         """
         sentences = super().resolve()
         self.pipeline.datamanager.num_steps = self.max_num_iterations or 0
+        self.pipeline.datamanager.patch_size = self.pipeline.model.patch_size
         self.pipeline.datamanager.check()
         return sentences
 

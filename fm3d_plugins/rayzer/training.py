@@ -7,7 +7,7 @@ self-supervised fine-tuning.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from fm3d_plugins.backends.perceptual import PerceptualKind, perceptual_distance
 from fm3d_plugins.cell_matching.losses import cameras_of, estimate_loss, path_losses
 from fm3d_plugins.cell_matching.scores import path_scores
 from fm3d_plugins.cell_matching.types import CameraEstimate
-from fm3d_plugins.checkpoints import load, locate, require_obtainable
+from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.data.sampling import ends
 from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
@@ -29,7 +29,7 @@ from fm3d_plugins.geometry.cameras import camera_distances
 from fm3d_plugins.geometry.poses import so3_log
 from fm3d_plugins.geometry.precision import in_full_precision
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
-from fm3d_plugins.network_training.parts import Parts
+from fm3d_plugins.network_training.parts import Parts, PartSource
 from fm3d_plugins.network_training.scores import pose_scores, psnr
 from fm3d_plugins.nn.perceptual import Distance, rendering_loss
 from fm3d_plugins.nn.sizes import to_text
@@ -82,13 +82,11 @@ PARTS = {
 class RayzerTrainingModelConfig(NetworkModelConfig):
     """The network and what it learns."""
 
+    family = "rayzer"
+
     _target: type = field(default_factory=lambda: RayzerTrainingModel)
     network: RayZerConfig = SMALL
     """Sizes of the network, if it is trained from nothing."""
-    parts_of: tuple[str, ...] = ()
-    """**Departure:** weights of other networks, by name or as files, of which what fits is taken
-    to begin with: the path of matches from those of vggt-train, blocks of the rendering decoder
-    from those of lvsm-train."""
     warm_start: float = 0.6
     """**Departure:** share of the run that is told the true cameras: they are learnt from, and
     views are rendered with them. Then photos are all that is learnt from, through predicted
@@ -106,16 +104,6 @@ class RayzerTrainingModelConfig(NetworkModelConfig):
     squared error alone, unless perceptual is lpips."""
     warm_steps: tyro.conf.Suppress[int] = 0
     """Of the whole run."""
-
-    def check_weights(self) -> None:
-        """Refuse weights that cannot be had.
-
-        Raises:
-            ValueError, FileNotFoundError: As `require_obtainable`.
-        """
-        super().check_weights()
-        for weights in self.parts_of:
-            require_obtainable(weights)
 
     def resolve(self, device_type: str, max_num_iterations: int | None) -> RunPlan:
         """As of every network; the steps of the warm start follow from those of the run.
@@ -147,20 +135,10 @@ class RayzerTrainingModel(NetworkModel):
     def build(self) -> RayZer:
         """Random weights, or those that were asked for."""
         config = self.config
-        if config.weights:
-            network = load_network(locate(config.weights), torch.float32, torch.device("cpu"))
-            network.requires_grad_(True)
-        else:
-            network = RayZer(config.network)
-        for weights in config.parts_of:
-            file = locate(weights)
-            if not take_parts(network, load(file)):
-                raise ValueError(
-                    f"{file.path} has no part that fits into this network. Expected weights of "
-                    "vggt-train with matches of features, or of lvsm-train with the same width. "
-                    "Leave it out of --pipeline.model.parts-of."
-                )
-        return network
+        if not config.weights:
+            return RayZer(config.network)
+        network = load_network(locate(config.weights), torch.float32, torch.device("cpu"))
+        return network.requires_grad_(True)
 
     @cached_property
     def distance(self) -> Distance | None:
@@ -170,6 +148,10 @@ class RayzerTrainingModel(NetworkModel):
     def parts(self) -> Parts:
         """The encoder is that of the scene; the camera estimator is a part of its own."""
         return PARTS
+
+    def part_sources(self) -> Sequence[PartSource[RayZer]]:
+        """**Departure:** what fits is taken of networks that were trained here."""
+        return [OTHER_NETWORK]
 
     def matrices(self) -> set[str]:
         """Those of linear layers within the blocks, and in the network that matches are given."""
@@ -288,7 +270,7 @@ class RayzerTrainingModel(NetworkModel):
 
 
 @torch.no_grad()
-def take_parts(network: RayZer, others: Mapping[str, Tensor]) -> int:
+def take_parts(network: RayZer, others: Mapping[str, Tensor]) -> None:
     """Give a network those weights of another that fit, by name and shape.
 
     LVSM's blocks, which have one stack, become those of the rendering decoder.
@@ -296,8 +278,8 @@ def take_parts(network: RayZer, others: Mapping[str, Tensor]) -> int:
     Args:
         others: By published names.
 
-    Returns:
-        How many tensors were taken.
+    Raises:
+        ValueError: Nothing fits.
     """
     known = dict(others)
     for name, value in others.items():
@@ -311,7 +293,17 @@ def take_parts(network: RayZer, others: Mapping[str, Tensor]) -> int:
         if value is not None and value.shape == parameter.shape:
             parameter.copy_(value)
             taken += 1
-    return taken
+    if not taken:
+        raise ValueError(
+            "No part fits into this network. Expected weights of vggt-train with matches of "
+            "features, or of lvsm-train with the same width. Leave them out of "
+            "--pipeline.model.parts-of."
+        )
+
+
+OTHER_NETWORK: PartSource[RayZer] = PartSource(
+    "a network of this package, what fits", lambda weights: True, take_parts
+)
 
 
 def split(num_views: int, num_contexts: int, step: int) -> tuple[list[int], list[int]]:

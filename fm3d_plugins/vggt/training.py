@@ -1,5 +1,6 @@
 """VGGT trained on many scenes: photos in, cameras and depth out (Wang et al. 2025, section 3.3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +15,7 @@ from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
-from fm3d_plugins.network_training.parts import Parts
+from fm3d_plugins.network_training.parts import Parts, PartSource
 from fm3d_plugins.network_training.scores import pose_scores
 from fm3d_plugins.nn.attention import LayerScale
 from fm3d_plugins.nn.weights import matrix_names
@@ -26,8 +27,7 @@ from fm3d_plugins.vggt.inference import HEADS, architecture
 from fm3d_plugins.vggt.losses import GroundTruth, LossConfig, camera_loss, normalize, total_loss
 from fm3d_plugins.vggt.network import VGGT
 from fm3d_plugins.vggt.pose_encoding import decode, encode
-from fm3d_plugins.vggt.weights import load_official
-
+from fm3d_plugins.vggt.weights import is_dinov2, load_official, take_dinov2
 
 PARTS = {
     "patch_embedding": ["aggregator.patch_embed"],
@@ -38,6 +38,11 @@ PARTS = {
     "matching": ["matching"],
 }
 """The encoder is what the paper calls the backbone."""
+
+
+DINOV2: PartSource[VGGT] = PartSource(
+    "DINOv2 with registers, the patch embedding", is_dinov2, take_dinov2
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class SmallVGGT:
     """Hidden channels of the blocks over their width; published: 4."""
     head_width: int = 32
     patch_size: int = 8
+    """Side of a patch, pixels; where features are matched, a multiple of 4."""
+    patch_embedding: str = "conv"
+    """How patches become tokens: one convolution, or a DINOv2 of the same width, whose patches have
+    14 pixels (dinov2_vits14_reg: 384)."""
     camera_depth: int = 1
     """Blocks of the camera head."""
     camera_rounds: int = 4
@@ -73,7 +82,7 @@ class SmallVGGT:
                 depth=self.depth,
                 num_heads=self.width // self.head_width,
                 mlp_ratio=self.mlp_ratio,
-                patch_embedding="conv",
+                patch_embedding=self.patch_embedding,
                 patch_size=self.patch_size,
             ),
             camera=CameraHeadConfig(
@@ -101,6 +110,8 @@ class SmallVGGT:
 @dataclass
 class VggtTrainingModelConfig(NetworkModelConfig):
     """The network and what it learns."""
+
+    family = "vggt"
 
     _target: type = field(default_factory=lambda: VggtTrainingModel)
     network: SmallVGGT = SmallVGGT()
@@ -135,6 +146,16 @@ class VggtTrainingModel(NetworkModel):
     def parts(self) -> Parts:
         """Either head has a name of its own too."""
         return PARTS
+
+    def part_sources(self) -> Sequence[PartSource[VGGT]]:
+        """The patch embedding can be DINOv2's."""
+        return [DINOV2]
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels, of the backbone."""
+        assert isinstance(self.network, VGGT)
+        return self.network.aggregator.config.patch_size
 
     def matrices(self) -> set[str]:
         """Those of the backbone, and of the network that makes cameras of matches."""

@@ -11,7 +11,7 @@ from fm3d_plugins.cli.main import main
 from fm3d_plugins.data.synthetic import EndlessRooms
 from fm3d_plugins.dust3r.inference import load_network
 from fm3d_plugins.dust3r.network import DUSt3R, DUSt3RConfig, PairPrediction
-from fm3d_plugins.dust3r.training import NOWHERE, Dust3rTrainingModelConfig, take_matching
+from fm3d_plugins.dust3r.training import NOWHERE, take_matching
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.method_configs.dust3r_train import method
 from fm3d_plugins.vggt.training import SmallVGGT
@@ -99,19 +99,13 @@ def test_a_matching_is_taken_from_another_network(run):
     weights = {name: torch.randn_like(value) for name, value in other.state_dict().items()}
     network = DUSt3R(**vars(TINY))
     tokens = network.matching.path.features.tokens.weight.clone()
-    take_matching(network.matching, weights)
+    take_matching(network, weights)
     own = network.matching.path
     assert torch.equal(own.features.pixels.weight, weights["matching.features.pixels.weight"])
     assert torch.equal(own.pose.queries, weights["matching.pose.queries"])
     assert torch.equal(own.features.tokens.weight, tokens)
     torch.testing.assert_close(own.nowhere, NOWHERE * own.sharpness.exp())
     with pytest.raises(ValueError, match="absent or of another size"):
-        take_matching(network.matching, {})
-
-
-def test_a_matching_that_nothing_would_begin_with_is_refused():
-    config = Dust3rTrainingModelConfig(
-        matching_weights="x", network=replace(TINY, correlation=False)
-    )
+        take_matching(network, {})
     with pytest.raises(ValueError, match="does not match"):
-        config.check_weights()
+        take_matching(DUSt3R(**vars(replace(TINY, correlation=False))), weights)
