@@ -98,6 +98,20 @@ class ViewBatch:
         shape = (len(self), rows, columns)
         return places.reshape(*shape, 2), is_seen.reshape(shape)
 
+    def is_told(self, first: int, second: int) -> Bool[Tensor, "scene height width"]:
+        """Whether depth tells if a view's pixels are seen in another: it is known of them, and
+        of what is seen there in their place, if that lies within the image."""
+        assert self.is_valid is not None
+        if bool(self.is_valid[:, [first, second]].all()):
+            return self.is_valid[:, first]
+        places, _ = self.correspondences(first, second)
+        rows, columns = self.size
+        is_inside = ((places >= 0) & (places < places.new_tensor([columns, rows]))).all(-1)
+        column, row = torch.where(is_inside[..., None], places, 0).long().unbind(-1)
+        there = (row * columns + column).flatten(1)
+        is_known = self.is_valid[:, second].flatten(1).gather(1, there).view_as(is_inside)
+        return self.is_valid[:, first] & (is_known | ~is_inside)
+
     def _depth(self) -> Float[Tensor, "scene view height width"]:
         if self.depth is None:
             raise ValueError(

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fm3d_plugins.cell_matching.losses import pair_losses
@@ -163,7 +164,8 @@ class Dust3rTrainingModel(NetworkModel):
 
         Metrics, of each scene: `points`, and `first` and `second` of either photo; `flat`: of one
         depth everywhere and a second camera at the first one's place, with the true field of view;
-        `mean`: of the mean of the true points of the batch's scenes, pixel by pixel; `still`: of
+        `mean`: of the mean of the true points of the batch's scenes, pixel by pixel, which one
+        scene alone has not; `still`: of
         the true depth of both photos, the second camera at the first one's place. `auc30`, `auc15`
         and `rotation`, `auc30_identity` and `rotation_identity`, as `pose_scores`: of the second
         camera as its points tell. With matches also what `path_scores` says.
@@ -174,7 +176,11 @@ class Dust3rTrainingModel(NetworkModel):
         flat = pointmap_from_depth(torch.ones_like(pair.depth), pair.intrinsics)
         still = pointmap_from_depth(pair.depth, pair.intrinsics)
         true = true_points(pair)
-        mean = true.mean(0, keepdim=True).expand_as(true)
+        assert pair.is_valid is not None
+        known = pair.is_valid[..., None]
+        mean = (torch.where(known, true, 0).sum(0) / known.sum(0).clamp_min(1)).expand_as(true)
+        if len(true) == 1:  # The mean would be the truth itself.
+            mean = torch.full_like(true, torch.nan)
         metrics = {
             name: _errors(points, truth)
             for name, points in (
@@ -194,7 +200,7 @@ class Dust3rTrainingModel(NetworkModel):
         if isinstance(prediction, MatchedPrediction):
             means |= path_scores(prediction.matched.forth, pair)
         said = torch.stack([prediction.points_first, prediction.points_second_in_first], dim=1)
-        return Scores(means, _picture(pair.images, true[..., 2], said[..., 2]))
+        return Scores(means, _picture(pair.images, true[..., 2], said[..., 2], pair.is_valid))
 
     def exported(self, network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Weights by published names, and the network's sizes."""
@@ -289,11 +295,14 @@ def _picture(
     images: Float[Tensor, "scene 2 3 height width"],
     true: Float[Tensor, "scene 2 height width"],
     said: Float[Tensor, "scene 2 height width"],
+    is_known: Bool[Tensor, "scene 2 height width"],
 ) -> Float[Tensor, "scene 3 height _"]:
-    """Both photos, and true and said depth in the first camera's frame; near is bright."""
+    """Both photos, and true and said depth in the first camera's frame; near is bright, what is
+    not known black."""
     shades = []
-    for depth in (true, said):
-        near = depth.flatten(1).median(1).values[:, None, None, None] / depth.clamp_min(1e-3)
+    for depth, is_shown in ((true, is_known), (said, torch.ones_like(is_known))):
+        middle = torch.where(is_shown, depth, torch.nan).flatten(1).nanmedian(1).values
+        near = torch.where(is_shown, middle[:, None, None, None] / depth.clamp_min(1e-3), 0)
         shades.append((near / 2)[:, :, None].expand(-1, -1, 3, -1, -1))
     return torch.cat([view for part in (images, *shades) for view in part.unbind(1)], dim=-1)
 
@@ -302,7 +311,20 @@ def _errors(
     points: tuple[Float[Tensor, "scene height width 3"], Float[Tensor, "scene height width 3"]],
     truth: PairTruth,
 ) -> tuple[Float[Tensor, " scene"], Float[Tensor, " scene"]]:
-    """Mean error of each scene's first and second photo; all pixels count."""
+    """Mean error of each scene's first and second photo, of pixels that are known; nan without."""
     ones = torch.ones_like(points[0][..., 0])
-    errors = pair_errors(PairPrediction(points[0], ones, points[1], ones), truth, LossConfig())
-    return errors.first.view(len(ones), -1).mean(1), errors.second.view(len(ones), -1).mean(1)
+    said = PairPrediction(points[0], ones, points[1], ones)
+    each = [
+        pair_errors(_row(said, row), _row(truth, row), LossConfig()) for row in range(len(ones))
+    ]
+    first = torch.stack([errors.first.mean() for errors in each])
+    return first, torch.stack([errors.second.mean() for errors in each])
+
+
+Sides = TypeVar("Sides", PairPrediction, PairTruth)
+
+
+def _row(sides: Sides, row: int) -> Sides:
+    """One scene of a batch."""
+    names = (field.name for field in fields(sides))
+    return replace(sides, **{name: getattr(sides, name)[row, None] for name in names})

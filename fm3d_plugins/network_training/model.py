@@ -218,11 +218,17 @@ class NetworkModel(Model):
 
 
 def summarized(metrics: dict[str, Float[Tensor, " scene"]]) -> dict[str, float]:
-    """Means over scenes, and beside each its standard error as `NAME_error`."""
+    """Means over scenes, and beside each its standard error as `NAME_error`, which one scene alone
+    has not.
+
+    Scenes of which a number is not known (nan) do not count; what is known of none is left out.
+    """
     result = {}
     for name, each in metrics.items():
-        values = each.double()
+        values = each.double()[~each.isnan()]
+        if not len(values):
+            continue
         result[name] = float(values.mean())
-        spread = float(values.std()) if len(values) > 1 else 0.0
-        result[f"{name}_error"] = spread / math.sqrt(len(values))
+        if len(values) > 1:
+            result[f"{name}_error"] = float(values.std()) / math.sqrt(len(values))
     return result

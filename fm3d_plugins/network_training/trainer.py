@@ -22,6 +22,9 @@ from fm3d_plugins.progress import say, signs_of_life
 from fm3d_plugins.running import summary
 from fm3d_plugins.training import Trainer, TrainerConfig, ViewerConfig
 
+DRAWN_ROOMS = "synthetic-rooms"
+"""Name of the experiment, unless scenes are those of a folder."""
+
 
 @dataclass
 class NetworkTrainerConfig(TrainerConfig):
@@ -74,6 +77,9 @@ class NetworkTrainerConfig(TrainerConfig):
             ValueError: An option of the data makes no batch.
         """
         sentences = super().resolve()
+        folders = self.pipeline.datamanager.folders()
+        if folders and self.experiment_name == DRAWN_ROOMS:
+            self.experiment_name = folders[0].resolve().name or "scenes"
         is_begun = any(self.get_checkpoint_dir().glob("step-*.ckpt"))
         if self.max_minutes and is_begun and self.load_dir is None and self.load_checkpoint is None:
             self.load_dir = self.get_checkpoint_dir()
@@ -233,9 +239,15 @@ class NetworkTrainer(Trainer):
 
 
 def score_sentence(metrics: dict[str, float]) -> str:
-    """Means with their standard errors."""
-    names = [name for name in metrics if not name.endswith("_error")]
-    return ", ".join(f"{n} {metrics[n]:.3f} +- {metrics[f'{n}_error']:.3f}" for n in names)
+    """Means with their standard errors, as far as there are any."""
+    said = []
+    for name, value in metrics.items():
+        # `match_error` is a mean, and `match_error_error` its error.
+        if name.endswith("_error") and name.removesuffix("_error") in metrics:
+            continue
+        error = metrics.get(f"{name}_error")
+        said.append(f"{name} {value:.3f}" + ("" if error is None else f" +- {error:.3f}"))
+    return ", ".join(said)
 
 
 def save_picture(path: Path, picture: torch.Tensor) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fm3d_plugins.cell_matching.losses import path_losses, true_cameras
@@ -218,19 +218,21 @@ class VggtTrainingModel(NetworkModel):
         """
         outputs = network(batch.images, heads=HEADS)
         assert outputs.pose_encodings is not None and outputs.depth is not None
-        assert batch.depth is not None
+        assert batch.depth is not None and batch.is_valid is not None
         poses, _ = decode(outputs.pose_encodings[-1].float(), batch.size)
         found = [pose_scores(invert(own), true) for own, true in
                  zip(poses, batch.world_from_camera, strict=True)]  # fmt: skip
         depth, truth = outputs.depth.float(), batch.depth
         metrics = {name: torch.tensor([each[name] for each in found]) for name in found[0]}
         metrics |= {
-            "abs_rel": _relative_error(depth, truth),
-            "abs_rel_constant": _relative_error(torch.ones_like(truth), truth),
+            "abs_rel": _relative_error(depth, truth, batch.is_valid),
+            "abs_rel_constant": _relative_error(torch.ones_like(truth), truth, batch.is_valid),
         }
         if outputs.matched is not None:
             metrics |= path_scores(outputs.matched, batch)
-        pictures = [batch.images[:, 0], _shades(truth[:, 0]), _shades(depth[:, 0])]
+        is_known = batch.is_valid[:, 0]
+        shades = [_shades(truth[:, 0], is_known), _shades(depth[:, 0], torch.ones_like(is_known))]
+        pictures = [batch.images[:, 0], *shades]
         return Scores(metrics, torch.cat(pictures, dim=-1))
 
     def exported(self, network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -258,16 +260,23 @@ def standing(truth: GroundTruth) -> Float[Tensor, "*batch view 9"]:
 def _relative_error(
     depth: Float[Tensor, "scene view height width"],
     truth: Float[Tensor, "scene view height width"],
+    is_valid: Bool[Tensor, "scene view height width"],
 ) -> Float[Tensor, " scene"]:
-    """Mean of |depth - truth| / truth, after the median of each scene was made equal."""
-    ratio = truth.flatten(1).median(1).values / depth.flatten(1).median(1).values.clamp_min(1e-6)
-    scaled = depth * ratio[:, None, None, None]
-    return ((scaled - truth).abs() / truth).mean((1, 2, 3))
+    """Mean of |depth - truth| / truth where this is known, after the median of each scene was made
+    equal; nan where nothing is."""
+    said, true = (torch.where(is_valid, each, torch.nan).flatten(1) for each in (depth, truth))
+    ratio = true.nanmedian(1).values / said.nanmedian(1).values.clamp_min(1e-6)
+    return ((said * ratio[:, None] - true).abs() / true).nanmean(1)
 
 
-def _shades(depth: Float[Tensor, "scene height width"]) -> Float[Tensor, "scene 3 height width"]:
-    """Near is bright; each scene's own range."""
+def _shades(
+    depth: Float[Tensor, "scene height width"], is_known: Bool[Tensor, "scene height width"]
+) -> Float[Tensor, "scene 3 height width"]:
+    """Near is bright, what is not known black; each scene's own range."""
+    known = is_known.flatten(1)
     flat = (1 / depth.clamp_min(1e-6)).flatten(1)
-    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
-    shades = ((flat - low) / (high - low).clamp_min(1e-6)).reshape(depth.shape)
+    low = torch.where(known, flat, torch.inf).amin(1, keepdim=True)
+    high = torch.where(known, flat, 0).amax(1, keepdim=True)
+    shades = (torch.where(known, flat, low) - low) / (high - low).clamp_min(1e-6)
+    shades = torch.where(known, shades, 0).reshape(depth.shape)
     return shades[:, None].expand(-1, 3, -1, -1)

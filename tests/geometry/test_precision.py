@@ -48,7 +48,7 @@ def dust3r_truth(batch):
 
 def matches_truth(batch):
     cameras = cameras_of(batch)
-    places, is_seen = true_cells(batch, 4, 6)
+    places, is_seen, _ = true_cells(batch, 4, 6)
     return [*(getattr(cameras, field.name) for field in fields(cameras)), places, is_seen.float()]
 
 

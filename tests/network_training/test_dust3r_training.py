@@ -66,6 +66,16 @@ def test_the_truth_has_no_error_and_trivial_answers_have_some(run, batch):
     assert scores["auc30_identity"].max() == 0
 
 
+def test_holes_in_depth_do_not_count_in_scores(run, batch):
+    """Truth: without half of one photo's pixels, and all of one scene's, the truth has no error."""
+    is_valid = batch.is_valid.clone()
+    is_valid[0, 1, :8] = False
+    is_valid[2] = False
+    scores = run.pipeline.model.score(Oracle(batch), replace(batch, is_valid=is_valid)).metrics
+    assert scores["points"][:2].max() < 1e-5 and scores["points"].isnan()[2]
+    assert scores["flat"][:2].min() > 0.05 and scores["mean"][:2].isfinite().all()
+
+
 def test_a_fixed_small_set_is_learnt(run, batch):
     """Truth: on one batch, the plain error of the points falls below two thirds."""
     torch.manual_seed(0)

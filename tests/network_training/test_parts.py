@@ -187,6 +187,13 @@ class Evil:
         return (open, ("made", "w"))
 
 
+def test_small_means_the_weights_of_the_method(tmp_path):
+    config = tiny_run("lvsm", tmp_path, 1)
+    config.pipeline.model.weights = "small"
+    config.set_timestamp()
+    assert config.pipeline.model.weights == "lvsm-small"
+
+
 def test_the_patches_of_weights_decide_over_images(tmp_path):
     """Truth: a network of patches of 8 pixels cannot be trained with images of 12."""
     network = DUSt3R(**vars(TINY_DUST3R))
