@@ -139,3 +139,21 @@ def test_a_loss_that_nothing_trained_has_an_influence_on_is_refused(tmp_path):
     trainer = begun(config)
     with pytest.raises(SystemExit, match="influence on the loss of step 2"):
         trainer.train()
+
+
+@pytest.mark.parametrize(("network", "parts"), CHOICES)
+def test_gradients_are_the_same_where_blocks_are_computed_again(network, parts, tmp_path):
+    """Truth: to rounding, of sums in another order; frozen parts have none either way."""
+    gradients = []
+    for recompute in (False, True):
+        config = tiny_run(network, tmp_path / str(recompute), 1)
+        config.pipeline.model.freeze, config.pipeline.model.recompute = parts, recompute
+        torch.manual_seed(0)
+        config.set_timestamp()
+        pipeline = config.pipeline.setup(device="cpu")
+        pipeline.get_train_loss_dict(0)[1]["main_loss"].backward()
+        gradients.append([each.grad for each in pipeline.model.network.parameters()])
+    for plain, again in zip(*gradients, strict=True):
+        assert (plain is None) == (again is None)
+        if plain is not None:
+            torch.testing.assert_close(again, plain, atol=1e-6, rtol=1e-4)
