@@ -3,9 +3,13 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.10; do command -v python$$v && break; don
 BIN := .venv/bin
 PHOTOS ?=
 OUTPUT := outputs/demo/3dgs
+NETWORKS ?= lvsm vggt dust3r rayzer
+MINUTES ?= 8
+OPTIONS ?=
+SMALL := outputs/synthetic-rooms
 TRAIN = $(BIN)/ns-train 3dgs --data "$(if $(PHOTOS),$(PHOTOS),sample)" --experiment-name demo --vis tensorboard
 
-.PHONY: setup demo test lint bench bench-vggt bench-dust3r bench-poses bench-refine bench-scenes gpu-check test-slow fuzz clean
+.PHONY: setup demo test lint bench train-small-gpu bench-vggt bench-dust3r bench-poses bench-refine bench-scenes gpu-check test-slow fuzz clean
 
 setup: .venv/installed
 
@@ -41,6 +45,16 @@ test: setup
 # Full-size networks: minutes, and 6 GiB of memory.
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow
+
+# The recipes of the weights that come with the package (each file's metadata tells its own), on a
+# GPU where there is one. A call takes MINUTES of the first network that is not done; repeat it.
+# Parts are those of the packaged weights, which were older ones when these were made.
+RECIPE_lvsm := --machine.seed 1 --max-num-iterations 2010
+RECIPE_vggt := --machine.seed 42 --max-num-iterations 1750
+RECIPE_dust3r := --machine.seed 42 --max-num-iterations 900 --pipeline.model.parts-of vggt-small
+RECIPE_rayzer := --machine.seed 1 --max-num-iterations 800 --pipeline.datamanager.scenes-per-step 8 --pipeline.datamanager.image-sizes 32 --pipeline.datamanager.size-shares 1 --pipeline.model.warm-start 0.3125 --pipeline.model.ema-decay 0.98 --pipeline.model.parts-of vggt-small lvsm-small
+train-small-gpu: setup
+	@$(foreach n,$(NETWORKS),test -f $(SMALL)/$(n)-train/small/eval.json || exec $(BIN)/ns-train $(n)-train --timestamp small --max-minutes $(MINUTES) --pipeline.model.precision float32 $(RECIPE_$(n)) $(OPTIONS); )echo "Done: $(foreach n,$(NETWORKS),$(SMALL)/$(n)-train/small)"
 
 # Every reader of files, 2 000 damaged files each: a few minutes.
 fuzz: setup

@@ -553,6 +553,17 @@ class Trainer(nerfstudio_trainer.Trainer):
                     "and the like decide what is trained. Give those of the checkpoint's "
                     "config.yml."
                 ) from error
+        except ValueError as error:
+            if "parameter group" not in str(
+                error
+            ):  # As torch says it, of more or fewer than these.
+                raise
+            with one_line_errors():
+                raise ValueError(
+                    f"The optimisers of the checkpoint of {folder or path} do not fit this run's: "
+                    f"{error}. Expected the same options, of which --pipeline.model.freeze and the "
+                    "like decide what is trained. Give those of the checkpoint's config.yml."
+                ) from error
         if folder is not None:
             path = folder / f"step-{self._start_step - 1:09d}.ckpt"
         if path is None:

@@ -4,7 +4,7 @@ from fm3d_plugins.network_training.datamanager import ManySceneDataManagerConfig
 from fm3d_plugins.network_training.model import NetworkModelConfig
 from fm3d_plugins.network_training.optimizers import MuonConfig, WarmUpDecayConfig
 from fm3d_plugins.network_training.pipeline import NetworkPipelineConfig
-from fm3d_plugins.network_training.trainer import NetworkTrainerConfig
+from fm3d_plugins.network_training.trainer import DRAWN_ROOMS, NetworkTrainerConfig
 from fm3d_plugins.one_pass.views.optimizer import MatrixAdamWConfig
 
 
@@ -26,7 +26,7 @@ def trained(
     others = MatrixAdamWConfig(lr=other_rate, max_norm=None)
     return NetworkTrainerConfig(
         method_name=name,
-        experiment_name="synthetic-rooms",
+        experiment_name=DRAWN_ROOMS,
         skip_norm=skip_norm,
         pipeline=NetworkPipelineConfig(datamanager=datamanager, model=model),
         optimizers={

@@ -17,6 +17,7 @@ from fm3d_plugins.cell_matching.types import (
 )
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.geometry.precision import in_full_precision
 
 TORN = 1.5
 """Cells by which the four middle pixels of one may lie apart in another photo."""
@@ -33,17 +34,22 @@ MOST_NOISE, MOST_OUTLIERS = 0.07, 0.15
 
 def true_cells(
     batch: ViewBatch, rows: int, columns: int
-) -> tuple[Float[Tensor, "scene other cell 2"], Bool[Tensor, "scene other cell"]]:
+) -> tuple[
+    Float[Tensor, "scene other cell 2"],
+    Bool[Tensor, "scene other cell"],
+    Bool[Tensor, "scene other cell"],
+]:
     """Where the first photo's cells lie in each other one, and whether they are seen there.
 
     Returns:
         (x, y) in cells, whose centres are integers; the mean of the four middle pixels of a cell.
+        Whether all four are seen. Whether depth tells it of all four: holes in it tell nothing.
     """
     height, width = batch.size
     side = height // rows
     assert (side * rows, side * columns) == (height, width) and side % 2 == 0
     middle = slice(side // 2 - 1, None, side), slice(side // 2, None, side)
-    places, seen = [], []
+    places, seen, told = [], [], []
     for other in range(1, batch.num_views):
         pixels, is_seen = batch.correspondences(0, other)
         four = torch.stack([pixels[:, y, x] for y in middle for x in middle])
@@ -51,19 +57,23 @@ def true_cells(
         reach = (four.amax(0) - four.amin(0)).amax(-1)
         places.append(four.mean(0).flatten(1, 2) / side - 0.5)
         seen.append((all_seen & (reach < TORN * side)).flatten(1))
-    return torch.stack(places, dim=1), torch.stack(seen, dim=1)
+        is_told = batch.is_told(0, other)
+        told.append(torch.stack([is_told[:, y, x] for y in middle for x in middle]).all(0))
+    told = [each.flatten(1) for each in told]
+    return torch.stack(places, dim=1), torch.stack(seen, dim=1), torch.stack(told, dim=1)
 
 
 def matching_loss(
     logits: Float[Tensor, "scene other cell place"],
     places: Float[Tensor, "scene other cell 2"],
     is_seen: Bool[Tensor, "scene other cell"],
+    is_told: Bool[Tensor, "scene other cell"],
     columns: int,
 ) -> Float[Tensor, ""]:
     """Cross entropy with the four cells around the true place, by their share, or with none.
 
     Args:
-        places: As `true_cells` has them.
+        places, is_seen, is_told: As `true_cells` has them.
     """
     rows = (logits.shape[-1] - 1) // columns
     log_probability = logits.float().log_softmax(-1)
@@ -79,7 +89,8 @@ def matching_loss(
             index = (row * columns + column).long()[..., None]
             entropy = entropy - share_x * share_y * log_probability.gather(-1, index)[..., 0]
     found = (entropy * is_seen).sum() / is_seen.sum().clamp_min(1)
-    none = -(log_probability[..., -1] * ~is_seen).sum() / (~is_seen).sum().clamp_min(1)
+    is_nowhere = ~is_seen & is_told
+    none = -(log_probability[..., -1] * is_nowhere).sum() / is_nowhere.sum().clamp_min(1)
     return found + NOWHERE_WEIGHT * none
 
 
@@ -119,6 +130,7 @@ def disturbed(
     )
 
 
+@in_full_precision
 def true_cameras(
     camera_from_first: Float[Tensor, "scene view 4 4"],
     intrinsics: Float[Tensor, "scene view 3 3"],
@@ -135,6 +147,7 @@ def true_cameras(
     return CameraEstimate(camera_from_first[..., :3, :3], centers, tangent.log())
 
 
+@in_full_precision
 def cameras_of(batch: ViewBatch) -> CameraEstimate:
     """What an estimate should be, of a batch whose depth is known.
 
@@ -200,12 +213,12 @@ def path_losses(
     rows, columns = matched.grid
     # True places are to be exact, and cameras have all digits, as in the path.
     with torch.autocast(batch.images.device.type, enabled=False):
-        places, is_seen = true_cells(batch, rows, columns)
+        places, is_seen, is_told = true_cells(batch, rows, columns)
         true = disturbed(places, is_seen, rows, columns, generator)
         some = torch.randperm(rows * columns, generator=generator)[:num_cells].to(places.device)
         examples = Matches.joined([true.of_cells(some), matched.matches.of_cells(some)])
         return PathLosses(
-            matching_loss(matched.logits, places, is_seen, columns),
+            matching_loss(matched.logits, places, is_seen, is_told, columns),
             estimate_loss(path.pose(examples), CameraEstimate.joined([cameras, cameras])),
         )
 

@@ -67,8 +67,12 @@ def load(file: FoundFile | Path) -> Mapping[str, Tensor]:
 
 
 def _is_torch(start: bytes) -> bool:
-    """Whether a file begins as torch files do: with an archive's or a pickle's mark."""
-    return start.startswith(b"PK\x03\x04") or start[:1] == b"\x80"
+    """Whether a file begins as torch files do: with an archive's or a pickle's mark.
+
+    So may the length of a safetensors file's header, behind which its JSON begins.
+    """
+    is_marked = start.startswith(b"PK\x03\x04") or start[:1] == b"\x80"
+    return is_marked and start[4:9] != b"\0\0\0\0{"
 
 
 def training_arguments(file: FoundFile | Path) -> dict[str, Any]:

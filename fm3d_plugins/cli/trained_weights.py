@@ -95,7 +95,7 @@ def provenance(
     return {
         "method": config.method_name,
         "licence": "Apache-2.0",
-        "data": f"synthetic rooms, version {ROOMS_VERSION}",
+        "data": _data(config),
         "steps": step + 1,
         "steps_of_the_plan": config.max_num_iterations,
         "images": int(model.num_images),
@@ -106,6 +106,14 @@ def provenance(
         "scores": scores,
         "options": _plain(options),
     }
+
+
+def _data(config: NetworkTrainerConfig) -> str:
+    """Which scenes were trained with; of folders their names alone."""
+    folders = config.pipeline.datamanager.folders()
+    if not folders:
+        return f"synthetic rooms, version {ROOMS_VERSION}"
+    return f"captured scenes: {', '.join(folder.name for folder in folders)}"
 
 
 def processor(device_type: str) -> str:

@@ -93,9 +93,10 @@ def find_scenes(
                     found.setdefault(scene.name, each)
     if not found:
         names = ", ".join(map(str, folders))
+        depth = "with depth maps, as this network learns depth, " if filters.require_depth else ""
         raise ValueError(
             f"No scene in {names} can be used: {sources} were found. {skipped.sentence()} Expected "
-            f"scenes of these layouts: {', '.join(layout.name for layout in LAYOUTS)}. Give "
+            f"scenes {depth}of these layouts: {', '.join(layout.name for layout in LAYOUTS)}. Give "
             "another folder, or loosen the filters."
         )
     return [found[name] for name in sorted(found)]

@@ -10,6 +10,7 @@ from torch import Tensor
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.geometry.precision import in_full_precision
 
 SAME_SURFACE = 0.02
 """Share of its depth by which a point may lie off the surface that another view sees there."""
@@ -59,10 +60,12 @@ class ViewBatch:
         """Some of the scenes."""
         return self._changed(lambda tensor: tensor[part])
 
+    @in_full_precision
     def points(self) -> Float[Tensor, "scene view height width 3"]:
         """What the pixels show, in each scene's world frame; anything where it is not known."""
         return pointmap_from_depth(self._depth(), self.intrinsics, self.world_from_camera)
 
+    @in_full_precision
     def correspondences(
         self, first: int, second: int
     ) -> tuple[
@@ -94,6 +97,20 @@ class ViewBatch:
         is_seen = is_inside & is_near & is_known & is_valid[:, first].flatten(1)
         shape = (len(self), rows, columns)
         return places.reshape(*shape, 2), is_seen.reshape(shape)
+
+    def is_told(self, first: int, second: int) -> Bool[Tensor, "scene height width"]:
+        """Whether depth tells if a view's pixels are seen in another: it is known of them, and
+        of what is seen there in their place, if that lies within the image."""
+        assert self.is_valid is not None
+        if bool(self.is_valid[:, [first, second]].all()):
+            return self.is_valid[:, first]
+        places, _ = self.correspondences(first, second)
+        rows, columns = self.size
+        is_inside = ((places >= 0) & (places < places.new_tensor([columns, rows]))).all(-1)
+        column, row = torch.where(is_inside[..., None], places, 0).long().unbind(-1)
+        there = (row * columns + column).flatten(1)
+        is_known = self.is_valid[:, second].flatten(1).gather(1, there).view_as(is_inside)
+        return self.is_valid[:, first] & (is_known | ~is_inside)
 
     def _depth(self) -> Float[Tensor, "scene view height width"]:
         if self.depth is None:

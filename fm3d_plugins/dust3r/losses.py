@@ -18,6 +18,7 @@ from torch import Tensor
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.dust3r.network import PairPrediction
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.geometry.precision import in_full_precision
 from fm3d_plugins.nn.losses import weighted_by_confidence
 
 Normalization = Literal[
@@ -135,6 +136,7 @@ def regression_loss(
     return PairLoss(_mean(errors.first), _mean(errors.second))
 
 
+@in_full_precision
 def pair_errors(prediction: PairPrediction, truth: PairTruth, config: LossConfig) -> PairErrors:
     """Euclidean distances of all valid pixels, after what the config makes the sides free of."""
     first_from_world = invert(truth.world_from_first)

@@ -1,19 +1,20 @@
 """DUSt3R trained on many scenes: pairs of photos in, points out (Wang et al. 2024, section 3.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fm3d_plugins.cell_matching.losses import pair_losses
 from fm3d_plugins.cell_matching.scores import path_scores
-from fm3d_plugins.checkpoints import load, locate, require_obtainable
+from fm3d_plugins.checkpoints import load, locate
 from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.dust3r.configuration import METADATA_KEY, to_text
-from fm3d_plugins.dust3r.correlation import Correlation
 from fm3d_plugins.dust3r.inference import architecture
 from fm3d_plugins.dust3r.losses import (
     LossConfig,
@@ -30,10 +31,12 @@ from fm3d_plugins.dust3r.network import (
     PairPrediction,
 )
 from fm3d_plugins.dust3r.relative_pose import first_from_second
-from fm3d_plugins.dust3r.weights import load_official
+from fm3d_plugins.dust3r.weights import MATCHING, is_pretraining, load_official
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.geometry.precision import in_full_precision
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.network_training.parts import Parts, PartSource
 from fm3d_plugins.network_training.scores import pose_scores
 from fm3d_plugins.nn.weights import matrix_names
 
@@ -51,6 +54,15 @@ SMALL = DUSt3RConfig(
 )
 """For images of 32 to 96 pixels."""
 
+PARTS = {
+    "patch_embedding": ["patch_embed"],
+    "encoder": ["patch_embed", "enc_blocks", "enc_norm"],
+    "decoder": ["mask_token", "decoder_embed", "dec_blocks", "dec_blocks2", "dec_norm"],
+    "heads": ["downstream_head1", "downstream_head2"],
+    "matching": ["matching"],
+}
+"""Both decoders are one part."""
+
 NOWHERE = 0.75
 """The product of features, of a cell and its best place, below which it is likely seen nowhere."""
 
@@ -59,15 +71,13 @@ NOWHERE = 0.75
 class Dust3rTrainingModelConfig(NetworkModelConfig):
     """The network and what it learns."""
 
+    family = "dust3r"
+
     _target: type = field(default_factory=lambda: Dust3rTrainingModel)
     network: DUSt3RConfig = SMALL
     """Sizes of the network, if it is trained from nothing."""
     losses: LossConfig = LossConfig()
     """Variants of the published loss."""
-    matching_weights: str = ""
-    """Weights of a network that matches, such as a VGGT's that was trained here, by name or as a
-    file: its matching is what a network that matches and is trained from nothing begins with.
-    Empty: random."""
     matching_weight: float = 1.0
     """Of the matches' loss, where the network matches."""
     estimate_weight: float = 1.0
@@ -79,25 +89,6 @@ class Dust3rTrainingModelConfig(NetworkModelConfig):
     a third of such a step's time."""
     seed: int = 0
     """Of what disturbs true matches."""
-
-    def check_weights(self) -> None:
-        """Refuse weights that cannot be had, or that nothing would begin with.
-
-        Raises:
-            ValueError, FileNotFoundError: As `require_obtainable`; or the matching's weights are of
-                no use.
-        """
-        super().check_weights()
-        if not self.matching_weights:
-            return
-        if self.weights or not self.network.correlation:
-            what = f"weights {self.weights}" if self.weights else "a network that does not match"
-            raise ValueError(
-                f"Found matching_weights {self.matching_weights} and {what}; nothing would be "
-                "taken from the former. Expected random weights and a network with `correlation`. "
-                "Leave one of both out."
-            )
-        require_obtainable(self.matching_weights)
 
 
 class Dust3rTrainingModel(NetworkModel):
@@ -115,9 +106,15 @@ class Dust3rTrainingModel(NetworkModel):
         network = DUSt3R(**asdict(self.config.network))
         if network.matching is not None:
             network.begin_with_matches()
-            if self.config.matching_weights:
-                take_matching(network.matching, load(locate(self.config.matching_weights)))
         return network
+
+    def parts(self) -> Parts:
+        """Both decoders are one part, as are both heads."""
+        return PARTS
+
+    def part_sources(self) -> Sequence[PartSource[DUSt3R]]:
+        """Encoder and decoders can be those of pretraining, the matching another network's."""
+        return [CROCO, OTHER_MATCHING]
 
     def matrices(self) -> set[str]:
         """Those of the encoder and the decoders, and of what makes cameras of matches."""
@@ -167,7 +164,8 @@ class Dust3rTrainingModel(NetworkModel):
 
         Metrics, of each scene: `points`, and `first` and `second` of either photo; `flat`: of one
         depth everywhere and a second camera at the first one's place, with the true field of view;
-        `mean`: of the mean of the true points of the batch's scenes, pixel by pixel; `still`: of
+        `mean`: of the mean of the true points of the batch's scenes, pixel by pixel, which one
+        scene alone has not; `still`: of
         the true depth of both photos, the second camera at the first one's place. `auc30`, `auc15`
         and `rotation`, `auc30_identity` and `rotation_identity`, as `pose_scores`: of the second
         camera as its points tell. With matches also what `path_scores` says.
@@ -178,7 +176,11 @@ class Dust3rTrainingModel(NetworkModel):
         flat = pointmap_from_depth(torch.ones_like(pair.depth), pair.intrinsics)
         still = pointmap_from_depth(pair.depth, pair.intrinsics)
         true = true_points(pair)
-        mean = true.mean(0, keepdim=True).expand_as(true)
+        assert pair.is_valid is not None
+        known = pair.is_valid[..., None]
+        mean = (torch.where(known, true, 0).sum(0) / known.sum(0).clamp_min(1)).expand_as(true)
+        if len(true) == 1:  # The mean would be the truth itself.
+            mean = torch.full_like(true, torch.nan)
         metrics = {
             name: _errors(points, truth)
             for name, points in (
@@ -198,7 +200,7 @@ class Dust3rTrainingModel(NetworkModel):
         if isinstance(prediction, MatchedPrediction):
             means |= path_scores(prediction.matched.forth, pair)
         said = torch.stack([prediction.points_first, prediction.points_second_in_first], dim=1)
-        return Scores(means, _picture(pair.images, true[..., 2], said[..., 2]))
+        return Scores(means, _picture(pair.images, true[..., 2], said[..., 2], pair.is_valid))
 
     def exported(self, network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Weights by published names, and the network's sizes."""
@@ -207,8 +209,8 @@ class Dust3rTrainingModel(NetworkModel):
         return weights, {METADATA_KEY: to_text(asdict(network.config))}
 
 
-def take_matching(matching: Correlation, weights: Mapping[str, Tensor]) -> None:
-    """Give a matching the weights of another network's, but for what that made of its tokens.
+def take_matching(network: DUSt3R, weights: Mapping[str, Tensor]) -> None:
+    """Give a network the matching of another one, but for what that made of its tokens.
 
     The tokens of a network whose photos see each other tell cells that are seen in one photo alone.
     Without them such a cell is one that fits nowhere well: by less than `NOWHERE` of the most.
@@ -217,8 +219,14 @@ def take_matching(matching: Correlation, weights: Mapping[str, Tensor]) -> None:
         weights: All of the other network's, by name.
 
     Raises:
-        ValueError: It does not match, or with other sizes.
+        ValueError: One of both does not match, or with other sizes.
     """
+    matching = network.matching
+    if matching is None:
+        raise ValueError(
+            "The network does not match, and nothing would be taken. Expected one with "
+            "--pipeline.model.network.correlation True. Leave the weights out, or set it."
+        )
     own = {
         name: value
         for name, value in matching.path.state_dict().items()
@@ -241,6 +249,19 @@ def take_matching(matching: Correlation, weights: Mapping[str, Tensor]) -> None:
         matching.path.nowhere.copy_(NOWHERE * matching.path.sharpness.exp())
 
 
+CROCO: PartSource[DUSt3R] = PartSource(
+    "CroCo version 2 before DUSt3R, encoder and decoders",
+    is_pretraining,
+    partial(load_official, pretraining=True),
+)
+OTHER_MATCHING: PartSource[DUSt3R] = PartSource(
+    "a network of this package that matches, the matching",
+    lambda weights: any(name.startswith(MATCHING) for name in weights),
+    take_matching,
+)
+
+
+@in_full_precision
 def true_points(pair: ViewBatch) -> Float[Tensor, "scene 2 height width 3"]:
     """In the first camera's frame, their mean distance being 1."""
     first_from_world = invert(pair.world_from_camera[:, 0])
@@ -274,11 +295,14 @@ def _picture(
     images: Float[Tensor, "scene 2 3 height width"],
     true: Float[Tensor, "scene 2 height width"],
     said: Float[Tensor, "scene 2 height width"],
+    is_known: Bool[Tensor, "scene 2 height width"],
 ) -> Float[Tensor, "scene 3 height _"]:
-    """Both photos, and true and said depth in the first camera's frame; near is bright."""
+    """Both photos, and true and said depth in the first camera's frame; near is bright, what is
+    not known black."""
     shades = []
-    for depth in (true, said):
-        near = depth.flatten(1).median(1).values[:, None, None, None] / depth.clamp_min(1e-3)
+    for depth, is_shown in ((true, is_known), (said, torch.ones_like(is_known))):
+        middle = torch.where(is_shown, depth, torch.nan).flatten(1).nanmedian(1).values
+        near = torch.where(is_shown, middle[:, None, None, None] / depth.clamp_min(1e-3), 0)
         shades.append((near / 2)[:, :, None].expand(-1, -1, 3, -1, -1))
     return torch.cat([view for part in (images, *shades) for view in part.unbind(1)], dim=-1)
 
@@ -287,7 +311,20 @@ def _errors(
     points: tuple[Float[Tensor, "scene height width 3"], Float[Tensor, "scene height width 3"]],
     truth: PairTruth,
 ) -> tuple[Float[Tensor, " scene"], Float[Tensor, " scene"]]:
-    """Mean error of each scene's first and second photo; all pixels count."""
+    """Mean error of each scene's first and second photo, of pixels that are known; nan without."""
     ones = torch.ones_like(points[0][..., 0])
-    errors = pair_errors(PairPrediction(points[0], ones, points[1], ones), truth, LossConfig())
-    return errors.first.view(len(ones), -1).mean(1), errors.second.view(len(ones), -1).mean(1)
+    said = PairPrediction(points[0], ones, points[1], ones)
+    each = [
+        pair_errors(_row(said, row), _row(truth, row), LossConfig()) for row in range(len(ones))
+    ]
+    first = torch.stack([errors.first.mean() for errors in each])
+    return first, torch.stack([errors.second.mean() for errors in each])
+
+
+Sides = TypeVar("Sides", PairPrediction, PairTruth)
+
+
+def _row(sides: Sides, row: int) -> Sides:
+    """One scene of a batch."""
+    names = (field.name for field in fields(sides))
+    return replace(sides, **{name: getattr(sides, name)[row, None] for name in names})

@@ -13,6 +13,7 @@ SECOND_DECODER, DECODER = "dec_blocks2.", "dec_blocks."
 PRETRAINING_HEAD = "prediction_head."
 """Prefix of the tensors of the head that CroCo's pretraining used to restore hidden patches."""
 HEADS = ("downstream_head1.", "downstream_head2.")
+MATCHING = "matching."
 ALIAS = re.compile(r"(downstream_head[12]\.dpt\.scratch\.)layer_rn\.(\d)\.weight")
 ADVICE = (
     "Choose the checkpoint of this architecture, or build the network with the sizes and the kind "
@@ -36,17 +37,18 @@ def load_official(
         dtype: Type of the matrices of the encoder and the decoders, by default float32. All other
             weights are float32.
         pretraining: The weights are CroCo's (version 2), to train from: its one decoder becomes
-            both, its own head is left out, and the network's heads keep their values.
+            both, its own head is left out, and the network's heads and matching keep their values.
 
     Raises:
         ValueError: If names are missing or unexpected, or shapes are wrong; all are listed.
     """
-    if pretraining and any(name.startswith((SECOND_DECODER, *HEADS)) for name in state_dict):
+    if pretraining and not is_pretraining(state_dict):
         raise ValueError(
             "The weights are of a DUSt3R: they have a second decoder or heads of their own. "
             "Expected those of CroCo's pretraining. Load them without `pretraining`."
         )
-    keep = [name for name in network.state_dict() if name.startswith(HEADS)] if pretraining else []
+    own = (*HEADS, MATCHING)
+    keep = [name for name in network.state_dict() if name.startswith(own)] if pretraining else []
     load_strictly(
         network,
         _OwnNames(state_dict, pretraining),
@@ -57,12 +59,18 @@ def load_official(
     )
 
 
+def is_pretraining(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether weights have the names of CroCo's second version: one decoder, no points' heads."""
+    has_one = any(name.startswith(DECODER) for name in state_dict)
+    return has_one and not any(name.startswith((SECOND_DECODER, *HEADS)) for name in state_dict)
+
+
 def _advice(state_dict: Mapping[str, Tensor], pretraining: bool) -> str:
     is_single = not any(name.startswith(SECOND_DECODER) for name in state_dict)
     if is_single and not pretraining and any(name.startswith(DECODER) for name in state_dict):
         return (
             "There is one decoder only, as in CroCo's pretraining, which cannot see in 3D: train "
-            "from it with pretraining=True, or choose a checkpoint of DUSt3R."
+            "from it (--pipeline.model.parts-of), or choose a checkpoint of DUSt3R."
         )
     if pretraining:
         return (

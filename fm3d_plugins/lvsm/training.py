@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from fm3d_plugins.lvsm.cameras import normalization
 from fm3d_plugins.lvsm.inference import METADATA_KEY, load_network
 from fm3d_plugins.lvsm.network import LVSM, LVSMConfig
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.network_training.parts import Parts
 from fm3d_plugins.network_training.scores import psnr
 from fm3d_plugins.nn.perceptual import Distance, rendering_loss
 from fm3d_plugins.nn.sizes import to_text
@@ -28,13 +30,24 @@ SMALL = LVSMConfig(width=128, head_width=32, patch_size=4, decoder_depth=6)
 """1.2e6 parameters, for images of 32 to 64 pixels."""
 
 
+PARTS = {
+    "patch_embedding": ["image_tokenizer"],
+    "encoder": ["image_tokenizer", "latents", "transformer_encoder"],
+    "decoder": ["target_pose_tokenizer", "decoder_norm", "transformer_decoder"],
+    "heads": ["image_head"],
+}
+
+
 @dataclass
 class LvsmTrainingModelConfig(NetworkModelConfig):
     """The network and what it learns."""
 
+    family = "lvsm"
+
     _target: type = field(default_factory=lambda: LvsmTrainingModel)
     network: LVSMConfig = SMALL
     """Sizes of the network, if it is trained from nothing."""
+    parts_of: tyro.conf.Suppress[tuple[str, ...]] = ()
     num_contexts: int = 2
     """Views of each scene that the network sees; all others are to be predicted."""
     perceptual: PerceptualKind = "vgg19"
@@ -62,6 +75,11 @@ class LvsmTrainingModel(NetworkModel):
     def distance(self) -> Distance | None:
         """What is lowered besides the squared error, read when the first step asks for it."""
         return perceptual_distance(self.config.perceptual, self.config.perceptual_weights)
+
+    def parts(self) -> Parts:
+        """A network that is decoder alone has no encoder."""
+        has_encoder = self.network.config.encoder_depth > 0
+        return {name: PARTS[name] for name in PARTS if has_encoder or name != "encoder"}
 
     def matrices(self) -> set[str]:
         """Those of linear layers within the blocks."""

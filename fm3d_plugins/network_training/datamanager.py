@@ -129,10 +129,10 @@ class ManySceneDataManager(DataManager):
         found = find_scenes(
             config.folders(), config.filters, config.views_per_scene, shapes, self.skipped
         )
-        training, held_out = parted(found, config.held_out_share)
-        say(f"{len(training)} scenes to train with and {len(held_out)} held out.")
         if self.skipped.sentence():
             say(self.skipped.sentence(), "yellow")
+        training, held_out = parted(found, config.held_out_share)
+        say(f"{len(training)} scenes to train with and {len(held_out)} held out.")
         scored = sorted(held_out, key=lambda each: each.number)[: config.held_out_scenes]
         return (
             ManyScenes(training, config.filters, self.skipped, config.seed),

@@ -3,10 +3,10 @@
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import tyro
@@ -15,8 +15,10 @@ from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from fm3d_plugins.checkpoints import require_obtainable
+from fm3d_plugins.checkpoints import CATALOGUE, require_obtainable, weights_meant
 from fm3d_plugins.data.view_batch import ViewBatch
+from fm3d_plugins.errors import one_line_errors
+from fm3d_plugins.network_training.parts import Parts, PartSource, begin_with, freeze
 from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision
 from fm3d_plugins.training import BareModelConfig, RunPlan
 
@@ -25,10 +27,19 @@ from fm3d_plugins.training import BareModelConfig, RunPlan
 class NetworkModelConfig(BareModelConfig):
     """How any network is trained."""
 
+    family: ClassVar[str] = ""
+    """Of the method that the network is of, which tells what small and official weights are."""
+
     _target: type = field(default_factory=lambda: NetworkModel)
+    network: tyro.conf.Suppress[Any] = None
     weights: str = ""
-    """Weights to begin with, by name (`fm3d weights list`) or as a file; sizes are theirs.
-    Empty: random ones."""
+    """Weights to begin with: small, those that come with this package; official, published ones; or
+    by name (`fm3d weights list`) or as a file. Sizes are theirs. Empty: random ones."""
+    parts_of: tuple[str, ...] = ()
+    """Weights of other networks, by name or as files, that parts begin with (docs/training.md)."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the network that stay as they begin, such as encoder; another word lists those that
+    there are."""
     precision: Precision = "auto"
     """Of matrix products; weights stay float32. auto: bfloat16 where the device multiplies it
     fast, else float32."""
@@ -46,12 +57,20 @@ class NetworkModelConfig(BareModelConfig):
         Raises:
             ValueError, FileNotFoundError: As `require_obtainable`.
         """
-        if self.weights:
-            require_obtainable(self.weights)
+        for weights in (self.weights, *self.parts_of):
+            if weights:
+                require_obtainable(weights)
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels, of a network trained from nothing; 1 where the weights will tell."""
+        return 1 if self.weights or self.network is None else self.network.patch_size
 
     def resolve(self, device_type: str, max_num_iterations: int | None) -> RunPlan:
         """What the run does, once its device and number of steps are known."""
         steps = self.default_steps if max_num_iterations is None else max_num_iterations
+        official = next((n for n, row in CATALOGUE.items() if row.estimator == self.family), "")
+        self.weights = weights_meant(self.weights, self.family, official)
         if self.precision == "auto":
             chosen = choose_precision("auto", torch.device(device_type))
             # float16 would need scaled losses.
@@ -92,6 +111,21 @@ class NetworkModel(Model):
         """The network with the weights that training begins with, on the CPU."""
 
     @abstractmethod
+    def parts(self) -> Parts:
+        """The network's parts, whose names all networks share as far as they have them:
+        `patch_embedding`, `encoder` (with it), `decoder`, `heads`, `matching`."""
+
+    def part_sources(self) -> Sequence[PartSource[Any]]:
+        """What of other networks its parts can begin with."""
+        return ()
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels, of the network."""
+        network: Any = self.network
+        return network.config.patch_size
+
+    @abstractmethod
     def matrices(self) -> set[str]:
         """Names of the parameters of the network's blocks; of these, matrices go to Muon."""
 
@@ -112,6 +146,8 @@ class NetworkModel(Model):
     def populate_modules(self) -> None:
         """Build the network (called by nerfstudio's constructor)."""
         self.network = self.build()
+        begin_with(self.network, self.config.parts_of, self.part_sources())
+        freeze(self.network, self.parts(), self.config.freeze)
         self.average = copy.deepcopy(self.network) if self.config.ema_decay else None
         for module in (self.network, self.average):
             if module is not None:
@@ -127,12 +163,13 @@ class NetworkModel(Model):
         return self.network if self.average is None else self.average
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
-        """Matrices within blocks, and all else."""
+        """Matrices within blocks, and all else, as far as they are trained."""
         names, groups = self.matrices(), {"matrices": [], "others": []}
         for name, parameter in self.network.named_parameters():
-            is_matrix = name in names and parameter.ndim == 2
-            groups["matrices" if is_matrix else "others"].append(parameter)
-        return groups
+            if parameter.requires_grad:
+                is_matrix = name in names and parameter.ndim == 2
+                groups["matrices" if is_matrix else "others"].append(parameter)
+        return {name: parameters for name, parameters in groups.items() if parameters}
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Matrix products in the chosen type."""
@@ -148,6 +185,12 @@ class NetworkModel(Model):
         self.network.train(self.config.recompute)
         with self.autocast():
             loss, metrics = self.loss(self.network, batch, step)
+        with one_line_errors():
+            if not loss.requires_grad:
+                raise ValueError(
+                    f"Nothing that is trained has an influence on the loss of step {step}; frozen "
+                    f"are {', '.join(self.config.freeze)}. Freeze less."
+                )
         self.num_images += batch.images.shape[0] * batch.images.shape[1]
         return {"main_loss": loss}, metrics
 
@@ -175,11 +218,17 @@ class NetworkModel(Model):
 
 
 def summarized(metrics: dict[str, Float[Tensor, " scene"]]) -> dict[str, float]:
-    """Means over scenes, and beside each its standard error as `NAME_error`."""
+    """Means over scenes, and beside each its standard error as `NAME_error`, which one scene alone
+    has not.
+
+    Scenes of which a number is not known (nan) do not count; what is known of none is left out.
+    """
     result = {}
     for name, each in metrics.items():
-        values = each.double()
+        values = each.double()[~each.isnan()]
+        if not len(values):
+            continue
         result[name] = float(values.mean())
-        spread = float(values.std()) if len(values) > 1 else 0.0
-        result[f"{name}_error"] = spread / math.sqrt(len(values))
+        if len(values) > 1:
+            result[f"{name}_error"] = float(values.std()) / math.sqrt(len(values))
     return result

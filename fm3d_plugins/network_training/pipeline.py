@@ -73,9 +73,10 @@ class NetworkPipeline(Pipeline):
         super().__init__()
         self.config, self.world_size, self.test_mode = config, world_size, test_mode
         with one_line_errors():
-            self.datamanager = config.datamanager.setup(device=device)
             box = SceneBox(torch.tensor([[-1.0] * 3, [1.0] * 3]))
             self._model = config.model.setup(scene_box=box, num_train_data=0, device=device)
+            config.datamanager.patch_size = self._model.patch_size
+            self.datamanager = config.datamanager.setup(device=device)
         self._model.to(device)
 
     @property

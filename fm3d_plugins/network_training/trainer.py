@@ -12,13 +12,18 @@ import tyro
 from nerfstudio.utils import writer
 from nerfstudio.utils.misc import step_check
 
+from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.network_training.loss_curve import PICTURE, draw_losses
 from fm3d_plugins.network_training.loss_log import FILE, StepTable
+from fm3d_plugins.network_training.parts import trained_share
 from fm3d_plugins.network_training.pipeline import NetworkPipeline, NetworkPipelineConfig
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life
 from fm3d_plugins.running import summary
 from fm3d_plugins.training import Trainer, TrainerConfig, ViewerConfig
+
+DRAWN_ROOMS = "synthetic-rooms"
+"""Name of the experiment, unless scenes are those of a folder."""
 
 
 @dataclass
@@ -32,6 +37,10 @@ class NetworkTrainerConfig(TrainerConfig):
     max_num_iterations: int | None = None  # type: ignore[assignment]
     """Step at which training ends, that of earlier runs which are gone on from included. None: as
     the method says."""
+    max_minutes: float = 0.0
+    """Ends a piece of the run after so many minutes, with a checkpoint; the same command, which
+    needs a --timestamp, goes on from there. The step at hand and its scores are done first. 0: no
+    limit."""
     steps_per_save: int = 200
     """Steps from one checkpoint to the next."""
     steps_per_eval_all_images: int = 200
@@ -51,6 +60,16 @@ class NetworkTrainerConfig(TrainerConfig):
     gradient_accumulation_steps: tyro.conf.Suppress[dict[str, int]] = field(default_factory=dict)
     start_paused: tyro.conf.Suppress[bool] = False
 
+    def set_timestamp(self) -> None:
+        """As for every method; a run in pieces has to be found again."""
+        with one_line_errors():
+            if self.max_minutes and self.timestamp == "{timestamp}":
+                raise ValueError(
+                    f"Found --max-minutes {self.max_minutes:g} and no --timestamp. Expected a name "
+                    "of the run, by which the same command goes on with it. Add --timestamp NAME."
+                )
+        super().set_timestamp()
+
     def resolve(self) -> list[str]:
         """As for every method; the data know the whole run's steps.
 
@@ -58,7 +77,15 @@ class NetworkTrainerConfig(TrainerConfig):
             ValueError: An option of the data makes no batch.
         """
         sentences = super().resolve()
+        folders = self.pipeline.datamanager.folders()
+        if folders and self.experiment_name == DRAWN_ROOMS:
+            self.experiment_name = folders[0].resolve().name or "scenes"
+        is_begun = any(self.get_checkpoint_dir().glob("step-*.ckpt"))
+        if self.max_minutes and is_begun and self.load_dir is None and self.load_checkpoint is None:
+            self.load_dir = self.get_checkpoint_dir()
+            sentences.append(f"The run goes on: {self.load_dir} holds what came of earlier pieces.")
         self.pipeline.datamanager.num_steps = self.max_num_iterations or 0
+        self.pipeline.datamanager.patch_size = self.pipeline.model.patch_size
         self.pipeline.datamanager.check()
         return sentences
 
@@ -85,6 +112,7 @@ class NetworkTrainer(Trainer):
         writer.GLOBAL_BUFFER["max_iter"] = max(1, total - self._start_step)
         self.table = StepTable(self.base_dir / FILE, self._start_step)
         self.pipeline.datamanager.keep_report(self.base_dir)
+        say(trained_share(self.pipeline.model.network))
         for step in range(self._start_step, total):
             if self.stop_training:
                 return
@@ -98,6 +126,25 @@ class NetworkTrainer(Trainer):
             if step_check(step, self.config.steps_per_save):
                 self.save_checkpoint(step)
             writer.write_out_storage()
+            if self._is_out_of_time(time.monotonic() - begin):
+                return
+
+    def _is_out_of_time(self, seconds: float) -> bool:
+        """Whether another step, as long as the last one, would be too late."""
+        limit = 60 * self.config.max_minutes
+        return bool(limit) and time.monotonic() - self._began + seconds > limit
+
+    def _finish(self) -> None:
+        """As of every method; a piece of a run ends with its checkpoint."""
+        total = self.config.max_num_iterations or 0
+        if self.step + 1 >= total:
+            super()._finish()
+            return
+        self.save_checkpoint(self.step)
+        say(
+            f"This piece of the run ends at step {self.step + 1} of {total}, after "
+            f"{duration(time.monotonic() - self._began)}. The same command goes on from there."
+        )
 
     def train_iteration(self, step: int) -> Any:
         """One step of all optimisers, unless its gradient is to be skipped."""
@@ -192,9 +239,15 @@ class NetworkTrainer(Trainer):
 
 
 def score_sentence(metrics: dict[str, float]) -> str:
-    """Means with their standard errors."""
-    names = [name for name in metrics if not name.endswith("_error")]
-    return ", ".join(f"{n} {metrics[n]:.3f} +- {metrics[f'{n}_error']:.3f}" for n in names)
+    """Means with their standard errors, as far as there are any."""
+    said = []
+    for name, value in metrics.items():
+        # `match_error` is a mean, and `match_error_error` its error.
+        if name.endswith("_error") and name.removesuffix("_error") in metrics:
+            continue
+        error = metrics.get(f"{name}_error")
+        said.append(f"{name} {value:.3f}" + ("" if error is None else f" +- {error:.3f}"))
+    return ", ".join(said)
 
 
 def save_picture(path: Path, picture: torch.Tensor) -> None:

@@ -63,14 +63,7 @@ class DinoV2(nn.Module):
         stored = self.config.image_size // self.config.patch_size
         if (rows, columns) == (stored, stored):
             return self.pos_embed
-        class_position, patches = self.pos_embed[:, :1], self.pos_embed[:, 1:]
-        # In float32 whatever the network's type, as published.
-        grid = patches.float().unflatten(1, (stored, stored)).permute(0, 3, 1, 2)
-        resized = functional.interpolate(
-            grid, (rows, columns), mode="bicubic", antialias=True, align_corners=False
-        )
-        resized = resized.to(class_position.dtype).flatten(2).transpose(1, 2)
-        return torch.cat([class_position, resized], dim=1)
+        return resized_positions(self.pos_embed, (stored, stored), (rows, columns))
 
     def forward(
         self, images: Float[Tensor, "image 3 height width"]
@@ -99,3 +92,22 @@ class DinoV2(nn.Module):
             self.patch_embed(images) + positions[:, 1:],
         ]
         return torch.cat(parts, dim=1)
+
+
+def resized_positions(
+    positions: Float[Tensor, "1 _ channel"], stored: tuple[int, int], wanted: tuple[int, int]
+) -> Float[Tensor, "1 _ channel"]:
+    """Positions of a grid of patches for another grid; the class token's stays.
+
+    Args:
+        positions: The class token's, then those of the stored grid row by row.
+        stored, wanted: Rows and columns.
+    """
+    class_position, patches = positions[:, :1], positions[:, 1:]
+    # In float32 whatever the network's type, as published.
+    grid = patches.float().unflatten(1, stored).permute(0, 3, 1, 2)
+    resized = functional.interpolate(
+        grid, wanted, mode="bicubic", antialias=True, align_corners=False
+    )
+    resized = resized.to(class_position.dtype).flatten(2).transpose(1, 2)
+    return torch.cat([class_position, resized], dim=1)

@@ -7,7 +7,7 @@ self-supervised fine-tuning.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +21,15 @@ from fm3d_plugins.backends.perceptual import PerceptualKind, perceptual_distance
 from fm3d_plugins.cell_matching.losses import cameras_of, estimate_loss, path_losses
 from fm3d_plugins.cell_matching.scores import path_scores
 from fm3d_plugins.cell_matching.types import CameraEstimate
-from fm3d_plugins.checkpoints import load, locate, require_obtainable
+from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.data.sampling import ends
 from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.cameras import camera_distances
 from fm3d_plugins.geometry.poses import so3_log
+from fm3d_plugins.geometry.precision import in_full_precision
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.network_training.parts import Parts, PartSource
 from fm3d_plugins.network_training.scores import pose_scores, psnr
 from fm3d_plugins.nn.perceptual import Distance, rendering_loss
 from fm3d_plugins.nn.sizes import to_text
@@ -52,18 +54,39 @@ SMALL = RayZerConfig(
 
 PERCEPTUAL_WEIGHT = 0.2
 
+PARTS = {
+    "patch_embedding": ["image_tokenizer", "pe_embedder"],
+    "camera_estimator": [
+        "cam_code",
+        "temporal_pe_embedder",
+        "transformer_encoder",
+        "pose_predictor",
+        "first_embedder",
+    ],
+    "encoder": [
+        "image_tokenizer",
+        "pe_embedder",
+        "target_pose_tokenizer",
+        "mlp_fuse",
+        "scene_code",
+        "transformer_encoder_geom",
+    ],
+    "decoder": ["target_pose_tokenizer2", "decoder_ln", "transformer_decoder"],
+    "heads": ["image_head"],
+    "matching": ["matching"],
+}
+"""The encoder is that of the scene."""
+
 
 @dataclass
 class RayzerTrainingModelConfig(NetworkModelConfig):
     """The network and what it learns."""
 
+    family = "rayzer"
+
     _target: type = field(default_factory=lambda: RayzerTrainingModel)
     network: RayZerConfig = SMALL
     """Sizes of the network, if it is trained from nothing."""
-    parts_of: tuple[str, ...] = ()
-    """**Departure:** weights of other networks, by name or as files, of which what fits is taken
-    to begin with: the path of matches from those of vggt-train, blocks of the rendering decoder
-    from those of lvsm-train."""
     warm_start: float = 0.6
     """**Departure:** share of the run that is told the true cameras: they are learnt from, and
     views are rendered with them. Then photos are all that is learnt from, through predicted
@@ -81,16 +104,6 @@ class RayzerTrainingModelConfig(NetworkModelConfig):
     squared error alone, unless perceptual is lpips."""
     warm_steps: tyro.conf.Suppress[int] = 0
     """Of the whole run."""
-
-    def check_weights(self) -> None:
-        """Refuse weights that cannot be had.
-
-        Raises:
-            ValueError, FileNotFoundError: As `require_obtainable`.
-        """
-        super().check_weights()
-        for weights in self.parts_of:
-            require_obtainable(weights)
 
     def resolve(self, device_type: str, max_num_iterations: int | None) -> RunPlan:
         """As of every network; the steps of the warm start follow from those of the run.
@@ -122,25 +135,23 @@ class RayzerTrainingModel(NetworkModel):
     def build(self) -> RayZer:
         """Random weights, or those that were asked for."""
         config = self.config
-        if config.weights:
-            network = load_network(locate(config.weights), torch.float32, torch.device("cpu"))
-            network.requires_grad_(True)
-        else:
-            network = RayZer(config.network)
-        for weights in config.parts_of:
-            file = locate(weights)
-            if not take_parts(network, load(file)):
-                raise ValueError(
-                    f"{file.path} has no part that fits into this network. Expected weights of "
-                    "vggt-train with matches of features, or of lvsm-train with the same width. "
-                    "Leave it out of --pipeline.model.parts-of."
-                )
-        return network
+        if not config.weights:
+            return RayZer(config.network)
+        network = load_network(locate(config.weights), torch.float32, torch.device("cpu"))
+        return network.requires_grad_(True)
 
     @cached_property
     def distance(self) -> Distance | None:
         """What is lowered besides the squared error, read when the first step asks for it."""
         return perceptual_distance(self.config.perceptual, self.config.perceptual_weights)
+
+    def parts(self) -> Parts:
+        """The encoder is that of the scene; the camera estimator is a part of its own."""
+        return PARTS
+
+    def part_sources(self) -> Sequence[PartSource[RayZer]]:
+        """**Departure:** what fits is taken of networks that were trained here."""
+        return [OTHER_NETWORK]
 
     def matrices(self) -> set[str]:
         """Those of linear layers within the blocks, and in the network that matches are given."""
@@ -259,7 +270,7 @@ class RayzerTrainingModel(NetworkModel):
 
 
 @torch.no_grad()
-def take_parts(network: RayZer, others: Mapping[str, Tensor]) -> int:
+def take_parts(network: RayZer, others: Mapping[str, Tensor]) -> None:
     """Give a network those weights of another that fit, by name and shape.
 
     LVSM's blocks, which have one stack, become those of the rendering decoder.
@@ -267,8 +278,8 @@ def take_parts(network: RayZer, others: Mapping[str, Tensor]) -> int:
     Args:
         others: By published names.
 
-    Returns:
-        How many tensors were taken.
+    Raises:
+        ValueError: Nothing fits.
     """
     known = dict(others)
     for name, value in others.items():
@@ -282,7 +293,17 @@ def take_parts(network: RayZer, others: Mapping[str, Tensor]) -> int:
         if value is not None and value.shape == parameter.shape:
             parameter.copy_(value)
             taken += 1
-    return taken
+    if not taken:
+        raise ValueError(
+            "No part fits into this network. Expected weights of vggt-train with matches of "
+            "features, or of lvsm-train with the same width. Leave them out of "
+            "--pipeline.model.parts-of."
+        )
+
+
+OTHER_NETWORK: PartSource[RayZer] = PartSource(
+    "a network of this package, what fits", lambda weights: True, take_parts
+)
 
 
 def split(num_views: int, num_contexts: int, step: int) -> tuple[list[int], list[int]]:
@@ -320,6 +341,7 @@ def given_cameras(truth: CameraEstimate, order: list[int], batch: ViewBatch) -> 
     return GivenCameras(truth.of_views(back).first_from_camera(), batch.intrinsics)
 
 
+@in_full_precision
 def rotation_correlation(
     estimated: Float[Tensor, "scene view 4 4"],
     true: Float[Tensor, "scene view 4 4"],

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.geometry.precision import in_full_precision
 from fm3d_plugins.vggt.dense_losses import (
     DenseLoss,
     GradientTerm,
@@ -59,6 +60,7 @@ class GroundTruth:
     is_visible: Bool[Tensor, "*batch view track"] | None = None
 
     @staticmethod
+    @in_full_precision
     def of(batch: ViewBatch) -> "GroundTruth":
         """What a batch knows, without tracks.
 
@@ -137,6 +139,7 @@ class Losses:
     tracks: TrackLoss | None
 
 
+@in_full_precision
 def normalize(truth: GroundTruth) -> tuple[GroundTruth, Float[Tensor, "*batch"]]:
     """Ground truth in the first photo's camera frame, with a mean distance of 1, and its scale.
 

@@ -1,9 +1,10 @@
 """VGGT trained on many scenes: photos in, cameras and depth out (Wang et al. 2025, section 3.3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fm3d_plugins.cell_matching.losses import path_losses, true_cameras
@@ -14,6 +15,7 @@ from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.poses import invert
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
+from fm3d_plugins.network_training.parts import Parts, PartSource
 from fm3d_plugins.network_training.scores import pose_scores
 from fm3d_plugins.nn.attention import LayerScale
 from fm3d_plugins.nn.weights import matrix_names
@@ -25,7 +27,22 @@ from fm3d_plugins.vggt.inference import HEADS, architecture
 from fm3d_plugins.vggt.losses import GroundTruth, LossConfig, camera_loss, normalize, total_loss
 from fm3d_plugins.vggt.network import VGGT
 from fm3d_plugins.vggt.pose_encoding import decode, encode
-from fm3d_plugins.vggt.weights import load_official
+from fm3d_plugins.vggt.weights import is_dinov2, load_official, take_dinov2
+
+PARTS = {
+    "patch_embedding": ["aggregator.patch_embed"],
+    "encoder": ["aggregator"],
+    "camera_head": ["camera_head"],
+    "depth_head": ["depth_head"],
+    "heads": ["camera_head", "depth_head"],
+    "matching": ["matching"],
+}
+"""The encoder is what the paper calls the backbone."""
+
+
+DINOV2: PartSource[VGGT] = PartSource(
+    "DINOv2 with registers, the patch embedding", is_dinov2, take_dinov2
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,10 @@ class SmallVGGT:
     """Hidden channels of the blocks over their width; published: 4."""
     head_width: int = 32
     patch_size: int = 8
+    """Side of a patch, pixels; where features are matched, a multiple of 4."""
+    patch_embedding: str = "conv"
+    """How patches become tokens: one convolution, or a DINOv2 of the same width, whose patches have
+    14 pixels (dinov2_vits14_reg: 384)."""
     camera_depth: int = 1
     """Blocks of the camera head."""
     camera_rounds: int = 4
@@ -61,7 +82,7 @@ class SmallVGGT:
                 depth=self.depth,
                 num_heads=self.width // self.head_width,
                 mlp_ratio=self.mlp_ratio,
-                patch_embedding="conv",
+                patch_embedding=self.patch_embedding,
                 patch_size=self.patch_size,
             ),
             camera=CameraHeadConfig(
@@ -89,6 +110,8 @@ class SmallVGGT:
 @dataclass
 class VggtTrainingModelConfig(NetworkModelConfig):
     """The network and what it learns."""
+
+    family = "vggt"
 
     _target: type = field(default_factory=lambda: VggtTrainingModel)
     network: SmallVGGT = SmallVGGT()
@@ -119,6 +142,20 @@ class VggtTrainingModel(NetworkModel):
         load_official(network, load(file))
         network.point_head = network.track_head = None
         return network
+
+    def parts(self) -> Parts:
+        """Either head has a name of its own too."""
+        return PARTS
+
+    def part_sources(self) -> Sequence[PartSource[VGGT]]:
+        """The patch embedding can be DINOv2's."""
+        return [DINOV2]
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels, of the backbone."""
+        assert isinstance(self.network, VGGT)
+        return self.network.aggregator.config.patch_size
 
     def matrices(self) -> set[str]:
         """Those of the backbone, and of the network that makes cameras of matches."""
@@ -181,19 +218,21 @@ class VggtTrainingModel(NetworkModel):
         """
         outputs = network(batch.images, heads=HEADS)
         assert outputs.pose_encodings is not None and outputs.depth is not None
-        assert batch.depth is not None
+        assert batch.depth is not None and batch.is_valid is not None
         poses, _ = decode(outputs.pose_encodings[-1].float(), batch.size)
         found = [pose_scores(invert(own), true) for own, true in
                  zip(poses, batch.world_from_camera, strict=True)]  # fmt: skip
         depth, truth = outputs.depth.float(), batch.depth
         metrics = {name: torch.tensor([each[name] for each in found]) for name in found[0]}
         metrics |= {
-            "abs_rel": _relative_error(depth, truth),
-            "abs_rel_constant": _relative_error(torch.ones_like(truth), truth),
+            "abs_rel": _relative_error(depth, truth, batch.is_valid),
+            "abs_rel_constant": _relative_error(torch.ones_like(truth), truth, batch.is_valid),
         }
         if outputs.matched is not None:
             metrics |= path_scores(outputs.matched, batch)
-        pictures = [batch.images[:, 0], _shades(truth[:, 0]), _shades(depth[:, 0])]
+        is_known = batch.is_valid[:, 0]
+        shades = [_shades(truth[:, 0], is_known), _shades(depth[:, 0], torch.ones_like(is_known))]
+        pictures = [batch.images[:, 0], *shades]
         return Scores(metrics, torch.cat(pictures, dim=-1))
 
     def exported(self, network: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -221,16 +260,23 @@ def standing(truth: GroundTruth) -> Float[Tensor, "*batch view 9"]:
 def _relative_error(
     depth: Float[Tensor, "scene view height width"],
     truth: Float[Tensor, "scene view height width"],
+    is_valid: Bool[Tensor, "scene view height width"],
 ) -> Float[Tensor, " scene"]:
-    """Mean of |depth - truth| / truth, after the median of each scene was made equal."""
-    ratio = truth.flatten(1).median(1).values / depth.flatten(1).median(1).values.clamp_min(1e-6)
-    scaled = depth * ratio[:, None, None, None]
-    return ((scaled - truth).abs() / truth).mean((1, 2, 3))
+    """Mean of |depth - truth| / truth where this is known, after the median of each scene was made
+    equal; nan where nothing is."""
+    said, true = (torch.where(is_valid, each, torch.nan).flatten(1) for each in (depth, truth))
+    ratio = true.nanmedian(1).values / said.nanmedian(1).values.clamp_min(1e-6)
+    return ((said * ratio[:, None] - true).abs() / true).nanmean(1)
 
 
-def _shades(depth: Float[Tensor, "scene height width"]) -> Float[Tensor, "scene 3 height width"]:
-    """Near is bright; each scene's own range."""
+def _shades(
+    depth: Float[Tensor, "scene height width"], is_known: Bool[Tensor, "scene height width"]
+) -> Float[Tensor, "scene 3 height width"]:
+    """Near is bright, what is not known black; each scene's own range."""
+    known = is_known.flatten(1)
     flat = (1 / depth.clamp_min(1e-6)).flatten(1)
-    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
-    shades = ((flat - low) / (high - low).clamp_min(1e-6)).reshape(depth.shape)
+    low = torch.where(known, flat, torch.inf).amin(1, keepdim=True)
+    high = torch.where(known, flat, 0).amax(1, keepdim=True)
+    shades = (torch.where(known, flat, low) - low) / (high - low).clamp_min(1e-6)
+    shades = torch.where(known, shades, 0).reshape(depth.shape)
     return shades[:, None].expand(-1, 3, -1, -1)

@@ -1,5 +1,7 @@
 """True matches and cameras, and losses that are least there."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,7 +40,7 @@ def cameras_of(truth):
 
 def exact(batch):
     """True matches, certain where they are seen."""
-    places, is_seen = true_cells(batch, ROWS, COLUMNS)
+    places, is_seen, _ = true_cells(batch, ROWS, COLUMNS)
     found = places_of_cells(places, ROWS, COLUMNS)
     own = cell_centers(ROWS, COLUMNS, found).expand(len(found), 1, -1, -1)
     certainty = torch.cat([torch.ones_like(is_seen[:, :1]), is_seen], dim=1).float()
@@ -46,7 +48,7 @@ def exact(batch):
 
 
 def test_a_view_matches_itself_cell_by_cell(batch):
-    places, is_seen = true_cells(batch.of_views([0, 0]), ROWS, COLUMNS)
+    places, is_seen, _ = true_cells(batch.of_views([0, 0]), ROWS, COLUMNS)
     expected = cell_centers(ROWS, COLUMNS, places)
     torch.testing.assert_close(
         places_of_cells(places, ROWS, COLUMNS)[:, 0], expected.expand(4, -1, -1),
@@ -76,7 +78,7 @@ def test_encodings_are_those_of_the_cameras(batch, truth):
 def test_the_loss_of_matches_is_least_at_the_truth(batch):
     """Truth: with one-hot logits at the nearest cells the loss is below that of equal ones, and
     above it for cells elsewhere."""
-    places, is_seen = true_cells(batch, ROWS, COLUMNS)
+    true = places, is_seen, _ = true_cells(batch, ROWS, COLUMNS)
     nearest = places.round()
     inside = torch.minimum(nearest.clamp_min(0), places.new_tensor([COLUMNS - 1, ROWS - 1]))
     index = (inside[..., 1] * COLUMNS + inside[..., 0]).long()
@@ -84,18 +86,35 @@ def test_the_loss_of_matches_is_least_at_the_truth(batch):
 
     def loss(where):
         logits = torch.zeros(*index.shape, ROWS * COLUMNS + 1)
-        return matching_loss(logits.scatter(-1, where[..., None], 3.0), places, is_seen, COLUMNS)
+        return matching_loss(logits.scatter(-1, where[..., None], 3.0), *true, COLUMNS)
 
     equal = 1.5 * torch.log(torch.tensor(ROWS * COLUMNS + 1.0))
     torch.testing.assert_close(
-        matching_loss(torch.zeros(*index.shape, ROWS * COLUMNS + 1), places, is_seen, COLUMNS),
+        matching_loss(torch.zeros(*index.shape, ROWS * COLUMNS + 1), *true, COLUMNS),
         equal,
     )
     assert loss(index) < equal < loss((index + COLUMNS // 2) % (ROWS * COLUMNS))
 
 
+def test_holes_in_depth_teach_nothing(batch):
+    """Truth: whatever is said of a cell that depth does not tell about, the loss is the same; all
+    is told without holes."""
+    assert true_cells(batch, ROWS, COLUMNS)[2].all()
+    is_valid = torch.rand(batch.is_valid.shape, generator=torch.Generator().manual_seed(0)) < 0.97
+    is_valid[:, 0, : batch.size[0] // 2] = False
+    places, is_seen, is_told = true_cells(replace(batch, is_valid=is_valid), ROWS, COLUMNS)
+    assert not is_told.unflatten(-1, (ROWS, COLUMNS))[..., : ROWS // 2, :].any()
+    assert (is_told & ~is_seen).any() and not (is_seen & ~is_told).any()
+    logits = torch.randn(*is_seen.shape, ROWS * COLUMNS + 1)
+    other = torch.where(is_told[..., None], logits, torch.randn_like(logits))
+    ours, same = (
+        matching_loss(said, places, is_seen, is_told, COLUMNS) for said in (logits, other)
+    )
+    assert torch.equal(ours, same)
+
+
 def test_disturbed_matches_follow_from_the_generator_and_are_less_certain_when_wrong(batch):
-    places, is_seen = true_cells(batch, ROWS, COLUMNS)
+    places, is_seen, _ = true_cells(batch, ROWS, COLUMNS)
     make = lambda: disturbed(places, is_seen, ROWS, COLUMNS, torch.Generator().manual_seed(3))  # noqa: E731
     ours, again = make(), make()
     assert torch.equal(ours.places, again.places)

@@ -34,6 +34,17 @@ def test_the_content_tells_the_format_and_not_the_name(tmp_path, name):
     assert_are_the_tensors(load(tmp_path / name))
 
 
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path):
+    """Truth: of the lengths of headers, multiples of 8, one in 32 begins as pickles do."""
+    path = tmp_path / "weights.safetensors"
+    for filler in range(256):
+        save_file(TENSORS, path, {"filler": "x" * filler})
+        if path.read_bytes()[:1] == b"\x80":
+            break
+    assert path.read_bytes()[:1] == b"\x80"
+    assert_are_the_tensors(load(path))
+
+
 @pytest.mark.parametrize("is_archive", [True, False])
 def test_torch_files_of_both_formats_load(tmp_path, is_archive):
     path = tmp_path / "weights.pth"

@@ -1,11 +1,14 @@
 """Captured scenes in the place of drawn rooms."""
 
 import copy
+import json
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from fm3d_plugins.cli.run_configs import read_run_config
+from fm3d_plugins.cli.trained_weights import write_trained_weights
 from fm3d_plugins.method_configs.lvsm_train import method
 from tests.data.written_layouts import room, write_blended_mvs, write_nerfstudio
 from tests.network_training.conftest import tiny_config, train
@@ -77,5 +80,11 @@ def test_run_on_captured_scenes_is_trained_scored_and_read_again(folders, tmp_pa
     trainer = train(config)
     assert (trainer.base_dir / "eval.json").is_file()
     assert "cannot be read" in (trainer.base_dir / "skipped_scenes.txt").read_text()
+    assert trainer.base_dir.parts[-3] == "first"
+    output = tmp_path / "own.safetensors"
+    write_trained_weights(trainer.base_dir, output)
+    with safe_open(output, framework="pt") as file:
+        story = json.loads(file.metadata()["provenance"])
+    assert story["data"] == "captured scenes: first, second"
     saved = read_run_config(trainer.base_dir / "config.yml")
     assert saved.pipeline.datamanager.folders() == folders

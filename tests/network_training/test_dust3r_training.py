@@ -11,7 +11,7 @@ from fm3d_plugins.cli.main import main
 from fm3d_plugins.data.synthetic import EndlessRooms
 from fm3d_plugins.dust3r.inference import load_network
 from fm3d_plugins.dust3r.network import DUSt3R, DUSt3RConfig, PairPrediction
-from fm3d_plugins.dust3r.training import NOWHERE, Dust3rTrainingModelConfig, take_matching
+from fm3d_plugins.dust3r.training import NOWHERE, take_matching
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.method_configs.dust3r_train import method
 from fm3d_plugins.vggt.training import SmallVGGT
@@ -66,6 +66,16 @@ def test_the_truth_has_no_error_and_trivial_answers_have_some(run, batch):
     assert scores["auc30_identity"].max() == 0
 
 
+def test_holes_in_depth_do_not_count_in_scores(run, batch):
+    """Truth: without half of one photo's pixels, and all of one scene's, the truth has no error."""
+    is_valid = batch.is_valid.clone()
+    is_valid[0, 1, :8] = False
+    is_valid[2] = False
+    scores = run.pipeline.model.score(Oracle(batch), replace(batch, is_valid=is_valid)).metrics
+    assert scores["points"][:2].max() < 1e-5 and scores["points"].isnan()[2]
+    assert scores["flat"][:2].min() > 0.05 and scores["mean"][:2].isfinite().all()
+
+
 def test_a_fixed_small_set_is_learnt(run, batch):
     """Truth: on one batch, the plain error of the points falls below two thirds."""
     torch.manual_seed(0)
@@ -99,19 +109,13 @@ def test_a_matching_is_taken_from_another_network(run):
     weights = {name: torch.randn_like(value) for name, value in other.state_dict().items()}
     network = DUSt3R(**vars(TINY))
     tokens = network.matching.path.features.tokens.weight.clone()
-    take_matching(network.matching, weights)
+    take_matching(network, weights)
     own = network.matching.path
     assert torch.equal(own.features.pixels.weight, weights["matching.features.pixels.weight"])
     assert torch.equal(own.pose.queries, weights["matching.pose.queries"])
     assert torch.equal(own.features.tokens.weight, tokens)
     torch.testing.assert_close(own.nowhere, NOWHERE * own.sharpness.exp())
     with pytest.raises(ValueError, match="absent or of another size"):
-        take_matching(network.matching, {})
-
-
-def test_a_matching_that_nothing_would_begin_with_is_refused():
-    config = Dust3rTrainingModelConfig(
-        matching_weights="x", network=replace(TINY, correlation=False)
-    )
+        take_matching(network, {})
     with pytest.raises(ValueError, match="does not match"):
-        config.check_weights()
+        take_matching(DUSt3R(**vars(replace(TINY, correlation=False))), weights)

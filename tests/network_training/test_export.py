@@ -29,6 +29,7 @@ def test_exported_weights_are_the_network_and_tell_their_story(run, tmp_path, mo
     with safe_open(output, framework="pt") as file:
         story = json.loads(file.metadata()["provenance"])
     assert story["method"] == "lvsm-train" and story["steps"] == 2
+    assert story["data"].startswith("synthetic rooms")
     # Two steps of four scenes of four views.
     assert story["images"] == 32 and story["scores"]["16px_psnr"] > 0
     assert story["options"]["datamanager"]["image_sizes"] == [16]

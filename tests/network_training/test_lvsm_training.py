@@ -13,6 +13,7 @@ from fm3d_plugins.lvsm.network import LVSM
 from fm3d_plugins.lvsm.training import ends, predicted, split
 from fm3d_plugins.network_training.model import summarized
 from fm3d_plugins.network_training.optimizers import warm_up_decay
+from fm3d_plugins.network_training.trainer import score_sentence
 from fm3d_plugins.nn.muon import Muon
 from tests.network_training.conftest import TINY, tiny_config, train
 
@@ -148,6 +149,15 @@ def test_standard_errors_are_those_of_the_mean():
     # Sample variance 5/3, over 4 scenes.
     found = summarized({"psnr": values})
     assert found == {"psnr": 2.5, "psnr_error": pytest.approx((5 / 12) ** 0.5)}
+    # One scene alone has no spread; what is not known does not count.
+    assert summarized({"psnr": values[:1]}) == {"psnr": 1.0}
+    unknown = torch.tensor([torch.nan, 7.0])
+    assert summarized({"psnr": unknown, "none": unknown[:1]}) == {"psnr": 7.0}
+
+
+def test_a_score_is_said_with_its_error_if_it_has_one():
+    scores = {"match_error": 1.0, "match_error_error": 0.5, "psnr": 20.0}
+    assert score_sentence(scores) == "match_error 1.000 +- 0.500, psnr 20.000"
 
 
 @pytest.mark.parametrize(

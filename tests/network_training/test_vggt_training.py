@@ -10,6 +10,7 @@ from fm3d_plugins.checkpoints import locate
 from fm3d_plugins.cli.main import main
 from fm3d_plugins.data.synthetic import EndlessRooms
 from fm3d_plugins.method_configs.vggt_train import method
+from fm3d_plugins.network_training.model import summarized
 from fm3d_plugins.vggt.inference import load_network
 from fm3d_plugins.vggt.losses import GroundTruth, camera_loss, normalize, total_loss
 from fm3d_plugins.vggt.network import VGGTOutputs
@@ -55,6 +56,20 @@ def test_a_network_that_says_the_truth_has_perfect_scores(run, batch):
     assert scores["auc30"].tolist() == [pytest.approx(100)] * 3
     assert scores["rotation"].max() < 0.1 < scores["rotation_identity"].min()
     assert scores["abs_rel"].max() < 1e-5 < scores["abs_rel_constant"].min()
+
+
+def test_holes_in_depth_do_not_count_in_scores(run, batch):
+    """Truth: what says the truth has no error where depth is known, whatever stands elsewhere."""
+    is_valid = batch.is_valid.clone()
+    is_valid[:, :, :9] = False
+    is_valid[2] = False
+    holey = replace(batch, depth=torch.where(is_valid, batch.depth, 0), is_valid=is_valid)
+    truth, _ = normalize(GroundTruth.of(batch))
+    scores = run.pipeline.model.score(Oracle(truth), holey)
+    assert scores.metrics["abs_rel"][:2].max() < 1e-5
+    assert scores.metrics["abs_rel"].isnan().tolist() == [False, False, True]
+    assert scores.pictures.isfinite().all()
+    assert summarized(scores.metrics)["abs_rel"] < 1e-5
 
 
 def test_cameras_that_stand_still_are_as_good_as_the_identity(run, batch):
