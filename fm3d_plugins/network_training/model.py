@@ -17,6 +17,7 @@ from torch.nn import Parameter
 
 from fm3d_plugins.checkpoints import require_obtainable
 from fm3d_plugins.data.view_batch import ViewBatch
+from fm3d_plugins.network_training.sharding import reshard
 from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision
 from fm3d_plugins.training import BareModelConfig, RunPlan
 
@@ -99,7 +100,11 @@ class NetworkModel(Model):
     def loss(
         self, network: nn.Module, batch: ViewBatch, step: int
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """What a step lowers, and numbers that tell how it goes."""
+        """What a step lowers, and numbers that tell how it goes.
+
+        The loss is a mean over scenes, and what is drawn for one follows from its place in the
+        step's batch: so the mean over parts of a batch is the loss of the whole.
+        """
 
     @abstractmethod
     def score(self, network: nn.Module, batch: ViewBatch) -> Scores:
@@ -140,16 +145,14 @@ class NetworkModel(Model):
         is_on = dtype != torch.float32
         return torch.autocast(self.device.type, dtype if is_on else torch.bfloat16, enabled=is_on)
 
-    def training_loss(
+    def forward(  # type: ignore[override]
         self, batch: ViewBatch, step: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The loss of a step and its metrics, in nerfstudio's dictionaries."""
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The loss of a step and its metrics: all that gradients come from, in one call."""
         # In training mode, blocks are computed again in the backward pass.
         self.network.train(self.config.recompute)
         with self.autocast():
-            loss, metrics = self.loss(self.network, batch, step)
-        self.num_images += batch.images.shape[0] * batch.images.shape[1]
-        return {"main_loss": loss}, metrics
+            return self.loss(self.network, batch, step)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -165,6 +168,7 @@ class NetworkModel(Model):
         self.scored.eval()
         with self.autocast():
             parts = [self.score(self.scored, batch) for batch in batches]
+        reshard(self.scored)
         names = parts[0].metrics
         metrics = {name: torch.cat([part.metrics[name] for part in parts]) for name in names}
         return Scores(metrics, torch.cat([part.pictures for part in parts]))

@@ -94,9 +94,9 @@ def test_the_loss_of_matches_is_least_at_the_truth(batch):
     assert loss(index) < equal < loss((index + COLUMNS // 2) % (ROWS * COLUMNS))
 
 
-def test_disturbed_matches_follow_from_the_generator_and_are_less_certain_when_wrong(batch):
+def test_disturbed_matches_follow_from_the_seeds_and_are_less_certain_when_wrong(batch):
     places, is_seen = true_cells(batch, ROWS, COLUMNS)
-    make = lambda: disturbed(places, is_seen, ROWS, COLUMNS, torch.Generator().manual_seed(3))  # noqa: E731
+    make = lambda: disturbed(places, is_seen, ROWS, COLUMNS, [3, 1, 2, 0])  # noqa: E731
     ours, again = make(), make()
     assert torch.equal(ours.places, again.places)
     certainty = ours.certainty[:, 1:]
