@@ -42,9 +42,7 @@ def copied(model: nn.Module) -> Callable[..., Any]:
     All begin with the first one's weights. The call is no module, so that checkpoints know the
     model alone. Parameters that a step does not use have no gradient, as in one process.
     """
-    return nn.parallel.DistributedDataParallel(
-        model, broadcast_buffers=False, find_unused_parameters=True
-    ).__call__
+    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True).__call__
 
 
 def shard(network: nn.Module) -> None:

@@ -105,6 +105,27 @@ def test_disturbed_matches_follow_from_the_seeds_and_are_less_certain_when_wrong
     assert errors[is_seen].median() < 0.05 < errors[~is_seen].median()
 
 
+def test_what_disturbs_a_scene_is_the_same_in_any_part_of_a_batch(batch):
+    places, is_seen = true_cells(batch, ROWS, COLUMNS)
+    whole = disturbed(places, is_seen, ROWS, COLUMNS, [3, 1, 2, 0])
+    part = disturbed(places[2:], is_seen[2:], ROWS, COLUMNS, [2, 0])
+    assert torch.equal(part.places, whole.places[2:])
+    assert torch.equal(part.certainty, whole.certainty[2:])
+
+
+def test_the_loss_of_matches_is_the_mean_over_scenes(batch):
+    """Truth: however many cells each scene has that are seen nowhere."""
+    places, is_seen = true_cells(batch, ROWS, COLUMNS)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(*is_seen.shape, ROWS * COLUMNS + 1, generator=generator)
+    rows = [slice(row, row + 1) for row in range(len(batch))]
+    each = [matching_loss(logits[row], places[row], is_seen[row], COLUMNS) for row in rows]
+    assert len({int(seen.sum()) for seen in is_seen}) > 1
+    torch.testing.assert_close(
+        matching_loss(logits, places, is_seen, COLUMNS), torch.stack(each).mean()
+    )
+
+
 def test_the_loss_of_estimates_is_zero_at_the_truth_and_its_slope_is_bounded(batch, truth):
     cameras = cameras_of(truth)
     assert estimate_loss([cameras, cameras], cameras) < 0.05

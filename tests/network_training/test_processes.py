@@ -58,7 +58,7 @@ def two(one):
     folder, shared = one, environment(0)
     started = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", two_processes.__file__, folder],
+            [sys.executable, "-W", "ignore", two_processes.__file__, "main", folder],
             env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
@@ -150,6 +150,22 @@ def test_one_process_that_is_asked_to_end_stops_both_after_one_step(one, two, mo
     prepared(config).train()
     close(state_of(stopped, STEPS - 1)["pipeline"],
           state_of(one / "one" / "lvsm", STEPS - 1)["pipeline"])  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job_with_one_line_and_torchrun_goes_on(tmp_path):
+    """Truth: steps and scores of a run without a stop, in one folder; it was at its third step."""
+    torchrun = "--standalone --nproc-per-node 2 --max-restarts 1 --monitor-interval 0.1"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", *torchrun.split(),
+         two_processes.__file__, "killed_once", tmp_path],
+        capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Error: another process of this run has ended") == 1
+    assert [int(row["step"]) for row in rows_of(tmp_path)] == list(range(STEPS))
+    assert state_of(tmp_path, STEPS - 1)["step"] == STEPS - 1
+    assert done.stdout.count("lvsm-train is done") == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

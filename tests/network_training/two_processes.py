@@ -100,16 +100,30 @@ def with_all_digits(*_) -> str:
     return "float32"
 
 
-def stop_after(trainer, step: int) -> None:
-    """Let this process be asked to end while it does a step."""
+def signal_at(trainer, step: int, number: signal.Signals) -> None:
+    """Let this process get a signal when it begins with a step."""
     usual = trainer.train_iteration
 
-    def asked(number):
-        if number == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return usual(number)
+    def with_signal(begun):
+        if begun == step:
+            os.kill(os.getpid(), number)
+        return usual(begun)
 
-    trainer.train_iteration = asked
+    trainer.train_iteration = with_signal
+
+
+def killed_once(folder: Path) -> None:
+    """A run as ns-train makes it; the second process is killed in the first attempt."""
+    config = tiny_config(folder, "lvsm")
+    config.steps_per_save, config.timestamp = 1, "{timestamp}"
+    config.set_timestamp()
+    config.save_config()
+    torch.manual_seed(0)
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup()
+    if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        signal_at(trainer, STOP + 1, signal.SIGKILL)
+    trainer.train()
 
 
 def main(folder: Path) -> None:
@@ -140,9 +154,9 @@ def main(folder: Path) -> None:
 
     trainer = prepared(tiny_config(own / "stopped", "lvsm", False))
     if rank == 1:
-        stop_after(trainer, STOP)
+        signal_at(trainer, STOP, signal.SIGTERM)
     trainer.train()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    {"main": main, "killed_once": killed_once}[sys.argv[1]](Path(sys.argv[2]))
