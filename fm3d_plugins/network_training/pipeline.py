@@ -87,7 +87,7 @@ class NetworkPipeline(Pipeline):
             self._model = config.model.setup(scene_box=box, num_train_data=0, device=device)
         self._model.to(device)
         self._loss = self._model.__call__
-        if config.shard:
+        if world_size > 1 and config.shard:
             for network in (self._model.network, self._model.average):
                 if network is not None:
                     shard(network)

@@ -88,17 +88,33 @@ def gradient_norm(gradients: Iterable[Tensor]) -> float:
 
 
 def gathered(state: Any) -> Any:
-    """A state of any depth whose tensors are whole."""
+    """A state of any depth with whole tensors, in the first process's memory; no others elsewhere.
+
+    One tensor at a time is put together on the device.
+    """
     if isinstance(state, Mapping):
         return {name: gathered(value) for name, value in state.items()}
     if isinstance(state, list | tuple):
         return [gathered(value) for value in state]
-    return whole(state) if isinstance(state, Tensor) else state
+    if not isinstance(state, Tensor):
+        return state
+    value = whole(state)
+    return value.cpu() if comms.is_main_process() else None
 
 
-def divide_state(optimizer: torch.optim.Optimizer) -> None:
-    """Divide what an optimiser read from a checkpoint as its parameters are."""
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                values[name] = divided_as(value, parameter)
+def divide_when_read(optimizer: torch.optim.Optimizer) -> None:
+    """Let an optimiser keep of a checkpoint's state what belongs to its parts of the parameters."""
+
+    def part_of(value: Any, parameter: Parameter) -> Any:
+        is_alike = isinstance(value, Tensor) and value.shape == parameter.shape
+        return divided_as(value, parameter) if is_alike else value
+
+    def divided(own: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        parameters = [each for group in own.param_groups for each in group["params"]]
+        parts = {
+            number: {name: part_of(value, parameters[number]) for name, value in values.items()}
+            for number, values in state["state"].items()
+        }
+        return state | {"state": parts}
+
+    optimizer.register_load_state_dict_pre_hook(divided)

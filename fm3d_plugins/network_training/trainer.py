@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.utils import comms, writer
 from nerfstudio.utils.misc import step_check
 
@@ -27,7 +28,7 @@ from fm3d_plugins.network_training.processes import (
 )
 from fm3d_plugins.network_training.sharding import (
     average_whole,
-    divide_state,
+    divide_when_read,
     gathered,
     gradient_norm,
 )
@@ -199,11 +200,13 @@ class NetworkTrainer(Trainer):
         with signs_of_life(lambda t: f"The first step prepares the kernels: {t:.0f} s so far."):
             return self.pipeline.get_train_loss_dict(step)
 
-    def _load_checkpoint(self) -> None:
-        """As for every method; of what is divided, each process keeps its part."""
-        super()._load_checkpoint()
-        for optimizer in self.optimizers.optimizers.values():
-            divide_state(optimizer)
+    def setup_optimizers(self) -> Optimizers:
+        """As nerfstudio's; of what is divided, each process reads its part from checkpoints."""
+        optimizers = super().setup_optimizers()
+        if self.config.pipeline.shard:
+            for optimizer in optimizers.optimizers.values():
+                divide_when_read(optimizer)
+        return optimizers
 
     def _state(self, step: int) -> dict[str, Any]:
         """Whole tensors, so any number of processes can go on."""

@@ -28,4 +28,5 @@ def divided_as(value: Tensor, parameter: Tensor) -> Tensor:
     own: Any = parameter
     mesh = own.device_mesh
     everywhere = DTensor.from_local(value, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return everywhere.redistribute(placements=own.placements)
+    # Not a view, which would keep the whole alive.
+    return everywhere.redistribute(placements=own.placements).clone()

@@ -133,6 +133,16 @@ def test_a_divided_network_goes_on_from_a_checkpoint_of_one_process_and_ends_ali
     assert scores["16px_abs_rel"] == pytest.approx(expected["16px_abs_rel"], 1e-2)
 
 
+def test_one_process_reads_what_a_divided_run_left(two, tmp_path):
+    """As export and scores do, with the run's own config."""
+    config = tiny_config(tmp_path, "vggt", shard=True)
+    pipeline = config.pipeline.setup(device="cpu", test_mode="inference")
+    state = state_of(two[0] / "rank0" / "divided", STEPS - 1)["pipeline"]
+    pipeline.load_pipeline(state, STEPS - 1)
+    for name, value in pipeline.model.state_dict().items():
+        assert torch.equal(value, state[f"_model.{name}"]), name
+
+
 def test_one_process_that_is_asked_to_end_stops_both_after_one_step(one, two, monkeypatch):
     """And one process goes on from their checkpoint to what it would have come to by itself."""
     folder, _, codes, _ = two
