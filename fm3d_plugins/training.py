@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
 import torch
@@ -19,7 +20,7 @@ from nerfstudio.engine.callbacks import TrainingCallbackLocation
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.models.base_model import ModelConfig
-from nerfstudio.utils import writer
+from nerfstudio.utils import comms, writer
 from nerfstudio.utils.misc import step_check
 from nerfstudio.utils.rich_utils import CONSOLE
 
@@ -366,7 +367,7 @@ class Trainer(nerfstudio_trainer.Trainer):
             with known_warnings_hidden():
                 super().setup(test_mode)
         except BaseException as error:
-            if self.local_rank == 0:
+            if comms.is_main_process():
                 forget_refused(self.base_dir, self.config.output_dir)
             if not isinstance(error, KeyboardInterrupt):
                 raise
@@ -448,9 +449,8 @@ class Trainer(nerfstudio_trainer.Trainer):
         writer.write_out_storage()
         for callback in self.callbacks:
             callback.run_callback_at_location(self.step, TrainingCallbackLocation.AFTER_TRAIN)
-        if self.local_rank == 0:
-            for line in self._what_came():
-                say(line)
+        for line in self._what_came():
+            say(line)
         if not self.config.viewer.quit_on_train_completion:
             self._train_complete_viewer()
 
@@ -499,23 +499,26 @@ class Trainer(nerfstudio_trainer.Trainer):
     def save_checkpoint(self, step: int) -> None:
         """Write a checkpoint atomically, then drop the older ones if so configured.
 
-        A killed process leaves the previous checkpoint. The file is made outside the checkpoint
-        folder, because nerfstudio parses every name in there as a step.
+        A killed process leaves the previous checkpoint. Of several processes the first one writes;
+        all are asked, as each may hold a part of the state.
         """
-        if self.local_rank != 0:
-            return
-        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        state = self._state(step)
+        if comms.is_main_process():
+            self._write_checkpoint(self.checkpoint_dir / f"step-{step:09d}.ckpt", state)
+        self._kept = step
+
+    def _write_checkpoint(self, path: Path, state: dict[str, Any]) -> None:
+        """The file is made outside the checkpoint folder, because nerfstudio parses every name in
+        there as a step."""
         path.parent.mkdir(parents=True, exist_ok=True)
         staged = self.base_dir / "checkpoint.partial"
         with one_line_errors():
-            state = self._state(step)
             require_room(path.parent, _bytes_of(state), f"the checkpoint {path.name}")
             # A stream of Python's: torch's own writer ends the process where the disk is full.
             with atomic_write(staged) as temporary, _Patient(temporary.open("wb")) as stream:
                 torch.save(state, stream)
             require_replaceable(path)
             os.replace(staged, path)
-        self._kept = step
         if self.config.save_only_latest_checkpoint:
             for other in self.checkpoint_dir.glob("step-*.ckpt"):
                 if other != path:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"python", "toml", "bash", "text"}
 """Of code blocks. Only `text` is not tested."""
-OUTSIDE = {"pip", "git", "hf"}
+OUTSIDE = {"pip", "git", "hf", "torchrun"}
 """Programs in the documents that are nobody's here."""
 FILE_NAME = re.compile(r"```python\n# (\S+\.py)$", re.MULTILINE)
 """First line of a code block that is a whole file."""

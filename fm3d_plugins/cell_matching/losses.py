@@ -15,6 +15,7 @@ from fm3d_plugins.cell_matching.types import (
     cell_centers,
     places_of_cells,
 )
+from fm3d_plugins.data.synthetic import mixed
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.geometry.precision import in_full_precision
@@ -72,6 +73,8 @@ def matching_loss(
 ) -> Float[Tensor, ""]:
     """Cross entropy with the four cells around the true place, by their share, or with none.
 
+    Means over the cells of either kind, of each scene; then over the scenes, as of all losses here.
+
     Args:
         places, is_seen, is_told: As `true_cells` has them.
     """
@@ -88,10 +91,12 @@ def matching_loss(
             column = (corner[..., 0] + right).clamp_max(columns - 1)
             index = (row * columns + column).long()[..., None]
             entropy = entropy - share_x * share_y * log_probability.gather(-1, index)[..., 0]
-    found = (entropy * is_seen).sum() / is_seen.sum().clamp_min(1)
+    cells = (-2, -1)
     is_nowhere = ~is_seen & is_told
-    none = -(log_probability[..., -1] * is_nowhere).sum() / is_nowhere.sum().clamp_min(1)
-    return found + NOWHERE_WEIGHT * none
+    found = (entropy * is_seen).sum(cells) / is_seen.sum(cells).clamp_min(1)
+    nowhere = -(log_probability[..., -1] * is_nowhere).sum(cells)
+    none = nowhere / is_nowhere.sum(cells).clamp_min(1)
+    return (found + NOWHERE_WEIGHT * none).mean()
 
 
 def disturbed(
@@ -99,24 +104,17 @@ def disturbed(
     is_seen: Bool[Tensor, "scene other cell"],
     rows: int,
     columns: int,
-    generator: torch.Generator,
+    seeds: Sequence[int],
 ) -> Matches:
     """True places as a matcher might find them: off by noise, some anywhere, less certain there.
 
-    How much of each is drawn for each scene.
-
     Args:
         places: As `true_cells` has them.
-        generator: Of random numbers on the CPU.
+        seeds: Of each scene's random numbers, how much of each fault there is among them.
     """
-    shape = is_seen.shape
-    level = torch.rand(3, len(places), 1, 1, generator=generator)
-    noise = torch.randn(*shape, 2, generator=generator) * (MOST_NOISE * level[0] ** 2)[..., None]
-    anywhere = 2 * torch.rand(*shape, 2, generator=generator) - 1
-    is_wrong = torch.rand(shape, generator=generator) < MOST_OUTLIERS * level[1]
-    likely = torch.randn(shape, generator=generator)
+    faults = [_faults(generator_of(seed), is_seen.shape[1:]) for seed in seeds]
     noise, anywhere, is_wrong, likely = (
-        each.to(places.device) for each in (noise, anywhere, is_wrong, likely)
+        torch.stack(each).to(places.device) for each in zip(*faults, strict=True)
     )
     is_right = is_seen & ~is_wrong
     limits = places.new_tensor([columns, rows]) / max(rows, columns)
@@ -128,6 +126,22 @@ def disturbed(
         torch.cat([own, found], dim=1),
         torch.cat([torch.ones_like(certainty[:, :1]), certainty], dim=1),
     )
+
+
+def _faults(generator: torch.Generator, shape: torch.Size) -> tuple[Tensor, ...]:
+    """Of one scene's matches: noise, places anywhere, which are there, and scores of certainty."""
+    level = torch.rand(2, generator=generator)
+    return (
+        torch.randn(*shape, 2, generator=generator) * (MOST_NOISE * level[0] ** 2),
+        2 * torch.rand(*shape, 2, generator=generator) - 1,
+        torch.rand(shape, generator=generator) < MOST_OUTLIERS * level[1],
+        torch.randn(shape, generator=generator),
+    )
+
+
+def generator_of(*numbers: int) -> torch.Generator:
+    """Random numbers on the CPU that follow from some numbers."""
+    return torch.Generator().manual_seed(mixed(*numbers) >> 1)
 
 
 @in_full_precision
@@ -200,22 +214,25 @@ def path_losses(
     matched: Matched,
     batch: ViewBatch,
     cameras: CameraEstimate,
-    generator: torch.Generator,
+    seed: int,
     num_cells: int,
 ) -> PathLosses:
     """Of a batch that the path has seen.
 
     Args:
         cameras: As `true_cameras` has them.
-        generator: Of random numbers on the CPU.
+        seed: Of what is drawn in this step; what is drawn for a scene follows from its place in the
+            step's batch too, so parts of a batch have the losses of the whole.
         num_cells: Matches of a scene that cameras are learnt from, drawn anew.
     """
     rows, columns = matched.grid
     # True places are to be exact, and cameras have all digits, as in the path.
     with torch.autocast(batch.images.device.type, enabled=False):
         places, is_seen, is_told = true_cells(batch, rows, columns)
-        true = disturbed(places, is_seen, rows, columns, generator)
-        some = torch.randperm(rows * columns, generator=generator)[:num_cells].to(places.device)
+        seeds = [mixed(seed, batch.first + row) for row in range(len(batch))]
+        true = disturbed(places, is_seen, rows, columns, seeds)
+        drawn = torch.randperm(rows * columns, generator=generator_of(seed))
+        some = drawn[:num_cells].to(places.device)
         examples = Matches.joined([true.of_cells(some), matched.matches.of_cells(some)])
         return PathLosses(
             matching_loss(matched.logits, places, is_seen, is_told, columns),
@@ -227,7 +244,7 @@ def pair_losses(
     path: MatchingPath,
     pair: MatchedPair,
     batch: ViewBatch,
-    generator: torch.Generator,
+    seed: int,
     num_cells: int,
 ) -> PathLosses:
     """Of pairs of photos that were matched both ways, in float32; arguments as of `path_losses`.
@@ -236,7 +253,7 @@ def pair_losses(
         batch: The pairs' two views.
     """
     rows, columns = pair.back.grid
-    learnt = path_losses(path, pair.forth, batch, cameras_of(batch), generator, num_cells)
+    learnt = path_losses(path, pair.forth, batch, cameras_of(batch), seed, num_cells)
     with torch.autocast(batch.images.device.type, enabled=False):
         true = true_cells(batch.of_views([1, 0]), rows, columns)
         back = matching_loss(pair.back.logits, *true, columns)

@@ -4,7 +4,8 @@ import hashlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from fm3d_plugins.data.filters import TOO_LITTLE, SceneFilters, usable
@@ -15,7 +16,7 @@ from fm3d_plugins.data.overlap import Frusta, draw_overlapping
 from fm3d_plugins.data.scenes import CapturedScene
 from fm3d_plugins.data.skipped import Skipped, SkippedError
 from fm3d_plugins.data.synthetic import mixed
-from fm3d_plugins.data.view_batch import ViewBatch
+from fm3d_plugins.data.view_batch import WHOLE, ViewBatch
 from fm3d_plugins.files import kind_of
 from fm3d_plugins.progress import track
 
@@ -142,7 +143,8 @@ class ManyScenes:
     """A source of batches. What it yields follows from the scenes' files, its fields and the step.
 
     A scene whose files are damaged, or of which no views were found that fit, gives its place to
-    the next that is drawn; which ones follows from the files, so a resumed run sees the same.
+    one that is drawn after all others; which ones follows from the files and the place alone, so a
+    resumed run sees the same, and a process that makes a part of the batch reads no other scene.
     """
 
     scenes: Sequence[UsableScene]
@@ -151,36 +153,46 @@ class ManyScenes:
     seed: int = 0
 
     def batch(
-        self, step: int, num_scenes: int, num_views: int, height: int, width: int, worker: int = 0
+        self,
+        step: int,
+        num_scenes: int,
+        num_views: int,
+        height: int,
+        width: int,
+        worker: int = 0,
+        part: slice = WHOLE,
     ) -> ViewBatch:
-        """The batch of a step, on the CPU; another worker draws otherwise.
+        """The batch of a step, or a part of its scenes, on the CPU; another worker draws otherwise.
 
-        No scene is there twice as long as there are enough. Views lie in the order of their frames.
+        No scene is there twice as long as there are enough sound ones. Views lie in the order of
+        their frames.
 
         Raises:
             ValueError: Too few scenes can be used.
         """
         order = self._order(random.Random(mixed(self.seed, step, worker)))
-        found: list[ViewBatch] = []
-        tries = 0
+        drawn: list[UsableScene] = []
+
+        def made(number: int) -> ViewBatch | None:
+            seed = mixed(self.seed, step, worker, number)
+            return self.views(drawn[number], seed, num_views, height, width)
+
+        places = range(num_scenes)[part]
+        found: dict[int, ViewBatch] = {}
+        tried = {place: place for place in places}
         with ThreadPoolExecutor(_THREADS) as threads:
-            while len(found) < num_scenes:
-                wanted = [next(order) for _ in range(num_scenes - len(found))]
-                seeds = [mixed(self.seed, step, worker, tries + i) for i in range(len(wanted))]
-                tries += len(wanted)
-                made = threads.map(
-                    lambda each, seed: self.views(each, seed, num_views, height, width),
-                    wanted,
-                    seeds,
-                )
-                found += [batch for batch in made if batch is not None]
-                if tries > 4 * (num_scenes + len(self.scenes)):
+            while tried:
+                drawn += islice(order, max(0, max(tried.values()) + 1 - len(drawn)))
+                batches = zip(tried, threads.map(made, tried.values()), strict=True)
+                found |= {place: batch for place, batch in batches if batch is not None}
+                tried = {p: number + num_scenes for p, number in tried.items() if p not in found}
+                if tried and len(drawn) > 4 * (num_scenes + len(self.scenes)):
                     raise ValueError(
-                        f"Of {tries} scenes that were drawn for step {step}, {len(found)} can be "
-                        f"used; expected {num_scenes}. {self.skipped.sentence()} Restore the "
+                        f"Of {len(drawn)} scenes that were drawn for step {step}, {len(found)} can "
+                        f"be used; expected {len(places)}. {self.skipped.sentence()} Restore the "
                         "files, or loosen the filters."
                     )
-        return joined(found)
+        return replace(joined([found[place] for place in places]), first=places.start)
 
     def each(self, num_views: int, height: int, width: int) -> Iterator[ViewBatch]:
         """Views of every scene in turn, always the same; none of one that cannot be used."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from fm3d_plugins.data.view_batch import ViewBatch
+from fm3d_plugins.data.view_batch import WHOLE, ViewBatch
 from fm3d_plugins.synthetic_rooms.endless.rooms import RoomOptions, render_rooms
 
 Split = Literal["training", "held-out"]
@@ -50,16 +50,23 @@ class EndlessRooms:
     split: Split = "training"
 
     def batch(
-        self, step: int, num_scenes: int, num_views: int, height: int, width: int, worker: int = 0
+        self,
+        step: int,
+        num_scenes: int,
+        num_views: int,
+        height: int,
+        width: int,
+        worker: int = 0,
+        part: slice = WHOLE,
     ) -> ViewBatch:
-        """The batch of a step, on the CPU; another worker's scenes are others.
+        """The batch of a step, or a part of its scenes, on the CPU; another worker's are others.
 
         Views lie in order along each scene's path. Lengths are metres.
 
         Raises:
             ValueError: As `render_rooms`.
         """
-        seeds = scene_seeds(self.split, self.seed, step, worker, num_scenes)
+        seeds = scene_seeds(self.split, self.seed, step, worker, num_scenes)[part]
         views = render_rooms(seeds, num_views, height, width, self.options)
         return ViewBatch(
             images=views.images,
@@ -67,4 +74,5 @@ class EndlessRooms:
             world_from_camera=views.world_from_camera,
             depth=views.depth,
             is_valid=torch.ones_like(views.depth, dtype=torch.bool),
+            first=part.indices(num_scenes)[0],
         )

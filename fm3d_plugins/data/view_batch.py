@@ -1,7 +1,7 @@
 """What networks are trained with: views of several scenes, with all that is known of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +11,9 @@ from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.pointmaps import pointmap_from_depth
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.geometry.precision import in_full_precision
+
+WHOLE = slice(None)
+"""As a part of a batch's scenes: all of them."""
 
 SAME_SURFACE = 0.02
 """Share of its depth by which a point may lie off the surface that another view sees there."""
@@ -30,6 +33,8 @@ class ViewBatch:
     """z in the camera at the pixels' centres, scene units; none where nothing is known of it."""
     is_valid: Bool[Tensor, "scene view height width"] | None = None
     """Pixels whose depth is known; there if `depth` is."""
+    first: int = 0
+    """Place of the first of these scenes in the batch of a step, of which they may be a part."""
 
     def __post_init__(self) -> None:
         assert (self.depth is None) == (self.is_valid is None)
@@ -58,7 +63,8 @@ class ViewBatch:
 
     def of_scenes(self, part: slice) -> "ViewBatch":
         """Some of the scenes."""
-        return self._changed(lambda tensor: tensor[part])
+        first = self.first + part.indices(len(self))[0]
+        return replace(self._changed(lambda tensor: tensor[part]), first=first)
 
     @in_full_precision
     def points(self) -> Float[Tensor, "scene view height width 3"]:
@@ -127,4 +133,5 @@ class ViewBatch:
             world_from_camera=change(self.world_from_camera),
             depth=None if self.depth is None else change(self.depth),
             is_valid=None if self.is_valid is None else change(self.is_valid),
+            first=self.first,
         )

@@ -37,6 +37,7 @@ from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.geometry.precision import in_full_precision
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, Scores
 from fm3d_plugins.network_training.parts import Parts, PartSource
+from fm3d_plugins.network_training.scenes import each_scene
 from fm3d_plugins.network_training.scores import pose_scores
 from fm3d_plugins.nn.weights import matrix_names
 
@@ -129,34 +130,39 @@ class Dust3rTrainingModel(NetworkModel):
         self, network: nn.Module, batch: ViewBatch, step: int
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Errors weighted by confidence, and beside it (`points`) the plain errors of both photos,
-        in units of the mean distance.
+        in units of the mean distance; of each pair by itself, and the mean.
+
+        **Departure:** the published means run over the pixels of all pairs of a process, so those
+        with more known pixels count more. These are the same however many processes share them.
 
         Where the network matches, the losses of matches, both ways, and of cameras from them are
         added in some of the steps: `matching` and `estimate`, 0 in the others.
         """
         pair = batch.of_views([0, batch.num_views - 1])
         prediction = _said(network, pair)
-        truth = PairTruth.of(pair)
-        loss = confidence_loss(prediction, truth, self.config.losses)
+        said, truth = PairPrediction(**_tensors(prediction)), PairTruth.of(pair)
+        pairs = list(zip(each_scene(said), each_scene(truth), strict=True))
+        losses = self.config.losses
+        total = torch.stack([confidence_loss(*each, losses).total for each in pairs]).mean()
         with torch.no_grad():
-            plain = regression_loss(prediction, truth, self.config.losses)
-        metrics = {"points": plain.total / 2}
+            plain = torch.stack([regression_loss(*each, losses).total for each in pairs]).mean()
+        metrics = {"points": plain / 2}
         if not isinstance(prediction, MatchedPrediction):
-            return loss.total, metrics
+            return total, metrics
         config = self.config
         if step % config.matching_every:
-            zero = plain.total.new_zeros(())
-            return loss.total, metrics | {"matching": zero, "estimate": zero}
+            zero = plain.new_zeros(())
+            return total, metrics | {"matching": zero, "estimate": zero}
         assert isinstance(self.network, DUSt3R) and self.network.matching is not None
         learnt = pair_losses(
             self.network.matching.path,
             prediction.matched,
             pair,
-            torch.Generator().manual_seed(mixed(config.seed, step) >> 1),
+            mixed(config.seed, step),
             config.estimate_cells,
         )
         metrics |= {"matching": learnt.matching.detach(), "estimate": learnt.estimate.detach()}
-        total = loss.total + config.matching_weight * learnt.matching
+        total = total + config.matching_weight * learnt.matching
         return total + config.estimate_weight * learnt.estimate, metrics
 
     def score(self, network: nn.Module, batch: ViewBatch) -> Scores:

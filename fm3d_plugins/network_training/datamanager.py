@@ -17,6 +17,7 @@ from fm3d_plugins.data.many_scenes import ManyScenes, find_scenes, parted
 from fm3d_plugins.data.skipped import FILE, Skipped
 from fm3d_plugins.data.synthetic import EndlessRooms, mixed
 from fm3d_plugins.data.view_batch import ViewBatch
+from fm3d_plugins.network_training.processes import share_of
 from fm3d_plugins.progress import say
 from fm3d_plugins.synthetic_rooms.endless.rooms import RoomOptions
 
@@ -83,6 +84,14 @@ class ManySceneDataManagerConfig(DataManagerConfig):
                 f"Found aspects {self.aspects}; expected at least one, each from 0.25 to 4."
             )
 
+    def fewest_scenes(self) -> int:
+        """Of a step, that of the largest images."""
+        return self.scenes_of(max(self.image_sizes))
+
+    def scenes_of(self, size: int) -> int:
+        """Of a step with images of a size."""
+        return max(1, round(self.scenes_per_step * (self.image_sizes[0] / size) ** 2))
+
     def folders(self) -> tuple[Path, ...]:
         """Of scenes; none where rooms are drawn."""
         return (*([self.data] if self.data else []), *self.more_data)
@@ -100,7 +109,8 @@ class BatchShape:
 class ManySceneDataManager(DataManager):
     """Scenes to train with, captured or rooms without end, and others, always the same, for scores.
 
-    A batch follows from the options and its step alone; the next one is made in the background.
+    A batch follows from the options and its step alone, and each process makes its part of the
+    scenes; the next one is made in the background.
     """
 
     config: ManySceneDataManagerConfig
@@ -156,18 +166,19 @@ class ManySceneDataManager(DataManager):
     def shape_at(self, step: int) -> BatchShape:
         """Of the batch of a step."""
         config, side = self.config, self.size_at(step)
-        count = max(1, round(config.scenes_per_step * (config.image_sizes[0] / side) ** 2))
         aspect = config.aspects[mixed(config.seed, step) % len(config.aspects)]
-        return BatchShape(count, *sides(side, aspect, config.patch_size))
+        return BatchShape(config.scenes_of(side), *sides(side, aspect, config.patch_size))
 
     def batch(self, step: int) -> ViewBatch:
-        """The batch of a step, on the CPU."""
-        shape = self.shape_at(step)
-        views = self.config.views_per_scene
-        return self.source.batch(step, shape.num_scenes, views, shape.height, shape.width)
+        """This process's part of the batch of a step, on the CPU."""
+        shape, views = self.shape_at(step), self.config.views_per_scene
+        part = share_of(shape.num_scenes)
+        return self.source.batch(
+            step, shape.num_scenes, views, shape.height, shape.width, part=part
+        )
 
     def next_batch(self, step: int) -> ViewBatch:
-        """The batch of a step, on the device; that of the step after it is begun."""
+        """As `batch`, on the device; that of the step after it is begun."""
         if self._next is not None and self._next[0] == step:
             batch = self._next[1].result()
         else:

@@ -19,6 +19,7 @@ from fm3d_plugins.checkpoints import CATALOGUE, require_obtainable, weights_mean
 from fm3d_plugins.data.view_batch import ViewBatch
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.network_training.parts import Parts, PartSource, begin_with, freeze
+from fm3d_plugins.network_training.sharding import reshard
 from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision
 from fm3d_plugins.training import BareModelConfig, RunPlan
 
@@ -133,7 +134,11 @@ class NetworkModel(Model):
     def loss(
         self, network: nn.Module, batch: ViewBatch, step: int
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """What a step lowers, and numbers that tell how it goes."""
+        """What a step lowers, and numbers that tell how it goes.
+
+        The loss is a mean over scenes, and what is drawn for one follows from its place in the
+        step's batch: so the mean over parts of a batch is the loss of the whole.
+        """
 
     @abstractmethod
     def score(self, network: nn.Module, batch: ViewBatch) -> Scores:
@@ -177,10 +182,10 @@ class NetworkModel(Model):
         is_on = dtype != torch.float32
         return torch.autocast(self.device.type, dtype if is_on else torch.bfloat16, enabled=is_on)
 
-    def training_loss(
+    def forward(  # type: ignore[override]
         self, batch: ViewBatch, step: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The loss of a step and its metrics, in nerfstudio's dictionaries."""
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The loss of a step and its metrics: all that gradients come from, in one call."""
         # In training mode, blocks are computed again in the backward pass.
         self.network.train(self.config.recompute)
         with self.autocast():
@@ -191,8 +196,7 @@ class NetworkModel(Model):
                     f"Nothing that is trained has an influence on the loss of step {step}; frozen "
                     f"are {', '.join(self.config.freeze)}. Freeze less."
                 )
-        self.num_images += batch.images.shape[0] * batch.images.shape[1]
-        return {"main_loss": loss}, metrics
+        return loss, metrics
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -208,6 +212,7 @@ class NetworkModel(Model):
         self.scored.eval()
         with self.autocast():
             parts = [self.score(self.scored, batch) for batch in batches]
+        reshard(self.scored)
         names = parts[0].metrics
         metrics = {name: torch.cat([part.metrics[name] for part in parts]) for name in names}
         return Scores(metrics, torch.cat([part.pictures for part in parts]))

@@ -19,6 +19,8 @@ from fm3d_plugins.network_training.datamanager import (
     ManySceneDataManagerConfig,
 )
 from fm3d_plugins.network_training.model import NetworkModel, NetworkModelConfig, summarized
+from fm3d_plugins.network_training.sharding import check_sharding, copied, shard
+from fm3d_plugins.nn.shards import divided_as
 
 SHOWN = 6
 """Held-out scenes that pictures are made of."""
@@ -31,18 +33,25 @@ class NetworkPipelineConfig(InstantiateConfig):
     _target: type = field(default_factory=lambda: NetworkPipeline)
     datamanager: ManySceneDataManagerConfig = field(default_factory=ManySceneDataManagerConfig)
     model: NetworkModelConfig = field(default_factory=NetworkModelConfig)
+    shard: bool = False
+    """Divide weights, gradients and the optimisers' state among the processes (FSDP2), for
+    networks that do not fit otherwise. Else each process has all of them."""
 
-    def check_devices(self, count: int) -> None:
-        """Refuse more than one device, before any process is started.
+    def check_processes(self, count: int) -> None:
+        """Refuse what so many processes cannot do, before anything long begins.
 
         Raises:
-            SystemExit: More than one.
+            ValueError: A step has too few scenes, or the network cannot be divided.
         """
-        if count > 1:
-            raise SystemExit(
-                f"Error: training on {count} devices was asked for, but networks are trained on "
-                "one here. Use --machine.num-devices 1."
+        fewest = self.datamanager.fewest_scenes()
+        if fewest < count:
+            raise ValueError(
+                f"Steps with images of {max(self.datamanager.image_sizes)} pixels have {fewest} "
+                f"scenes, and {count} processes were asked for. Expected a scene for each. Raise "
+                "--pipeline.datamanager.scenes-per-step."
             )
+        if self.shard:
+            check_sharding(count)
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,13 @@ class NetworkPipeline(Pipeline):
             config.datamanager.patch_size = self._model.patch_size
             self.datamanager = config.datamanager.setup(device=device)
         self._model.to(device)
+        self._loss = self._model.__call__
+        if world_size > 1 and config.shard:
+            for network in (self._model.network, self._model.average):
+                if network is not None:
+                    shard(network)
+        elif world_size > 1:
+            self._loss = copied(self._model)
 
     @property
     def model(self) -> NetworkModel:
@@ -85,9 +101,17 @@ class NetworkPipeline(Pipeline):
         return self._model
 
     def get_train_loss_dict(self, step: int) -> tuple[None, dict[str, Tensor], dict[str, Tensor]]:
-        """No outputs; the loss and metrics of a step."""
+        """No outputs; the loss and metrics of a step.
+
+        The mean over the processes is that of all scenes, though some have one more: a process's
+        numbers are multiplied by its share of the scenes and the number of processes.
+        """
         batch = self.datamanager.next_batch(step)
-        return None, *self.model.training_loss(batch, step)
+        loss, metrics = self._loss(batch, step)
+        num_scenes = self.datamanager.shape_at(step).num_scenes
+        self.model.num_images += num_scenes * batch.num_views
+        weight = len(batch) * self.world_size / num_scenes
+        return None, {"main_loss": weight * loss}, {k: weight * v for k, v in metrics.items()}
 
     def result(self, size: int) -> Result:
         """Scores at a size of images, square."""
@@ -121,7 +145,9 @@ class NetworkPipeline(Pipeline):
         """Take a checkpoint's `pipeline`, whole and finite; anything else ends the program."""
         with one_line_errors():
             state = check_state(self.model, loaded_state)
+            parameters = self.model.state_dict()
             own = {name.removeprefix("_model."): value for name, value in state.items()}
+            own = {n: divided_as(v.to(self.model.device), parameters[n]) for n, v in own.items()}
             try:
                 self.model.load_state_dict(own, strict=True)
             except RuntimeError as error:

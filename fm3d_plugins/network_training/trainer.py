@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from nerfstudio.utils import writer
+from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.utils import comms, writer
 from nerfstudio.utils.misc import step_check
 
 from fm3d_plugins.errors import one_line_errors
@@ -17,6 +18,22 @@ from fm3d_plugins.network_training.loss_curve import PICTURE, draw_losses
 from fm3d_plugins.network_training.loss_log import FILE, StepTable
 from fm3d_plugins.network_training.parts import trained_share
 from fm3d_plugins.network_training.pipeline import NetworkPipeline, NetworkPipelineConfig
+from fm3d_plugins.network_training.processes import (
+    MachinesConfig,
+    is_torchrun,
+    largest,
+    mean,
+    meet,
+    one_voice,
+    settle,
+    together,
+)
+from fm3d_plugins.network_training.sharding import (
+    average_whole,
+    divide_when_read,
+    gathered,
+    gradient_norm,
+)
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life
 from fm3d_plugins.running import summary
@@ -24,6 +41,9 @@ from fm3d_plugins.training import Trainer, TrainerConfig, ViewerConfig
 
 DRAWN_ROOMS = "synthetic-rooms"
 """Name of the experiment, unless scenes are those of a folder."""
+
+TINY = 1e-6
+"""Added to norms that are divided by, as torch does when it clips gradients."""
 
 
 @dataclass
@@ -34,6 +54,7 @@ class NetworkTrainerConfig(TrainerConfig):
     pipeline: NetworkPipelineConfig = field(default_factory=NetworkPipelineConfig)  # type: ignore[assignment]
     vis: Literal["tensorboard", "wandb", "comet"] = "tensorboard"  # type: ignore[assignment]
     """Where the course of training is written; there is no scene that a viewer could show."""
+    machine: MachinesConfig = field(default_factory=MachinesConfig)
     max_num_iterations: int | None = None  # type: ignore[assignment]
     """Step at which training ends, that of earlier runs which are gone on from included. None: as
     the method says."""
@@ -61,32 +82,53 @@ class NetworkTrainerConfig(TrainerConfig):
     start_paused: tyro.conf.Suppress[bool] = False
 
     def set_timestamp(self) -> None:
-        """As for every method; a run in pieces has to be found again."""
-        with one_line_errors():
+        """As for every method; then torchrun's processes meet, in one folder.
+
+        If a checkpoint lies there they go on from it: the job is started again. A run in pieces has
+        to be found again, too.
+        """
+        with one_voice(), one_line_errors():
             if self.max_minutes and self.timestamp == "{timestamp}":
                 raise ValueError(
                     f"Found --max-minutes {self.max_minutes:g} and no --timestamp. Expected a name "
                     "of the run, by which the same command goes on with it. Add --timestamp NAME."
                 )
-        super().set_timestamp()
+            super().set_timestamp()
+            if is_torchrun():
+                self.timestamp = meet(self.machine.device_type, self.timestamp)
+                self._go_on()
+
+    def _go_on(self) -> bool:
+        """From what earlier processes of the same run left; whether there is something."""
+        folder = self.get_checkpoint_dir()
+        is_begun = any(folder.glob("step-*.ckpt"))
+        if is_begun:
+            self.load_dir, self.load_step = folder, None
+        return is_begun
+
+    def save_config(self) -> None:
+        """As for every method, by the first of several processes."""
+        if comms.is_main_process():
+            super().save_config()
 
     def resolve(self) -> list[str]:
         """As for every method; the data know the whole run's steps.
 
         Raises:
-            ValueError: An option of the data makes no batch.
+            ValueError: An option of the data makes no batch, or so many processes cannot train.
         """
         sentences = super().resolve()
         folders = self.pipeline.datamanager.folders()
         if folders and self.experiment_name == DRAWN_ROOMS:
             self.experiment_name = folders[0].resolve().name or "scenes"
-        is_begun = any(self.get_checkpoint_dir().glob("step-*.ckpt"))
-        if self.max_minutes and is_begun and self.load_dir is None and self.load_checkpoint is None:
-            self.load_dir = self.get_checkpoint_dir()
+        is_told = self.load_dir is not None or self.load_checkpoint is not None
+        if self.max_minutes and not is_told and self._go_on():
             sentences.append(f"The run goes on: {self.load_dir} holds what came of earlier pieces.")
+        self.machine.resolve()
         self.pipeline.datamanager.num_steps = self.max_num_iterations or 0
         self.pipeline.datamanager.patch_size = self.pipeline.model.patch_size
         self.pipeline.datamanager.check()
+        self.pipeline.check_processes(self.machine.count())
         return sentences
 
 
@@ -97,24 +139,36 @@ class NetworkTrainer(Trainer):
     pipeline: NetworkPipeline  # type: ignore[assignment]
 
     def __init__(self, config: NetworkTrainerConfig, local_rank: int = 0, world_size: int = 1):
+        local_rank = settle(config.machine.device_type, local_rank, config.machine.num_devices)
         num_threads = torch.get_num_threads()
-        super().__init__(config, local_rank, world_size)
+        super().__init__(config, local_rank, config.machine.count())
         # Here torch does the work; scenes are made meanwhile, by fewer operations.
         torch.set_num_threads(num_threads)
 
     def _check_viewer_warnings(self) -> None:
         """There is no viewer."""
 
+    def train(self) -> None:
+        """As for every method, by all processes together."""
+        with together():
+            super().train()
+
+    def _is_told_to_end(self) -> bool:
+        """Whether any of the processes is; all must ask."""
+        self._interruption.signal = largest(self._interruption.signal or 0) or None
+        return self.stop_training
+
     def _take_steps(self) -> None:
         """All that are left."""
         total = self.config.max_num_iterations or 0
         self.step = max(0, self._start_step - 1)
         writer.GLOBAL_BUFFER["max_iter"] = max(1, total - self._start_step)
-        self.table = StepTable(self.base_dir / FILE, self._start_step)
-        self.pipeline.datamanager.keep_report(self.base_dir)
+        if comms.is_main_process():
+            self.table = StepTable(self.base_dir / FILE, self._start_step)
+            self.pipeline.datamanager.keep_report(self.base_dir)
         say(trained_share(self.pipeline.model.network))
         for step in range(self._start_step, total):
-            if self.stop_training:
+            if self._is_told_to_end():
                 return
             self.step = step
             begin = time.monotonic()
@@ -128,11 +182,13 @@ class NetworkTrainer(Trainer):
             writer.write_out_storage()
             if self._is_out_of_time(time.monotonic() - begin):
                 return
+        self._is_told_to_end()
 
     def _is_out_of_time(self, seconds: float) -> bool:
-        """Whether another step, as long as the last one, would be too late."""
+        """Whether another step, as long as the last one, would be too late for some process."""
         limit = 60 * self.config.max_minutes
-        return bool(limit) and time.monotonic() - self._began + seconds > limit
+        is_late = time.monotonic() - self._began + seconds > limit
+        return bool(limit) and bool(largest(int(is_late)))
 
     def _finish(self) -> None:
         """As of every method; a piece of a run ends with its checkpoint."""
@@ -147,17 +203,23 @@ class NetworkTrainer(Trainer):
         )
 
     def train_iteration(self, step: int) -> Any:
-        """One step of all optimisers, unless its gradient is to be skipped."""
+        """One step of all optimisers, unless its gradient is to be skipped.
+
+        What is decided and written are means over the processes, equal on all of them.
+        """
         begin = time.monotonic()
         self.optimizers.zero_grad_all()
         _, losses, metrics = self._losses(step)
         loss = losses["main_loss"]
         loss.backward()
-        parameters = [p for group in self.optimizers.parameters.values() for p in group]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_norm))
+        gradients = self._gradients()
+        numbers = [loss.detach(), gradient_norm(gradients), *metrics.values()]
+        mean_loss, norm, *others = mean(numbers).tolist()
         is_taken = math.isfinite(norm) and norm <= self.config.skip_norm
         rates = {k: s.get_last_lr()[0] for k, s in self.optimizers.schedulers.items()}
         if is_taken:
+            for gradient in gradients:
+                gradient.mul_(min(1.0, self.config.max_norm / (norm + TINY)))
             for optimizer in self.optimizers.optimizers.values():
                 optimizer.step()
             self.pipeline.model.after_step()
@@ -165,9 +227,17 @@ class NetworkTrainer(Trainer):
             scheduler.step()
         seconds = time.monotonic() - begin
         self.pipeline.model.seconds += seconds
-        self._write(step, float(loss.detach()), metrics, norm, is_taken, rates, seconds)
+        named = dict(zip(metrics, others, strict=True))
+        self._write(step, mean_loss, named, norm, is_taken, rates, seconds)
         self._done = step
         return loss, losses, metrics
+
+    def _gradients(self) -> list[torch.Tensor]:
+        """Of all parameters that the step used: means over the processes, or parts of them."""
+        parameters = [p for group in self.optimizers.parameters.values() for p in group]
+        if self.config.pipeline.shard:
+            average_whole(parameters)
+        return [p.grad for p in parameters if p.grad is not None]
 
     def _losses(self, step: int) -> Any:
         """What the pipeline says; before the first step kernels may have to be compiled."""
@@ -176,22 +246,36 @@ class NetworkTrainer(Trainer):
         with signs_of_life(lambda t: f"The first step prepares the kernels: {t:.0f} s so far."):
             return self.pipeline.get_train_loss_dict(step)
 
+    def setup_optimizers(self) -> Optimizers:
+        """As nerfstudio's; of what is divided, each process reads its part from checkpoints."""
+        optimizers = super().setup_optimizers()
+        if self.config.pipeline.shard:
+            for optimizer in optimizers.optimizers.values():
+                divide_when_read(optimizer)
+        return optimizers
+
+    def _state(self, step: int) -> dict[str, Any]:
+        """Whole tensors, so any number of processes can go on."""
+        state = super()._state(step)
+        return gathered(state) if self.config.pipeline.shard else state
+
     def _write(
         self,
         step: int,
         loss: float,
-        metrics: dict[str, torch.Tensor],
+        metrics: dict[str, float],
         norm: float,
         is_taken: bool,
         rates: dict[str, float],
         seconds: float,
     ) -> None:
         """The step's row, and scalars for the logs."""
+        if not comms.is_main_process():
+            return
         shape = self.pipeline.datamanager.shape_at(step)
-        numbers = {name: float(value) for name, value in metrics.items()}
         row = {
             "loss": loss,
-            **numbers,
+            **metrics,
             "gradient_norm": norm,
             "is_taken": int(is_taken),
             **{f"rate_{name}": rate for name, rate in rates.items()},
@@ -214,12 +298,17 @@ class NetworkTrainer(Trainer):
         say(f"Step {step + 1}, held out at {size} px: {score_sentence(result.metrics)}.")
 
     def _what_came(self) -> list[str]:
-        """Scores at all sizes, where they and the pictures lie, and what to type next."""
+        """Scores at all sizes, where they and the pictures lie, and what to type next.
+
+        All processes score, as each may hold a part of the network; the first one writes.
+        """
         model, sizes = self.pipeline.model, self.pipeline.datamanager.config.image_sizes
         lines, metrics = [], {}
         folder = self.base_dir / summary.PICTURES
-        for size in sizes:
-            result = self.pipeline.result(size)
+        results = {size: self.pipeline.result(size) for size in sizes}
+        if not comms.is_main_process():
+            return []
+        for size, result in results.items():
             metrics |= {f"{size}px_{name}": value for name, value in result.metrics.items()}
             lines.append(f"Held out at {size} px: {score_sentence(result.metrics)}.")
             save_picture(folder / f"{size}px.png", result.picture)

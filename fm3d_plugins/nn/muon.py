@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.nn.planning import choose_precision
+from fm3d_plugins.nn.shards import divided_as, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that drives singular values towards 1 fast, to about [0.7, 1.2]."""
@@ -40,7 +41,8 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose steps are made orthogonal, for the matrices within a network.
 
     torch has it from 2.9 on; this package works with 2.6 too. Steps of tall matrices are larger by
-    the root of rows / columns, as published. Matrices of one shape are worked on together.
+    the root of rows / columns, as published. Matrices of one shape are worked on together; those
+    that are divided among processes are put together for it, and each process makes all steps.
 
     Args:
         params: Parameters of two axes.
@@ -77,11 +79,12 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     same_shape[parameter.shape].append(parameter)
             for (rows, columns), parameters in same_shape.items():
-                steps = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
+                momenta = [self._momentum(p, group["momentum"]) for p in parameters]
+                steps = torch.stack([whole(momentum) for momentum in momenta])
                 length = group["lr"] * max(1.0, rows / columns) ** 0.5
                 for parameter, step in zip(parameters, orthogonalized(steps), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(step, alpha=-length)
+                    parameter.add_(divided_as(step, parameter), alpha=-length)
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         state = self.state[parameter]

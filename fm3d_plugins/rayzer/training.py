@@ -193,13 +193,12 @@ class RayzerTrainingModel(NetworkModel):
         metrics["camera"] = cameras.detach()
         if outputs.matched is not None:
             assert self.network.matching is not None
-            generator = torch.Generator().manual_seed(mixed(self.config.seed, step) >> 1)
             learnt = path_losses(
                 self.network.matching,
                 outputs.matched,
                 ordered,
                 truth,
-                generator,
+                mixed(self.config.seed, step),
                 self.config.estimate_cells,
             )
             metrics |= {"matching": learnt.matching.detach(), "estimate": learnt.estimate.detach()}

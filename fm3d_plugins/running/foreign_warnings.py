@@ -11,6 +11,8 @@ _KNOWN: tuple[tuple[str, type[Warning], str], ...] = (
     (r"Detected call of `lr_scheduler\.step\(\)` before", UserWarning, ""),
     # nerfstudio's log turns losses into numbers.
     (r"Converting a tensor with requires_grad=True to a scalar", UserWarning, ""),
+    # Outputs of divided networks are not changed in place here.
+    (r"FSDP2-wrapped module .* returned a view tensor", UserWarning, ""),
     ("", DeprecationWarning, r"(nerfstudio|torch|torchvision|torchmetrics|timm|viser)\b"),
 )
 """Beginning of the text, kind, and beginning of the module's name."""

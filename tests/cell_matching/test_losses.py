@@ -113,15 +113,36 @@ def test_holes_in_depth_teach_nothing(batch):
     assert torch.equal(ours, same)
 
 
-def test_disturbed_matches_follow_from_the_generator_and_are_less_certain_when_wrong(batch):
+def test_disturbed_matches_follow_from_the_seeds_and_are_less_certain_when_wrong(batch):
     places, is_seen, _ = true_cells(batch, ROWS, COLUMNS)
-    make = lambda: disturbed(places, is_seen, ROWS, COLUMNS, torch.Generator().manual_seed(3))  # noqa: E731
+    make = lambda: disturbed(places, is_seen, ROWS, COLUMNS, [3, 1, 2, 0])  # noqa: E731
     ours, again = make(), make()
     assert torch.equal(ours.places, again.places)
     certainty = ours.certainty[:, 1:]
     assert certainty[is_seen].mean() > certainty[~is_seen].mean() + 0.2
     errors = (ours.places[:, 1:] - places_of_cells(places, ROWS, COLUMNS)).norm(dim=-1)
     assert errors[is_seen].median() < 0.05 < errors[~is_seen].median()
+
+
+def test_what_disturbs_a_scene_is_the_same_in_any_part_of_a_batch(batch):
+    places, is_seen = true_cells(batch, ROWS, COLUMNS)
+    whole = disturbed(places, is_seen, ROWS, COLUMNS, [3, 1, 2, 0])
+    part = disturbed(places[2:], is_seen[2:], ROWS, COLUMNS, [2, 0])
+    assert torch.equal(part.places, whole.places[2:])
+    assert torch.equal(part.certainty, whole.certainty[2:])
+
+
+def test_the_loss_of_matches_is_the_mean_over_scenes(batch):
+    """Truth: however many cells each scene has that are seen nowhere."""
+    places, is_seen = true_cells(batch, ROWS, COLUMNS)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(*is_seen.shape, ROWS * COLUMNS + 1, generator=generator)
+    rows = [slice(row, row + 1) for row in range(len(batch))]
+    each = [matching_loss(logits[row], places[row], is_seen[row], COLUMNS) for row in rows]
+    assert len({int(seen.sum()) for seen in is_seen}) > 1
+    torch.testing.assert_close(
+        matching_loss(logits, places, is_seen, COLUMNS), torch.stack(each).mean()
+    )
 
 
 def test_the_loss_of_estimates_is_zero_at_the_truth_and_its_slope_is_bounded(batch, truth):

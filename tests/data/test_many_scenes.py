@@ -59,6 +59,21 @@ def test_batches_mix_scenes_and_follow_from_seed_step_and_worker(data):
     assert len({tuple(each.flatten().tolist()) for each in whole.intrinsics[:, 0]}) == len(WRITERS)
 
 
+def test_parts_of_a_batch_are_those_of_the_whole_also_where_scenes_are_broken(data, monkeypatch):
+    scenes = source(data)
+    usual = ManyScenes.views
+
+    def views(self, each, *arguments):
+        return None if each.number % 2 == 0 else usual(self, each, *arguments)
+
+    monkeypatch.setattr(ManyScenes, "views", views)
+    assert any(each.number % 2 == 0 for each in scenes.scenes)
+    whole = scenes.batch(5, 4, 3, 16, 24)
+    for part in (slice(0, 1), slice(1, 4)):
+        found = scenes.batch(5, 4, 3, 16, 24, part=part)
+        assert torch.equal(found.images, whole.images[part]) and found.first == part.start
+
+
 def test_every_scene_comes_once_before_one_comes_again(data):
     scenes = source(data)
     order = scenes._order(random.Random(3))

@@ -21,10 +21,11 @@ IDLE = (
     "eval-num-images-to-sample-from",
     "eval-num-times-to-repeat-images",
     "eval-image-indices",
-    "num-machines",
-    "dist-url",
 )
 """Without effect in any method here."""
+
+OF_MACHINES = ("num-machines", "machine-rank", "dist-url")
+"""Of effect where many devices train one network."""
 
 MORE = {
     "3dgs": ("eval-num-rays-per-chunk",),
@@ -63,6 +64,7 @@ def test_options_without_effect_are_hidden(help_of, method):
     assert "--data" in text and "--output-dir" in text
     shown = [word for word in (*IDLE, *MORE[method]) if word in text]
     assert not shown
+    assert all((word in text) == (method == "lvsm-train") for word in OF_MACHINES)
 
 
 @pytest.mark.parametrize("method", ["vggt", "dust3r", "rayzer", "lvsm"])
