@@ -32,9 +32,19 @@ class Effort:
     memory: int | None = None
     """Bytes that the method may take; None: unknown."""
 
-    def steps(self, base: int, per_photo: int) -> int:
-        """A run's length: so many steps, or so many for each photo where that is more."""
-        return max(base, per_photo * self.photos)
+    def steps(self, base: int, per_photo: int, most_per_photo: int = 0, fewest: int = 0) -> int:
+        """A run's length.
+
+        Args:
+            base: So many steps,
+            per_photo: or so many for each photo where that is more,
+            most_per_photo: or so many for each photo where that is less (0: never),
+            fewest: but then not less than that.
+        """
+        wanted = max(base, per_photo * self.photos)
+        if not (self.photos and most_per_photo):
+            return wanted
+        return min(wanted, max(fewest, most_per_photo * self.photos))
 
     def within_memory(self, wanted: int, bytes_each: int) -> int:
         """As many things as wanted, or as the memory has room for, to two digits."""

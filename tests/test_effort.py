@@ -48,9 +48,19 @@ def test_better_takes_longer_and_given_steps_stay(recipe_for, device):
 
 @pytest.mark.parametrize("recipe_for", [gaussians_for, nerf_for])
 def test_on_a_cpu_many_photos_are_seen_as_often_as_a_hundred(recipe_for):
-    few, some, many = (recipe_for("cpu", None, Effort(photos=n)).steps for n in (20, 300, 600))
+    few, some, many = (recipe_for("cpu", None, Effort(photos=n)).steps for n in (100, 300, 600))
     assert few == recipe_for("cpu", None).steps
     assert few < some and many == 2 * some
+
+
+def test_on_a_cpu_few_photos_make_fewer_steps_of_gaussians_but_not_less_than_some():
+    steps = {n: gaussians_for("cpu", None, Effort(photos=n)).steps for n in (0, 2, 8, 24, 34)}
+    assert steps[0] == steps[34] == 2_000
+    assert steps[2] == steps[8] == 700 < steps[24] == 60 * 24
+    assert gaussians_for("cpu", 2_000, Effort(photos=8)).steps == 2_000
+    assert gaussians_for("cuda", None, Effort(photos=8)).steps == 30_000
+    best = gaussians_for("cpu", None, Effort("best", photos=8)).steps
+    assert steps[8] < best < gaussians_for("cpu", None, Effort("best")).steps
 
 
 def test_gaussians_fit_the_memory():

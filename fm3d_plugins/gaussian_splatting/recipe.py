@@ -17,7 +17,12 @@ class Size:
     max_gaussians: int
     image_size: int
     """Long side of the photos in pixels; 0: as they are."""
+    most_steps_per_photo: int = 0
+    """Where this makes fewer steps, there are fewer; 0: never."""
 
+
+FEWEST_STEPS = 700
+"""Of a run on a CPU that has fewer than usual because its photos are few."""
 
 CUDA_SIZES: Mapping[Quality, Size] = {
     "fast": Size(7_000, 0, 500_000, 1600),
@@ -28,9 +33,10 @@ CUDA_SIZES: Mapping[Quality, Size] = {
 
 CPU_SIZES: Mapping[Quality, Size] = {
     "fast": Size(700, 7, 30_000, 480),
-    "balanced": Size(2_000, 20, 60_000, 640),
-    "best": Size(6_000, 60, 150_000, 1024),
+    "balanced": Size(2_000, 20, 60_000, 640, 60),
+    "best": Size(6_000, 60, 150_000, 1024, 120),
 }
+"""Few photos are overfitted in long runs (docs/methods/gaussian_splatting.md)."""
 
 BYTES_PER_GAUSSIAN = 3_000
 """59 numbers, their gradients and two moments, and what the rasteriser keeps of each."""
@@ -105,7 +111,9 @@ def recipe_for(device_type: str, steps: int | None, effort: Effort | None = None
     """
     effort = effort or Effort()
     size = (CPU_SIZES if device_type == "cpu" else CUDA_SIZES)[effort.quality]
-    total = steps or effort.steps(size.steps, size.steps_per_photo)
+    total = steps or effort.steps(
+        size.steps, size.steps_per_photo, size.most_steps_per_photo, FEWEST_STEPS
+    )
     max_gaussians = effort.within_memory(size.max_gaussians, BYTES_PER_GAUSSIAN)
     if device_type != "cpu":
         return Recipe(

@@ -125,7 +125,7 @@ def test_disturbed_matches_follow_from_the_seeds_and_are_less_certain_when_wrong
 
 
 def test_what_disturbs_a_scene_is_the_same_in_any_part_of_a_batch(batch):
-    places, is_seen = true_cells(batch, ROWS, COLUMNS)
+    places, is_seen, _ = true_cells(batch, ROWS, COLUMNS)
     whole = disturbed(places, is_seen, ROWS, COLUMNS, [3, 1, 2, 0])
     part = disturbed(places[2:], is_seen[2:], ROWS, COLUMNS, [2, 0])
     assert torch.equal(part.places, whole.places[2:])
@@ -134,14 +134,17 @@ def test_what_disturbs_a_scene_is_the_same_in_any_part_of_a_batch(batch):
 
 def test_the_loss_of_matches_is_the_mean_over_scenes(batch):
     """Truth: however many cells each scene has that are seen nowhere."""
-    places, is_seen = true_cells(batch, ROWS, COLUMNS)
+    of_matches = true_cells(batch, ROWS, COLUMNS)
+    is_seen = of_matches[1]
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(*is_seen.shape, ROWS * COLUMNS + 1, generator=generator)
     rows = [slice(row, row + 1) for row in range(len(batch))]
-    each = [matching_loss(logits[row], places[row], is_seen[row], COLUMNS) for row in rows]
+    each = [
+        matching_loss(logits[row], *(values[row] for values in of_matches), COLUMNS) for row in rows
+    ]
     assert len({int(seen.sum()) for seen in is_seen}) > 1
     torch.testing.assert_close(
-        matching_loss(logits, places, is_seen, COLUMNS), torch.stack(each).mean()
+        matching_loss(logits, *of_matches, COLUMNS), torch.stack(each).mean()
     )
 
 
