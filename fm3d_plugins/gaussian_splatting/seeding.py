@@ -9,6 +9,7 @@ from torch.nn import Parameter, ParameterDict
 from fm3d_plugins.geometry.neighbours import mean_neighbour_distance
 from fm3d_plugins.kernels.shapes import check_shapes
 
+
 def gaussians_at(
     points: Float[Tensor, "point 3"], colors: UInt8[Tensor, "point 3"], sh_degree: int
 ) -> ParameterDict:
