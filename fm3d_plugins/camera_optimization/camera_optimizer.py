@@ -219,6 +219,33 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         raybundle.origins = raybundle.origins + shift
         raybundle.directions = (rotation @ raybundle.directions[..., None]).squeeze(-1)
 
+    def uncorrected(
+        self, points: Float[Tensor, "row 3"], photo: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row 3"]:
+        """Points that rays of given cameras must aim at to end, once corrected, at `points`.
+
+        As far from the given centre as `points` from the corrected one. World frame; the inverse
+        of `apply_to_raybundle`, not differentiable.
+
+        Args:
+            photo: Rows of the training photos, one for each point.
+        """
+        if not self.is_on:
+            return points
+        with torch.no_grad():
+            corrections = self(photo).to(points)
+            centres = self.initial_centres[photo].to(points)
+            turned = points - centres - corrections[..., 3]
+            offsets = (corrections[..., :3].mT @ turned[..., None]).squeeze(-1)
+            if self.config.focal_length:
+                axes = self.axes[photo].to(points)
+                along = (offsets * axes).sum(-1, keepdim=True) * axes
+                aimed = offsets + (1 / self.focal_factors()[photo].to(points)[:, None] - 1) * along
+                offsets = torch.nn.functional.normalize(aimed, dim=-1) * offsets.norm(
+                    dim=-1, keepdim=True
+                )
+        return centres + offsets
+
     def _lengthen(self, raybundle: RayBundle, indices: Int[Tensor, " ray"]) -> None:
         """Turn rays to where the same pixels look with the optimised focal lengths."""
         shape = (*raybundle.shape, -1)

@@ -1,24 +1,58 @@
 """Whether cameras are put about right before training, and that it is said."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from fm3d_plugins.camera_optimization.camera_optimizer import TRACKS, CameraOptimizer
 from fm3d_plugins.camera_optimization.rough_scene import (
     STILL,
     SmallPhotos,
+    corrected,
     num_steps,
     settle_cameras,
     small_photos,
 )
 from fm3d_plugins.camera_optimization.track_anchors import PhotoTracks
 from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE
+from fm3d_plugins.nerfstudio_cameras import opengl_rows, world_from_cameras
 from fm3d_plugins.progress import say, signs_of_life
 
 OFF = "Without: --pipeline.model.camera-optimizer.rough-scene False."
+
+
+@contextmanager
+def settled(pipeline: Any, config: Any, is_resumed: bool) -> Iterator[None]:
+    """Put cameras about right before what the body makes ready for training.
+
+    A resumed run goes on with the cameras of its checkpoint. But where points follow cameras, they
+    must be those of the whole run: the rough scene, which is the same each time, is made once more.
+
+    Args:
+        config: Of the trainer.
+    """
+    cameras, manager = pipeline.model.camera_optimizer, pipeline.datamanager
+    if not cameras.is_on or (is_resumed and not manager.follows_settled_cameras):
+        yield
+        return
+    reached = [parameter.detach().clone() for parameter in cameras.parameters()]
+    with torch.no_grad():
+        for parameter in cameras.parameters():
+            parameter.zero_()
+    # The schedule is that of the whole run, also in a part of it.
+    steps = config.optimizers["camera_opt"]["scheduler"].max_steps or config.max_num_iterations
+    settle_before_training(manager, cameras, steps)
+    yield
+    if is_resumed:
+        with torch.no_grad():
+            for parameter, values in zip(cameras.parameters(), reached, strict=True):
+                parameter.copy_(values)
 
 
 def settle_before_training(manager: Any, cameras: CameraOptimizer, steps: int) -> None:
@@ -50,9 +84,23 @@ def settle_before_training(manager: Any, cameras: CameraOptimizer, steps: int) -
     with signs_of_life(lambda t: f"A rough scene puts the cameras right: {t:.0f} s."):
         moved = settle_cameras(cameras, photos, count, torch.Generator().manual_seed(0))
     if moved:
+        pinholes.cameras = moved_cameras(pinholes.cameras, cameras)
+        manager.take_settled(pinholes)
         say(f"A rough scene moved the cameras by {moved:.1f} pixels on average. {OFF}")
     else:
         say(f"A rough scene found the cameras as good as it can tell. {OFF}")
+
+
+@torch.no_grad()
+def moved_cameras(cameras: Cameras, optimizer: CameraOptimizer) -> Cameras:
+    """All training cameras with their corrections and focal lengths."""
+    every = torch.arange(len(cameras), device=optimizer.pose_adjustment.device)
+    poses = corrected(world_from_cameras(cameras).float(), optimizer(every).to(cameras.device))
+    factors = optimizer.focal_factors().to(cameras.fx)[:, None]
+    moved = deepcopy(cameras)
+    moved.camera_to_worlds = opengl_rows(poses).to(cameras.camera_to_worlds)
+    moved.fx, moved.fy = cameras.fx * factors, cameras.fy * factors
+    return moved
 
 
 def known_to_be_right(metadata: dict[str, Any], photos: SmallPhotos) -> bool:

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from nerfstudio.cameras.rays import RayBundle
 
 from fm3d_plugins.camera_optimization import settling
 from fm3d_plugins.camera_optimization.camera_optimizer import TRACKS
 from fm3d_plugins.camera_optimization.rough_scene import STILL, SmallPhotos
 from fm3d_plugins.camera_optimization.settling import (
     known_to_be_right,
+    moved_cameras,
     settle_before_training,
     track_errors,
 )
@@ -89,14 +91,52 @@ def test_rough_scene_for_cameras_that_stay_is_refused(ring, make_optimizer):
         make_optimizer(ring(), mode="off", rough_scene=True)
 
 
+@pytest.mark.parametrize("mode", ["SO3xR3", "SE3"])
+def test_corrected_rays_aimed_at_uncorrected_points_pass_through_the_points(
+    ring, make_optimizer, disturb, mode
+):
+    cameras = ring()
+    optimizer = disturb(make_optimizer(cameras, mode))
+    points = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    photo = torch.arange(5)
+    offsets = optimizer.uncorrected(points, photo) - cameras.camera_to_worlds[:, :, 3]
+    distance = offsets.norm(dim=-1, keepdim=True)
+    rays = RayBundle(
+        origins=cameras.camera_to_worlds[:, :, 3].clone(),
+        directions=offsets / distance,
+        pixel_area=torch.ones(5, 1),
+        camera_indices=photo[:, None],
+    )
+    optimizer.apply_to_raybundle(rays)
+    torch.testing.assert_close(rays.origins + distance * rays.directions, points)
+
+
+def test_moved_cameras_see_pixels_along_corrected_rays(ring, make_optimizer, disturb):
+    """Truth: nerfstudio's rays of the given cameras, corrected as in training."""
+    cameras = ring()
+    optimizer = disturb(make_optimizer(cameras))
+    pixels, photo = torch.tensor([[3.5, 7.5]]).repeat(5, 1), torch.arange(5)[:, None]
+    rays = cameras.generate_rays(camera_indices=photo, coords=pixels)
+    optimizer.apply_to_raybundle(rays)
+    moved = moved_cameras(cameras, optimizer).generate_rays(camera_indices=photo, coords=pixels)
+    torch.testing.assert_close(moved.origins, rays.origins)
+    torch.testing.assert_close(moved.directions, rays.directions)
+
+
 class Manager:
     """A datamanager as far as `settle_before_training` asks for one."""
 
-    def __init__(self, metadata):
+    def __init__(self, cameras, metadata):
+        self.cameras = cameras
         self.train_dataset = type("Photos", (list,), {"metadata": metadata})([0, 1])
 
+        self.settled = []
+
     def train_pinholes(self):
-        return None
+        return type("Pinholes", (), {"cameras": self.cameras})()
+
+    def take_settled(self, pinholes):
+        self.settled.append(pinholes)
 
 
 @pytest.mark.parametrize("rough_scene", [None, True])
@@ -108,8 +148,9 @@ def test_cameras_that_are_known_to_be_right_are_settled_only_if_asked(
     monkeypatch.setattr(settling, "small_photos", lambda pinholes, device: photos)
     monkeypatch.setattr(settling, "settle_cameras", lambda *inputs: calls.append(inputs) or 1.0)
     optimizer = make_optimizer(cameras, rough_scene=rough_scene)
-    settle_before_training(Manager({TRACKS: tracks_of(photos)}), optimizer, 100)
-    assert len(calls) == (rough_scene is True)
+    manager = Manager(cameras, {TRACKS: tracks_of(photos)})
+    settle_before_training(manager, optimizer, 100)
+    assert len(calls) == len(manager.settled) == (rough_scene is True)
 
 
 def test_lenses_without_pinholes_are_refused_only_if_a_rough_scene_was_asked_for(
@@ -119,6 +160,6 @@ def test_lenses_without_pinholes_are_refused_only_if_a_rough_scene_was_asked_for
         raise ValueError("no pinhole")
 
     monkeypatch.setattr(Manager, "train_pinholes", refuse)
-    settle_before_training(Manager({}), make_optimizer(ring()), 100)
+    settle_before_training(Manager(ring(), {}), make_optimizer(ring()), 100)
     with pytest.raises(ValueError, match="no pinhole"):
-        settle_before_training(Manager({}), make_optimizer(ring(), rough_scene=True), 100)
+        settle_before_training(Manager(ring(), {}), make_optimizer(ring(), rough_scene=True), 100)
