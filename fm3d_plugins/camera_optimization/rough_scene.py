@@ -57,8 +57,9 @@ LEARNING_RATES = {
 }
 """First and last, scene units of a scene scaled to a box from -1 to 1."""
 
-CAMERA_RATES, FOCAL_RATES = (1.0, 0.1), (0.15, 0.01)
-"""First and last step lengths, pixels of the small photos."""
+CAMERA_RATES, FOCAL_RATES = (1.0, 0.1), (0.03, 0.003)
+"""First and last step lengths, pixels of the small photos. With five times those of focal lengths
+fox came out alike, but the focal length of banana, 2 % off, went to 7.6 %; so it stays at 1.8 %."""
 
 CAMERA_DELAY, FOCAL_DELAY, RAMP = 0.1, 0.15, 0.02
 """Shares of the steps during which poses, and focal lengths, stay, and then speed up."""

@@ -32,7 +32,7 @@ LEARNING_RATES = {
     "networks": (1e-2, 1e-3),
     "exposure": (1e-3, 1e-4),
     "camera_opt": (0.1, 0.005),
-    "camera_focal": (0.1, 0.005),
+    "camera_focal": (0.01, 0.001),
 }
 
 
