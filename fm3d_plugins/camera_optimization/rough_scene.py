@@ -76,7 +76,7 @@ def num_steps(num_photos: int, steps_of_run: int) -> int:
 
 @dataclass(frozen=True)
 class SmallPhotos:
-    """What the rough scene is compared with, on the device of the cameras."""
+    """What the rough scene is compared with, on the CPU."""
 
     images: Sequence[Float[Tensor, "_ _ 3"]]
     masks: Sequence[Float[Tensor, "_ _ 1"] | None]
@@ -86,20 +86,20 @@ class SmallPhotos:
     """Pixels of the photos that are trained on, to one of these."""
 
 
-def small_photos(pinholes: CameraPhotos, device: torch.device) -> SmallPhotos:
+def small_photos(pinholes: CameraPhotos) -> SmallPhotos:
     """Photos scaled by area to at most `SIDE` pixels, read one after the other."""
     cameras = pinholes.cameras
     shrinking = max(1.0, float(image_sizes(cameras).max()) / SIDE)
     images, masks = [], []
-    intrinsics = intrinsics_matrices(cameras).float().to(device, copy=True)
+    intrinsics = intrinsics_matrices(cameras).float().cpu().clone()
     for row in range(len(pinholes)):
         photo = posed_photos([pinholes.get_data(row, "uint8")], cameras[row : row + 1])
         image, mask = photo.images[0], photo.masks[0]
-        images.append(_shrunk(image, shrinking).to(device))
-        masks.append(None if mask is None else _shrunk(mask.float(), shrinking).to(device))
+        images.append(_shrunk(image, shrinking))
+        masks.append(None if mask is None else _shrunk(mask.float(), shrinking))
         intrinsics[row, 0] *= images[row].shape[1] / image.shape[1]
         intrinsics[row, 1] *= images[row].shape[0] / image.shape[0]
-    poses = world_from_cameras(cameras).float().to(device)
+    poses = world_from_cameras(cameras).float().cpu()
     return SmallPhotos(images, masks, intrinsics, poses, shrinking)
 
 
@@ -115,16 +115,15 @@ class RoughScene:
     def __init__(
         self, photos: SmallPhotos, cameras: CameraOptimizer, generator: torch.Generator
     ) -> None:
-        """Random gaussians in view. Draws from `generator` alone, which is on the CPU."""
+        """Random gaussians in view, drawn from `generator` alone. All is on the CPU."""
         self.photos, self.cameras, self.generator = photos, cameras, generator
         points, colors = random_points_in_view(
-            photos.world_from_camera.cpu(),
-            photos.intrinsics.cpu(),
-            [image.cpu() for image in photos.images],
+            photos.world_from_camera,
+            photos.intrinsics,
+            list(photos.images),
             GAUSSIANS,
             generator,
         )
-        device = photos.world_from_camera.device
         upright = torch.tensor([1.0, 0, 0, 0]).repeat(len(points), 1)
         start = {
             "means": points,
@@ -133,12 +132,12 @@ class RoughScene:
             "colors": (colors - 0.5) / C0,
             "opacities": torch.full((len(points),), START_OPACITY).logit(),
         }
-        self.gaussians = {name: Parameter(each.to(device)) for name, each in start.items()}
+        self.gaussians = {name: Parameter(each) for name, each in start.items()}
 
     def loss(self, view: int) -> Float[Tensor, ""]:
         """Of one photo, as of `3dgs`, with what holds the camera; differentiable in it."""
         photos, cameras, gaussians = self.photos, self.cameras, self.gaussians
-        row = torch.tensor([view], device=photos.intrinsics.device)
+        row = torch.tensor([view])
         target, mask = photos.images[view], photos.masks[view]
         factors = torch.ones_like(photos.intrinsics[view])
         factors[[0, 1], [0, 1]] = cameras.focal_factors()[view]
@@ -154,7 +153,7 @@ class RoughScene:
             width=target.shape[1],
             height=target.shape[0],
             sh_degree=0,
-            background=torch.rand(3, generator=self.generator).to(target),
+            background=torch.rand(3, generator=self.generator),
         ).rgb.clamp(0, 1)
         if mask is not None:
             rendered, target = rendered * mask, target * mask
@@ -178,10 +177,10 @@ def settle_cameras(
     """Correct cameras with a rough scene, in place, unless they are as good as it can tell.
 
     Args:
-        cameras: That are optimised, as yet without corrections.
+        cameras: That are optimised, as yet without corrections; on the CPU.
         photos: Of the same cameras.
         steps: Of one photo each.
-        generator: Draws points, photos and backgrounds; on the CPU.
+        generator: Draws points, photos and backgrounds.
 
     Returns:
         Mean length of the corrections, pixels of the photos that are trained on; 0 where cameras

@@ -1,6 +1,6 @@
 """Whether cameras are put about right before training, and that it is said."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -20,7 +20,7 @@ from fm3d_plugins.camera_optimization.rough_scene import (
     small_photos,
 )
 from fm3d_plugins.camera_optimization.track_anchors import PhotoTracks
-from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE
+from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS
 from fm3d_plugins.nerfstudio_cameras import opengl_rows, world_from_cameras
 from fm3d_plugins.progress import say, signs_of_life
 
@@ -42,17 +42,19 @@ def settled(pipeline: Any, config: Any, is_resumed: bool) -> Iterator[None]:
         yield
         return
     reached = [parameter.detach().clone() for parameter in cameras.parameters()]
-    with torch.no_grad():
-        for parameter in cameras.parameters():
-            parameter.zero_()
     # The schedule is that of the whole run, also in a part of it.
     steps = config.optimizers["camera_opt"]["scheduler"].max_steps or config.max_num_iterations
     settle_before_training(manager, cameras, steps)
     yield
     if is_resumed:
-        with torch.no_grad():
-            for parameter, values in zip(cameras.parameters(), reached, strict=True):
-                parameter.copy_(values)
+        _take(cameras, reached)
+
+
+@torch.no_grad()
+def _take(cameras: CameraOptimizer, values: Iterable[Tensor]) -> None:
+    """Make these the corrections."""
+    for parameter, value in zip(cameras.parameters(), values, strict=True):
+        parameter.copy_(value)
 
 
 def settle_before_training(manager: Any, cameras: CameraOptimizer, steps: int) -> None:
@@ -60,7 +62,7 @@ def settle_before_training(manager: Any, cameras: CameraOptimizer, steps: int) -
 
     Args:
         manager: A datamanager with this package's `PhotoDatasets`.
-        cameras: As yet without corrections; changed in place.
+        cameras: Their corrections are replaced.
         steps: Of the run that follows.
 
     Raises:
@@ -77,12 +79,22 @@ def settle_before_training(manager: Any, cameras: CameraOptimizer, steps: int) -
         if wanted:
             raise
         return  # Some of these lenses have no pinhole.
-    photos = small_photos(pinholes, cameras.pose_adjustment.device)
+    photos = small_photos(pinholes)
     if wanted is None and known_to_be_right(manager.train_dataset.metadata, photos):
         return
     count = num_steps(len(photos.images), steps)
+    # On the CPU, whose kernels are there also where a field is trained on another device.
+    metadata = manager.train_dataset.metadata
+    found: CameraOptimizer = cameras.config.setup(
+        num_cameras=cameras.num_cameras,
+        device="cpu",
+        cameras=metadata[GIVEN_CAMERAS],
+        confidence=metadata.get(CAMERA_CONFIDENCE),
+        tracks=metadata.get(TRACKS),
+    )
     with signs_of_life(lambda t: f"A rough scene puts the cameras right: {t:.0f} s."):
-        moved = settle_cameras(cameras, photos, count, torch.Generator().manual_seed(0))
+        moved = settle_cameras(found, photos, count, torch.Generator().manual_seed(0))
+    _take(cameras, found.parameters())
     if moved:
         pinholes.cameras = moved_cameras(pinholes.cameras, cameras)
         manager.take_settled(pinholes)
@@ -120,10 +132,10 @@ def known_to_be_right(metadata: dict[str, Any], photos: SmallPhotos) -> bool:
 def track_errors(tracks: PhotoTracks, photos: SmallPhotos) -> Float[Tensor, " observation"]:
     """Reprojection errors, pixels that are trained on; endless of points behind a camera."""
     row = tracks.photo_index.long()
-    poses = photos.world_from_camera.cpu()[row]
+    poses = photos.world_from_camera[row]
     offsets = tracks.points.float()[tracks.point_index.long()] - poses[:, :3, 3]
     x, y, z = torch.einsum("oji,oj->oi", poses[:, :3, :3], offsets).unbind(-1)
-    focal_lengths = photos.intrinsics.cpu()[:, (0, 1), (0, 1)][row] * photos.shrinking
+    focal_lengths = photos.intrinsics[:, (0, 1), (0, 1)][row] * photos.shrinking
     seen = torch.stack([x, y], dim=-1) / z[:, None]
     errors = ((seen - tracks.rays.float()) * focal_lengths).norm(dim=-1)
     return torch.where(z > 0, errors, torch.inf)

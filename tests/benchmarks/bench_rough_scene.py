@@ -24,23 +24,28 @@ from bench_poses import Reference, perturb  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 
-def errors(dataset: Any, reference: Reference, optimizer: Any) -> tuple[float, float]:
+def errors(dataset: Any, given: Any, reference: Reference, optimizer: Any) -> tuple[float, float]:
     """Of the poses in pixels, and of the focal lengths in percent."""
     from fm3d_plugins.camera_optimization.held_out_poses import training_cameras
-    from fm3d_plugins.camera_optimization.pixel_units import align_in_pixels
+    from fm3d_plugins.camera_optimization.pixel_units import align_in_pixels, unit_motions
+    from fm3d_plugins.geometry.looked_at import distance_looked_at
     from fm3d_plugins.geometry.poses import so3_log
+    from fm3d_plugins.nerfstudio_cameras import image_sizes
 
     names = [str(Path(file).resolve()) for file in dataset.image_filenames]
     truth: Tensor = torch.stack([reference.poses[name] for name in names])
-    found = training_cameras(dataset.cameras, optimizer)
-    placed = align_in_pixels(found.optimised, truth, found.motions).apply_to_pose(found.optimised)
+    found = training_cameras(dataset.cameras, optimizer).optimised
+    cameras = dataset.cameras.to("cpu")
+    motions = unit_motions(
+        truth, cameras.get_intrinsics_matrices(), image_sizes(cameras), distance_looked_at(truth)
+    ).double()
+    placed = align_in_pixels(found, truth, motions).apply_to_pose(found)
     turns = so3_log(truth[:, :3, :3] @ placed[:, :3, :3].mT)
     error = torch.cat([truth[:, :3, 3] - placed[:, :3, 3], turns], dim=-1)[..., None]
-    pixels = (torch.linalg.inv(found.motions.double()) @ error).norm(dim=(1, 2)).mean()
-    focals = optimizer.focal_factors().detach() * dataset.cameras.fx.flatten()
+    pixels = (torch.linalg.inv(motions) @ error).norm(dim=(1, 2)).mean()
     right = torch.tensor([reference.focals[name] for name in names])
-    ratios = focals / right
-    return float(pixels), float(100 * (ratios / dataset.scale - 1).abs().mean())
+    ratios = optimizer.focal_factors().detach() * given.fx.flatten() / right
+    return float(pixels), float(100 * (ratios - 1).abs().mean())
 
 
 def bench(scene: Path, level: float, seed: int, options: argparse.Namespace, folder: Path) -> str:
@@ -59,17 +64,16 @@ def bench(scene: Path, level: float, seed: int, options: argparse.Namespace, fol
     config.max_image_size = options.max_image_size
     manager = config.setup(device="cpu", test_mode="val", world_size=1, local_rank=0)
     dataset = manager.train_dataset
-    widths = manager.train_dataparser_outputs.cameras.width.flatten()
-    dataset.scale = dataset.cameras.width.flatten() / widths
+    given = manager.train_dataparser_outputs.cameras
     optimizer = CameraOptimizerConfig(mode="SO3xR3").setup(
         num_cameras=len(dataset), device="cpu", cameras=dataset.metadata[GIVEN_CAMERAS]
     )
-    before = errors(dataset, reference, optimizer)
+    before = errors(dataset, given, reference, optimizer)
     start = resource.getrusage(resource.RUSAGE_SELF).ru_utime
-    photos = small_photos(manager.train_pinholes(), torch.device("cpu"))
+    photos = small_photos(manager.train_pinholes())
     moved = settle_cameras(optimizer, photos, options.steps, torch.Generator().manual_seed(0))
     seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime - start
-    after = errors(dataset, reference, optimizer)
+    after = errors(dataset, given, reference, optimizer)
     return (
         f"| {scene.name}, {len(dataset)} | x {level:g}, {seed} | {before[0]:.1f} -> {after[0]:.1f} "
         f"| {before[1]:.1f} -> {after[1]:.1f} % | {moved:.1f} | {seconds:.0f} |"
@@ -77,7 +81,7 @@ def bench(scene: Path, level: float, seed: int, options: argparse.Namespace, fol
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("scenes", nargs="+", type=Path, help="folders with transforms.json")
     parser.add_argument("--levels", nargs="+", type=float, default=[0.0, 1.0, 2.0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the cameras' noise")

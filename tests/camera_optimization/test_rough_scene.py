@@ -128,7 +128,7 @@ def test_small_photos_keep_their_fields_of_view_and_masks(ring):
     mask = torch.ones(2 * SIDE, 4 * SIDE, 1, dtype=torch.bool)
     mask[SIDE:] = False
     entries = [{"image": image, "mask": mask}, {"image": image}]
-    small = small_photos(Pinholes(cameras, entries), torch.device("cpu"))
+    small = small_photos(Pinholes(cameras, entries))
     assert small.shrinking == 4
     assert small.images[0].shape == (SIDE // 2, SIDE, 3)
     assert torch.equal(small.images[0][0, :, 0], (torch.arange(SIDE) < SIDE // 2).float())

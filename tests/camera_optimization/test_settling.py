@@ -14,7 +14,7 @@ from fm3d_plugins.camera_optimization.settling import (
     track_errors,
 )
 from fm3d_plugins.camera_optimization.track_anchors import PhotoTracks
-from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE
+from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS
 from fm3d_plugins.geometry.poses import invert, so3_exp, transform_points
 from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 
@@ -128,6 +128,7 @@ class Manager:
 
     def __init__(self, cameras, metadata):
         self.cameras = cameras
+        metadata = metadata | {GIVEN_CAMERAS: cameras}
         self.train_dataset = type("Photos", (list,), {"metadata": metadata})([0, 1])
 
         self.settled = []
@@ -145,7 +146,7 @@ def test_cameras_that_are_known_to_be_right_are_settled_only_if_asked(
 ):
     cameras = ring()
     photos, calls = small(cameras), []
-    monkeypatch.setattr(settling, "small_photos", lambda pinholes, device: photos)
+    monkeypatch.setattr(settling, "small_photos", lambda pinholes: photos)
     monkeypatch.setattr(settling, "settle_cameras", lambda *inputs: calls.append(inputs) or 1.0)
     optimizer = make_optimizer(cameras, rough_scene=rough_scene)
     manager = Manager(cameras, {TRACKS: tracks_of(photos)})
