@@ -87,6 +87,9 @@ class PhotoDatasets:
     sees_pinholes: ClassVar[bool] = True
     """Whether photos and cameras are handed over without lens distortion; if not, as they are."""
 
+    follows_settled_cameras: ClassVar[bool] = False
+    """Whether `take_settled` does anything."""
+
     def __init__(self, config: Any, **kwargs: Any) -> None:
         """Args:
         config: With `PhotoOptions`.
@@ -157,6 +160,13 @@ class PhotoDatasets:
         """
         outputs = self.train_dataparser_outputs
         return CameraPhotos(outputs, self._train_fit, self._scale, as_pinholes=True)
+
+    def take_settled(self, pinholes: CameraPhotos) -> None:
+        """Follow training cameras that were put about right before training.
+
+        Args:
+            pinholes: As of `train_pinholes`, with the cameras where they are now.
+        """
 
     def create_eval_dataset(self) -> InputDataset:
         """Called by nerfstudio's datamanager."""

@@ -13,7 +13,7 @@ from fm3d_plugins.nerf.vanilla_model import VanillaNerfModelConfig
 from fm3d_plugins.scene_training import SceneTrainerConfig
 from fm3d_plugins.training import DecayConfig, FusedAdamConfig, TrainerConfig
 
-CAMERA_DELAYS = {"camera_opt": 0.05, "camera_focal": 0.3}
+CAMERA_DELAYS = {"camera_opt": 0.1, "camera_focal": 0.3}
 """Share of the run during which poses, and focal lengths, stay: the scene has to form first."""
 
 

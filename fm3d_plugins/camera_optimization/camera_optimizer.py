@@ -38,6 +38,10 @@ class CameraOptimizerConfig(camera_optimizers.CameraOptimizerConfig):
     one screw motion. None: SO3xR3 where an estimator made the cameras, off where they are given."""
     focal_length: bool = True
     """Also find one factor of the focal length for each group of cameras with equal intrinsics."""
+    rough_scene: bool | None = None
+    """Before training, find corrections of many pixels with a scene of few gaussians and small
+    photos, about 10 CPU seconds, which is then thrown away. None: where poses are optimised and
+    the dataparser tells nothing (`camera_confidence`, `tracks`) by which they are right already."""
     pull: float = 5e-4
     """Loss per pixel by which a camera's correction moves its picture, over the variance that the
     dataparser tells of it (pixels squared; 1 where it does not). A pull of constant strength: what
@@ -116,7 +120,7 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
 
         Raises:
             ValueError: Cameras are to be optimised but not given, or tracks are to be used but not
-                given.
+                given; or cameras stay, but a rough scene was asked for.
         """
         torch.nn.Module.__init__(self)
         self.config, self.num_cameras, self.device = config, num_cameras, device
@@ -125,6 +129,7 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         self._corrections: Float[Tensor, "drawn 3 4"] | None = None
         self.track_anchors: TrackAnchors | None = None
         if not self.is_on:
+            _expect_no_rough_scene(config)
             return
         if cameras is None or len(cameras) != num_cameras:
             raise ValueError(
@@ -213,6 +218,33 @@ class CameraOptimizer(camera_optimizers.CameraOptimizer):
         shift = correction[:, :, 3].reshape(raybundle.origins.shape)
         raybundle.origins = raybundle.origins + shift
         raybundle.directions = (rotation @ raybundle.directions[..., None]).squeeze(-1)
+
+    def uncorrected(
+        self, points: Float[Tensor, "row 3"], photo: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row 3"]:
+        """Points that rays of given cameras must aim at to end, once corrected, at `points`.
+
+        As far from the given centre as `points` from the corrected one. World frame; the inverse
+        of `apply_to_raybundle`, not differentiable.
+
+        Args:
+            photo: Rows of the training photos, one for each point.
+        """
+        if not self.is_on:
+            return points
+        with torch.no_grad():
+            corrections = self(photo).to(points)
+            centres = self.initial_centres[photo].to(points)
+            turned = points - centres - corrections[..., 3]
+            offsets = (corrections[..., :3].mT @ turned[..., None]).squeeze(-1)
+            if self.config.focal_length:
+                axes = self.axes[photo].to(points)
+                along = (offsets * axes).sum(-1, keepdim=True) * axes
+                aimed = offsets + (1 / self.focal_factors()[photo].to(points)[:, None] - 1) * along
+                offsets = torch.nn.functional.normalize(aimed, dim=-1) * offsets.norm(
+                    dim=-1, keepdim=True
+                )
+        return centres + offsets
 
     def _lengthen(self, raybundle: RayBundle, indices: Int[Tensor, " ray"]) -> None:
         """Turn rays to where the same pixels look with the optimised focal lengths."""
@@ -354,3 +386,12 @@ def _expected(tracks: PhotoTracks | None) -> PhotoTracks:
             "with --refine), or leave the weight at 0."
         )
     return tracks
+
+
+def _expect_no_rough_scene(config: CameraOptimizerConfig) -> None:
+    if config.rough_scene:
+        raise ValueError(
+            "A rough scene was asked for (--pipeline.model.camera-optimizer.rough-scene), but the "
+            "cameras stay as given. Expected cameras that are optimised. Add "
+            "--pipeline.model.camera-optimizer.mode SO3xR3, or leave the rough scene out."
+        )

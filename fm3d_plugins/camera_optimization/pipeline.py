@@ -21,6 +21,7 @@ from fm3d_plugins.camera_optimization.evaluation import (
 )
 from fm3d_plugins.camera_optimization.held_out_poses import HeldOutView, TestPoseProtocol
 from fm3d_plugins.camera_optimization.saved_state import EXPECTED, check_state
+from fm3d_plugins.camera_optimization.settling import settled
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
 from fm3d_plugins.nerfstudio_commands import require_supported
@@ -93,11 +94,13 @@ class PerScenePipeline(VanillaPipeline):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Those of the model; the trainer at hand says how often it logs."""
+        """Those of the model; the trainer at hand says how often it logs, and where it begins."""
         trainer = training_callback_attributes.trainer
-        if trainer is not None:
-            self.steps_per_log = trainer.config.logging.steps_per_log
-        return super().get_training_callbacks(training_callback_attributes)
+        if trainer is None:
+            return super().get_training_callbacks(training_callback_attributes)
+        self.steps_per_log = trainer.config.logging.steps_per_log
+        with one_line_errors(), settled(self, trainer.config, trainer._start_step > 0):
+            return super().get_training_callbacks(training_callback_attributes)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Outputs, loss terms, and metrics: none at steps of which the trainer logs nothing."""

@@ -19,11 +19,11 @@ from fm3d_plugins.dense_points import (
     shown,
 )
 from fm3d_plugins.gaussian_splatting.plain_background import plain_background
-from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
 from fm3d_plugins.gaussian_splatting.surroundings import surroundings
 from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
 from fm3d_plugins.progress import signs_of_life
+from fm3d_plugins.random_points import random_points_in_view
 from fm3d_plugins.scene_points import COLORS, POINTS
 
 RGBA_CHANNELS = 4

@@ -20,6 +20,7 @@ from nerfstudio.data.utils.dataloaders import (
 )
 from nerfstudio.data.utils.nerfstudio_collate import nerfstudio_collate
 
+from fm3d_plugins.camera_photos import CameraPhotos
 from fm3d_plugins.dense_points import dense_points, evenly_chosen, posed_photos
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nerf.pixels import PixelTable
@@ -77,6 +78,7 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
 
     takes_rendered_views: ClassVar[bool] = True
     sees_pinholes: ClassVar[bool] = False
+    follows_settled_cameras: ClassVar[bool] = True
 
     def __init__(self, config: NerfDataManagerConfig, **kwargs) -> None:
         super().__init__(config, **kwargs)
@@ -93,7 +95,11 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
             assert self.train_pixels.num_pixels
             self._add_dense_points()
 
-    def _add_dense_points(self) -> None:
+    def take_settled(self, pinholes: CameraPhotos) -> None:
+        """Find surfaces again, now that photos may agree on others."""
+        self._add_dense_points(pinholes)
+
+    def _add_dense_points(self, pinholes: CameraPhotos | None = None) -> None:
         """Tell the model, by the dataset's metadata, of surfaces that photos agree on."""
         metadata = self.train_dataset.metadata
         known = metadata.get(POINTS, torch.zeros(0, 3))
@@ -101,7 +107,7 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
         if not self.config.dense_points or count <= 0:
             return
         try:
-            pinholes = self.train_pinholes()
+            pinholes = pinholes or self.train_pinholes()
         except ValueError:
             return  # Some of these lenses have no pinhole.
         rows = evenly_chosen(len(pinholes))

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import (
     TrainingCallback,
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from fm3d_plugins.camera_optimization.camera_optimizer import TRACKS
+from fm3d_plugins.camera_optimization.settling import moved_cameras
 from fm3d_plugins.camera_photos import RENDERED_VIEWS
 from fm3d_plugins.depth_supervision.point_rays import (
     PointRays,
@@ -188,7 +190,7 @@ class NerfModel(RayModel):
         if metadata.get(POINTS) is not None:
             shown.append(shown_points(metadata[POINTS], cameras, metadata.get(TRACKS)))
         if metadata.get(DENSE_POINTS) is not None:
-            shown.append(shown_points(metadata[DENSE_POINTS], cameras))
+            shown.append(self._shown_to_moved(metadata[DENSE_POINTS], cameras))
         if shown and sum(len(each.photo) for each in shown):
             joined = ShownPoints(*(torch.cat(parts) for parts in zip(*shown, strict=True)))
             self.point_rays = PointRays(joined, cameras, self.device)
@@ -196,6 +198,14 @@ class NerfModel(RayModel):
                 f"{len(self.point_rays)} rays to the scene's points guide the field "
                 "(--pipeline.model.point-weight)."
             )
+
+    def _shown_to_moved(self, points: Float[Tensor, "point 3"], given: Cameras) -> ShownPoints:
+        """Points of cameras that may have moved before training, as rays of given ones see them."""
+        if not self.camera_optimizer.is_on:
+            return shown_points(points, given)
+        points, photo = shown_points(points, moved_cameras(given, self.camera_optimizer))
+        aims = self.camera_optimizer.uncorrected(points.to(self.device), photo.to(self.device))
+        return ShownPoints(aims.cpu(), photo)
 
     def update_to_step(self, step: int) -> None:
         """Which step is next; random numbers and schedules follow it."""

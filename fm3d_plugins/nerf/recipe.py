@@ -31,8 +31,8 @@ LEARNING_RATES = {
     "table": (2e-2, 2e-3),
     "networks": (1e-2, 1e-3),
     "exposure": (1e-3, 1e-4),
-    "camera_opt": (0.5, 0.005),
-    "camera_focal": (0.5, 0.005),
+    "camera_opt": (0.1, 0.005),
+    "camera_focal": (0.01, 0.001),
 }
 
 

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_poses.py [--scenes NAME ...] [--levels 0 1 2] [--methods 3dgs]
         [--modes off SO3xR3 SE3] [--steps N] [--repeats N] [--seed N] [--photometric N]
-        [--track-weights W ...] [--max-image-size N] [--json PATH]
+        [--track-weights W ...] [--no-rough-scene] [--max-image-size N] [--json PATH]
 
 Cameras of a posed scene are perturbed: every rotation by an isotropic random turn of 1.09 degrees
 on average, every centre by 1.8 % of the centres' extent (root mean square), all focal lengths by
@@ -131,9 +131,10 @@ def train(
     seed: int,
     folder: Path,
     max_image_size: int | None,
+    has_rough_scene: bool,
     change: Callable[[Any], None],
 ):
-    """The trained pipeline and the CPU seconds of its training."""
+    """The trained pipeline and the CPU seconds of its set-up and training."""
     from nerfstudio.configs.method_configs import all_methods
 
     config: Any = copy.deepcopy(all_methods[method])
@@ -141,7 +142,9 @@ def train(
     if hasattr(config.pipeline.datamanager, "random_points"):
         config.pipeline.datamanager.random_points = True
     config.pipeline.datamanager.max_image_size = max_image_size
-    config.pipeline.model.camera_optimizer.mode = mode
+    cameras = config.pipeline.model.camera_optimizer
+    cameras.mode = mode
+    cameras.rough_scene = None if has_rough_scene else False
     config.pipeline.model.lpips_networks = ()
     config.output_dir, config.max_num_iterations = folder, steps
     config.vis, config.logging.local_writer.enable = "tensorboard", False
@@ -150,8 +153,8 @@ def train(
     change(config)
     config.set_timestamp()
     trainer = config.setup(local_rank=0, world_size=1)
-    trainer.setup()
     before = resource.getrusage(resource.RUSAGE_SELF)
+    trainer.setup()
     trainer.train()
     after = resource.getrusage(resource.RUSAGE_SELF)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -266,6 +269,7 @@ def bench(
         reference = perturb(scene, level, options.seed, data)
         pipeline, seconds = train(
             method, data, mode, options.steps, repeat, output / "out", options.max_image_size,
+            not options.no_rough_scene,
             partial(with_tracks, weight=weight, scene=scene, level=level, data=data),
         )  # fmt: skip
         scores = score(pipeline, reference, options.photometric)
@@ -284,6 +288,9 @@ def main() -> None:
         "--track-weights", nargs="+", type=float, default=[None],
         help="of tracks triangulated under the perturbed cameras; not given: no tracks",
     )  # fmt: skip
+    parser.add_argument(
+        "--no-rough-scene", action="store_true", help="leave cameras as they are before training"
+    )
     parser.add_argument("--steps", type=int, help="default: the method's own recipe")
     parser.add_argument("--max-image-size", type=int, help="long side in pixels")
     parser.add_argument("--repeats", type=int, default=1)

@@ -1,10 +1,10 @@
-"""Points to start from."""
+"""Random points to start from."""
 
 import torch
 
-from fm3d_plugins.gaussian_splatting.seeding import random_points_in_view
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.random_points import random_points_in_view
 
 
 def looking_at_origin(positions):
