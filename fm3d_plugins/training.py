@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
 import torch
+import torch.distributed as dist
 import tyro
 from nerfstudio.configs import base_config
 from nerfstudio.engine import trainer as nerfstudio_trainer
@@ -88,6 +89,18 @@ class BareModelConfig(ModelConfig):
     loss_coefficients: tyro.conf.Suppress[dict[str, float]] = field(default_factory=dict)
     eval_num_rays_per_chunk: tyro.conf.Suppress[int] = 4096
     prompt: tyro.conf.Suppress[str | None] = None
+
+
+def is_torchrun() -> bool:
+    """Whether torchrun started this process, alone or among others."""
+    return dist.is_available() and dist.is_torchelastic_launched()
+
+
+def num_processes(machine: base_config.MachineConfig) -> int:
+    """That train together: those of torchrun, or of nerfstudio's launcher, one for each device."""
+    if is_torchrun():
+        return int(os.environ["WORLD_SIZE"])
+    return machine.num_devices * machine.num_machines
 
 
 @dataclass
@@ -193,7 +206,7 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
         """
         check_devices = getattr(self.pipeline, "check_devices", None)
         if check_devices is not None:
-            check_devices(self.machine.num_devices * self.machine.num_machines)
+            check_devices(num_processes(self.machine))
         if self.machine.device_type == "auto":
             self.machine.device_type = "cuda" if torch.cuda.is_available() else "cpu"
         cameras = getattr(self.pipeline.model, "camera_optimizer", None)

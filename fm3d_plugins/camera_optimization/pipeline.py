@@ -56,7 +56,7 @@ class PerScenePipelineConfig(VanillaPipelineConfig):
         if count > 1:
             raise SystemExit(
                 f"Error: training on {count} devices was asked for, but this method trains on one: "
-                f"{self.one_device_because}. Use --machine.num-devices 1."
+                f"{self.one_device_because}. Use --machine.num-devices 1, and no torchrun."
             )
 
 

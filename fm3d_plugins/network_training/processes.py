@@ -19,7 +19,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.effort import cores
-from fm3d_plugins.training import MachineConfig
+from fm3d_plugins.training import MachineConfig, is_torchrun, num_processes
 
 TIMEOUT = timedelta(minutes=30)
 """That processes wait for each other, as nerfstudio's do."""
@@ -84,14 +84,7 @@ class MachinesConfig(MachineConfig):
 
     def count(self) -> int:
         """Processes that train together."""
-        if is_torchrun():
-            return int(os.environ["WORLD_SIZE"])
-        return self.num_devices * self.num_machines
-
-
-def is_torchrun() -> bool:
-    """Whether torchrun started this process, alone or among others."""
-    return dist.is_available() and dist.is_torchelastic_launched()
+        return num_processes(self)
 
 
 def local_count() -> int:

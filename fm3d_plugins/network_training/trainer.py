@@ -20,7 +20,6 @@ from fm3d_plugins.network_training.parts import trained_share
 from fm3d_plugins.network_training.pipeline import NetworkPipeline, NetworkPipelineConfig
 from fm3d_plugins.network_training.processes import (
     MachinesConfig,
-    is_torchrun,
     largest,
     mean,
     meet,
@@ -37,7 +36,7 @@ from fm3d_plugins.network_training.sharding import (
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life
 from fm3d_plugins.running import summary
-from fm3d_plugins.training import Trainer, TrainerConfig, ViewerConfig
+from fm3d_plugins.training import Trainer, TrainerConfig, ViewerConfig, is_torchrun
 
 DRAWN_ROOMS = "synthetic-rooms"
 """Name of the experiment, unless scenes are those of a folder."""

@@ -260,12 +260,17 @@ def test_exported_colours_are_those_that_are_rendered(capture, tmp_path, train_r
     torch.testing.assert_close(found, rendered[shown].cpu(), atol=atol, rtol=0)
 
 
-def test_more_than_one_device_is_refused(capture, tmp_path):
+def test_more_than_one_device_is_refused(capture, tmp_path, monkeypatch):
     config = run_config(capture, tmp_path)
     with pytest.raises(SystemExit, match="2 devices.*num-devices 1"):
         config.pipeline.setup(device="cpu", test_mode="val", world_size=2, local_rank=0)
     config.machine.num_devices = 2
     with pytest.raises(SystemExit, match="2 devices.*num-devices 1"):
+        config.set_timestamp()
+    config.machine.num_devices = 1
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(SystemExit, match="3 devices.*no torchrun"):
         config.set_timestamp()
 
 
