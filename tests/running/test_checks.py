@@ -156,7 +156,7 @@ def test_only_what_the_refused_run_wrote_is_removed(tmp_path):
     ("words", "said"),
     [
         (["3dgs", "--max-num-iterations", "77"], "3dgs on cpu: 77 steps"),
-        (["3dgs"], "3dgs on cpu: 2000 steps"),
+        (["3dgs"], "3dgs on cpu: 700 steps"),
         (["nerf", "--max-num-iterations", "77"], "nerf on cpu: 77 steps"),
         (["nerf-vanilla", "--max-num-iterations", "77"], "nerf-vanilla on cpu: 77 steps"),
     ],
