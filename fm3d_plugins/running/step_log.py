@@ -45,6 +45,9 @@ class StepLog(writer.LocalWriter):
         if CONSOLE.is_terminal:
             super().write_stats_log(step)
             return
+        num_steps = writer.GLOBAL_BUFFER.get("max_iter")
+        if num_steps is None:
+            return  # Methods that optimise nothing have no steps.
         for event in writer.EVENT_STORAGE:
             if event["name"] == writer.EventName.CURR_TEST_PSNR.value:
                 self._psnr = float(event["event"])
@@ -57,7 +60,7 @@ class StepLog(writer.LocalWriter):
         before, last = self._last
         pause = OFTEN_SECONDS if self._num_lines < NUM_OFTEN else SELDOM_SECONDS
         if step > last and now - before >= pause:
-            end = self._first_step + writer.GLOBAL_BUFFER["max_iter"]
+            end = self._first_step + num_steps
             say(step_line(step + 1, end, (now - before) / (step - last), self._psnr))
             self._last, self._num_lines = (now, step), self._num_lines + 1
 

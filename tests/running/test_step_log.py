@@ -49,6 +49,15 @@ def test_held_out_psnr_stands_in_the_lines(said):
     assert said == ["Step 11 of 1000 (1 %), 1000 ms each, 16 min left, held-out PSNR 23.5 dB."]
 
 
+def test_runs_without_steps_have_no_lines(said, monkeypatch):
+    """Whatever events another run has left in nerfstudio's storage."""
+    monkeypatch.setitem(writer.GLOBAL_BUFFER, "max_iter", None)
+    log = StepLog(StepLogConfig())
+    for step in range(50):
+        log.write_stats_log(step)
+    assert not said
+
+
 def test_a_resumed_run_counts_from_where_it_was(said):
     log = StepLog(StepLogConfig())
     for step in range(500, 511):
