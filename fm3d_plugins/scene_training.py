@@ -5,7 +5,8 @@ from typing import Any
 
 from fm3d_plugins.effort import Quality, effort_for
 from fm3d_plugins.input_checks import data_of
-from fm3d_plugins.training import RunPlan, TrainerConfig
+from fm3d_plugins.running.plan import RunPlan
+from fm3d_plugins.training import TrainerConfig
 
 
 @dataclass

@@ -4,13 +4,10 @@ an end that says what came of the run."""
 import contextlib
 import os
 import signal
-import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -27,9 +24,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.backends.metrics import without_fetching
-from fm3d_plugins.disk_space import require_room
-from fm3d_plugins.errors import listed, one_line_errors
-from fm3d_plugins.files import require_regular, require_replaceable
+from fm3d_plugins.errors import one_line_errors
+from fm3d_plugins.files import require_regular
 from fm3d_plugins.input_checks import data_of
 from fm3d_plugins.io.transforms import estimator_of
 from fm3d_plugins.kernels.adam import KernelAdam
@@ -37,10 +33,18 @@ from fm3d_plugins.nerfstudio_commands import require_log_service
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life
 from fm3d_plugins.running import summary
+from fm3d_plugins.running.checkpoint_files import (
+    random_state,
+    restore_random,
+    same_options_expected,
+    write_checkpoint,
+)
 from fm3d_plugins.running.checks import check_run, forget_refused, require_checkpoints
 from fm3d_plugins.running.foreign_warnings import known_warnings_hidden
 from fm3d_plugins.running.held_out_watch import HeldOutWatch
 from fm3d_plugins.running.interruption import Interruption, exit_status
+from fm3d_plugins.running.open_viewer import can_be_stopped_by_hand, reach_of_viewer
+from fm3d_plugins.running.plan import RunPlan
 from fm3d_plugins.running.step_log import step_logging
 
 WHOLE_RUN = 0
@@ -48,36 +52,6 @@ WHOLE_RUN = 0
 
 FROM_RECIPE = 0.0
 """As a learning rate: what the method's recipe for the device says."""
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """What a method decides about a run once its device is known."""
-
-    steps: int
-    learning_rates: Mapping[str, tuple[float, float]]
-    """First and last learning rate of each parameter group."""
-    sentence: str
-    """Tells the user what was chosen."""
-    image_size: int | None = None
-    """Long side in pixels to scale photos down to; 0: as they are; None: the datamanager's own."""
-
-
-RecipeT = TypeVar("RecipeT")
-
-
-def with_options(recipe: RecipeT, options: object) -> RecipeT:
-    """A recipe (a dataclass) with the fields of the same name that a config sets, if not None."""
-    chosen = {name: value for name, value in vars(options).items() if value is not None}
-    own = {name: chosen[name] for name in vars(recipe) if name in chosen}
-    return replace(recipe, **own)  # type: ignore[type-var]
-
-
-def fill_in(options: object, recipe: object) -> None:
-    """Give a config the values of the recipe's fields of the same name: config.yml shows them."""
-    for name in vars(options):
-        if hasattr(recipe, name):
-            setattr(options, name, getattr(recipe, name))
 
 
 @dataclass
@@ -256,77 +230,6 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
         CONSOLE.log(f"Saving config to: {path}")
 
 
-class _Patient:
-    """A stream that keeps the first error of a write until it is closed.
-
-    torch's writer calls it from C++, where an error that is raised in between ends the process.
-    """
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._error = stream, None
-
-    def write(self, content: Any) -> int:
-        if self._error is None:
-            try:
-                return self._stream.write(content)
-            except OSError as error:
-                self._error = error
-        return len(content)
-
-    def flush(self) -> None:
-        if self._error is None:
-            try:
-                self._stream.flush()
-            except OSError as error:
-                self._error = error
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        self.flush()
-        with contextlib.suppress(OSError):
-            self._stream.close()
-        if self._error is not None and kind is None:
-            raise self._error
-
-
-def _bytes_of(state: object) -> int:
-    """Of all tensors in a checkpoint."""
-    if isinstance(state, torch.Tensor):
-        return state.numel() * state.element_size()
-    if isinstance(state, Mapping):
-        return sum(_bytes_of(each) for each in state.values())
-    if isinstance(state, list | tuple):
-        return sum(_bytes_of(each) for each in state)
-    return 0
-
-
-def reach_of_viewer(host: str) -> str:
-    """Who can open a viewer that listens on an address, and how to change it."""
-    if host in ("127.0.0.1", "localhost", "::1"):
-        return (
-            "The viewer can be opened on this computer only. From another one: forward its port "
-            "(ssh -L 7007:localhost:7007 HOST), or open it to the whole network with "
-            "--viewer.websocket-host 0.0.0.0 (there is no password)."
-        )
-    return f"The viewer listens on {host}: everyone who reaches it can open it, without a password."
-
-
-def can_be_stopped_by_hand() -> bool:
-    """Whether somebody at a terminal sees this process and can press Ctrl-C.
-
-    Not in a pipe, a script of cron, or a job in the background.
-    """
-    for stream in (sys.stdin, sys.stdout):
-        if stream is None or stream.closed or not stream.isatty():
-            return False
-    try:
-        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except (AttributeError, OSError, ValueError):  # Windows has no groups of processes.
-        return True
-
-
 def _give_cores_to_kernels() -> None:
     """Let this package's kernels use the cores that torch would, and torch one.
 
@@ -336,21 +239,6 @@ def _give_cores_to_kernels() -> None:
 
     set_num_threads(max(get_num_threads(), torch.get_num_threads()))
     torch.set_num_threads(1)
-
-
-def _random_state() -> dict[str, Any]:
-    """Of torch's generators; density control and random backgrounds draw from them."""
-    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return {"cpu": torch.get_rng_state(), "cuda": on_gpu}
-
-
-def _restore_random(state: dict[str, Any] | None) -> None:
-    """Nothing happens for a checkpoint that holds no state, such as nerfstudio's own."""
-    if state is None:
-        return
-    torch.set_rng_state(state["cpu"].clone())
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([values.clone() for values in state["cuda"]])
 
 
 class Trainer(nerfstudio_trainer.Trainer):
@@ -517,25 +405,13 @@ class Trainer(nerfstudio_trainer.Trainer):
         """
         state = self._state(step)
         if comms.is_main_process():
-            self._write_checkpoint(self.checkpoint_dir / f"step-{step:09d}.ckpt", state)
+            path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+            write_checkpoint(path, self.base_dir / "checkpoint.partial", state)
+            if self.config.save_only_latest_checkpoint:
+                for other in self.checkpoint_dir.glob("step-*.ckpt"):
+                    if other != path:
+                        other.unlink()
         self._kept = step
-
-    def _write_checkpoint(self, path: Path, state: dict[str, Any]) -> None:
-        """The file is made outside the checkpoint folder, because nerfstudio parses every name in
-        there as a step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = self.base_dir / "checkpoint.partial"
-        with one_line_errors():
-            require_room(path.parent, _bytes_of(state), f"the checkpoint {path.name}")
-            # A stream of Python's: torch's own writer ends the process where the disk is full.
-            with atomic_write(staged) as temporary, _Patient(temporary.open("wb")) as stream:
-                torch.save(state, stream)
-            require_replaceable(path)
-            os.replace(staged, path)
-        if self.config.save_only_latest_checkpoint:
-            for other in self.checkpoint_dir.glob("step-*.ckpt"):
-                if other != path:
-                    other.unlink()
 
     def _state(self, step: int) -> dict[str, Any]:
         pipeline = getattr(self.pipeline, "module", self.pipeline)
@@ -545,7 +421,7 @@ class Trainer(nerfstudio_trainer.Trainer):
             "optimizers": {k: v.state_dict() for k, v in self.optimizers.optimizers.items()},
             "schedulers": {k: v.state_dict() for k, v in self.optimizers.schedulers.items()},
             "scalers": self.grad_scaler.state_dict(),
-            "random": _random_state(),
+            "random": random_state(),
         }
 
     def _load_checkpoint(self) -> None:
@@ -556,30 +432,8 @@ class Trainer(nerfstudio_trainer.Trainer):
                 require_checkpoints(folder)
         if path is not None:
             require_regular(path)
-        try:
+        with same_options_expected(folder or path, list(self.optimizers.optimizers)):
             super()._load_checkpoint()
-        except KeyError as error:
-            own = list(self.optimizers.optimizers)
-            if error.args[0] in own:
-                raise
-            with one_line_errors():
-                raise ValueError(
-                    f"The checkpoint of {folder or path} trains {error.args[0]!r} too, and this "
-                    f"run only {listed(own, 10)}. Expected the same options, of which --exposure "
-                    "and the like decide what is trained. Give those of the checkpoint's "
-                    "config.yml."
-                ) from error
-        except ValueError as error:
-            if "parameter group" not in str(
-                error
-            ):  # As torch says it, of more or fewer than these.
-                raise
-            with one_line_errors():
-                raise ValueError(
-                    f"The optimisers of the checkpoint of {folder or path} do not fit this run's: "
-                    f"{error}. Expected the same options, of which --pipeline.model.freeze and the "
-                    "like decide what is trained. Give those of the checkpoint's config.yml."
-                ) from error
         if folder is not None:
             path = folder / f"step-{self._start_step - 1:09d}.ckpt"
         if path is None:
@@ -589,4 +443,4 @@ class Trainer(nerfstudio_trainer.Trainer):
             skip(self._start_step)
         # Read again, but only this entry: nerfstudio hands nothing else of the file on.
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        _restore_random(state.get("random"))
+        restore_random(state.get("random"))

@@ -151,12 +151,12 @@ import torch
 from safetensors.torch import save_file
 from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.disk_space import FullDiskError
-from fm3d_plugins.training import _Patient
+from fm3d_plugins.running.checkpoint_files import PatientStream
 from fm3d_plugins.estimators.dense.depth_store import mapped_zeros
 from fm3d_plugins.backends.pycolmap.features import extract_features
 big = torch.zeros(2_000_000)
 def checkpoint():
-    with atomic_write(disk / "a.ckpt") as path, _Patient(path.open("wb")) as stream:
+    with atomic_write(disk / "a.ckpt") as path, PatientStream(path.open("wb")) as stream:
         torch.save({"pipeline": big}, stream)
 def tensors():
     with atomic_write(disk / "a.safetensors") as path:
@@ -201,11 +201,11 @@ def test_disk_that_is_really_full_ends_in_one_line(tmp_path):
 
 
 def test_checkpoint_stream_hands_on_what_torch_writes(tmp_path):
-    from fm3d_plugins.training import _bytes_of, _Patient
+    from fm3d_plugins.running.checkpoint_files import PatientStream, bytes_of
 
     state = {"a": torch.arange(5), "b": [{"c": torch.zeros(3, dtype=torch.float16)}, 5]}
-    assert _bytes_of(state) == 5 * 8 + 3 * 2
-    with _Patient((tmp_path / "x").open("wb")) as stream:
+    assert bytes_of(state) == 5 * 8 + 3 * 2
+    with PatientStream((tmp_path / "x").open("wb")) as stream:
         torch.save(state, stream)
     loaded = torch.load(tmp_path / "x", weights_only=True)
     assert torch.equal(loaded["a"], state["a"])

@@ -11,7 +11,8 @@ from nerfstudio.viewer.viewer_elements import ViewerCheckbox
 
 from fm3d_plugins import viewer as viewer_module
 from fm3d_plugins.geometry.poses import pose_from_rotation_translation, so3_exp
-from fm3d_plugins.training import TrainerConfig, reach_of_viewer
+from fm3d_plugins.running.open_viewer import reach_of_viewer
+from fm3d_plugins.training import TrainerConfig
 from fm3d_plugins.viewer import (
     BY_CONFIDENCE,
     BY_PHOTO,

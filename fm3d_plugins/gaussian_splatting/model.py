@@ -50,8 +50,9 @@ from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.kernels.rasterizer.surface_depth import surface_depth
 from fm3d_plugins.nerfstudio_cameras import pinhole, pixel_directions
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
+from fm3d_plugins.running.plan import RunPlan, fill_in, with_options
 from fm3d_plugins.scene_points import byte_colors
-from fm3d_plugins.training import BareModelConfig, RunPlan, fill_in, with_options
+from fm3d_plugins.training import BareModelConfig
 
 VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
 """Shown behind the gaussians when training sees random backgrounds: the grey of the viewer."""

@@ -21,7 +21,7 @@ from fm3d_plugins.memory import available_memory
 from fm3d_plugins.nerfstudio_cameras import pinhole, world_from_cameras
 from fm3d_plugins.nn.perceptual import rendering_loss
 from fm3d_plugins.one_pass.views.model import ViewModel, ViewModelConfig
-from fm3d_plugins.training import RunPlan
+from fm3d_plugins.running.plan import RunPlan
 
 OFFICIAL_WEIGHTS = "coast01/LVSM/decoder_only_256"
 """Those that are taken unless others are named."""

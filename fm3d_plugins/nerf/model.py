@@ -43,8 +43,8 @@ from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, square
 from fm3d_plugins.nerf.network import RadianceField
 from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig, composited
 from fm3d_plugins.nerf.recipe import Recipe, expected_time, recipe_for
+from fm3d_plugins.running.plan import RunPlan, fill_in, with_options
 from fm3d_plugins.scene_points import POINTS
-from fm3d_plugins.training import RunPlan, fill_in, with_options
 
 REFRESH_EVERY = 16
 """Steps between refreshes of the memory of where space is empty."""

@@ -20,7 +20,7 @@ from fm3d_plugins.geometry.volume_rendering import (
 from fm3d_plugins.nerf.losses import squared_error
 from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig, composited
 from fm3d_plugins.nerf.vanilla import RadianceMlp, joined_samples, stratified_distances
-from fm3d_plugins.training import RunPlan
+from fm3d_plugins.running.plan import RunPlan
 
 STEPS = 200_000
 """The paper: 100 to 300 thousand."""

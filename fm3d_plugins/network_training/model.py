@@ -21,7 +21,8 @@ from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.network_training.parts import Parts, PartSource, begin_with, freeze
 from fm3d_plugins.network_training.sharding import reshard
 from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision
-from fm3d_plugins.training import BareModelConfig, RunPlan
+from fm3d_plugins.running.plan import RunPlan
+from fm3d_plugins.training import BareModelConfig
 
 
 @dataclass

@@ -36,7 +36,7 @@ from fm3d_plugins.nn.sizes import to_text
 from fm3d_plugins.nn.weights import matrix_names
 from fm3d_plugins.rayzer.inference import METADATA_KEY, load_network
 from fm3d_plugins.rayzer.network import GivenCameras, RayZer, RayZerConfig, RayZerOutputs
-from fm3d_plugins.training import RunPlan
+from fm3d_plugins.running.plan import RunPlan
 
 SMALL = RayZerConfig(
     width=128,

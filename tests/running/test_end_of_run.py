@@ -13,7 +13,7 @@ from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fm3d_plugins import training
+from fm3d_plugins.running import open_viewer
 
 
 @pytest.mark.parametrize("method", ["3dgs", "nerf"])
@@ -129,12 +129,12 @@ def test_a_run_stopped_while_it_is_scored_is_kept(run_config, tmp_path, monkeypa
 def test_only_a_terminal_in_front_can_stop_a_run(is_terminal, foreground, expected, monkeypatch):
     """Truth: Ctrl-C goes to the terminal's foreground group of processes."""
     stream = SimpleNamespace(isatty=lambda: is_terminal, closed=False, fileno=lambda: 0)
-    monkeypatch.setattr(training, "sys", SimpleNamespace(stdin=stream, stdout=stream))
-    monkeypatch.setattr(training.os, "tcgetpgrp", lambda _: foreground)
-    monkeypatch.setattr(training.os, "getpgrp", lambda: 7)
-    assert training.can_be_stopped_by_hand() == expected
-    monkeypatch.setattr(training, "sys", SimpleNamespace(stdin=None, stdout=stream))
-    assert not training.can_be_stopped_by_hand()
+    monkeypatch.setattr(open_viewer, "sys", SimpleNamespace(stdin=stream, stdout=stream))
+    monkeypatch.setattr(open_viewer.os, "tcgetpgrp", lambda _: foreground)
+    monkeypatch.setattr(open_viewer.os, "getpgrp", lambda: 7)
+    assert open_viewer.can_be_stopped_by_hand() == expected
+    monkeypatch.setattr(open_viewer, "sys", SimpleNamespace(stdin=None, stdout=stream))
+    assert not open_viewer.can_be_stopped_by_hand()
 
 
 def test_without_a_terminal_an_open_viewer_does_not_hold_the_run(run_config, tmp_path, monkeypatch):

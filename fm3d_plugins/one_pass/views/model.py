@@ -23,7 +23,8 @@ from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nn.planning import DTYPES, Precision, choose_precision, duration
 from fm3d_plugins.nn.view_planning import Pass, plan_views
 from fm3d_plugins.progress import say
-from fm3d_plugins.training import BareModelConfig, RunPlan
+from fm3d_plugins.running.plan import RunPlan
+from fm3d_plugins.training import BareModelConfig
 from fm3d_plugins.viewer import SlowRenders
 
 NO_DEPTH = 1000.0
