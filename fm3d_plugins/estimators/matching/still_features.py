@@ -7,7 +7,7 @@ agrees perfectly between all photos, more of it than of the thing, and says that
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from fm3d_plugins.backends.pycolmap.features import Features
 
@@ -19,6 +19,10 @@ WIDEST_ANGLE = 0.5
 
 LEAST_PHOTOS = 4
 """Of fewer, none can be said to stand still."""
+
+DISPLACED = ((23.0, 11.0), (-17.0, 29.0), (13.0, -31.0))
+"""Pixels from a feature's place to others, where what looks the same does so by chance: faint
+features of fine textures all look somewhat alike."""
 
 COMPARED = 8
 """Photos, spread over all, that each photo is compared with."""
@@ -52,28 +56,39 @@ def moving_features(features: Sequence[Features]) -> list[Bool[np.ndarray, " _fe
     seen, still = [], []
     for one in range(count):
         again = [_again(features[one], features[other]) for other in others[one]]
-        moved = [each for each in again if each.mean() <= SAME_PICTURE] if len(again[0]) else []
-        seen.append(np.sum(moved, axis=0) if moved else np.zeros(len(features[one]), int))
-        still.append(int((seen[-1] >= max(2, STILL_IN * len(moved))).sum()))
+        moved = [each for each in again if each[0].mean() <= SAME_PICTURE] if keep[one].size else []
+        seen.append(_times(moved, len(keep[one])))
+        often = (seen[-1] >= max(2, STILL_IN * len(moved))).sum(axis=1)
+        still.append(int(often[0] - often[1:].max()))
     if np.median(still) < ENOUGH:
         return keep
     # Where something stands still, what was hidden or missed in most photos does so as well.
-    return [each == 0 for each in seen]
+    return [each[0] <= each[1:].mean() for each in seen]
 
 
-def _again(own: Features, other: Features) -> Bool[np.ndarray, " _feature"]:
-    """Features that look the same at the same place in another photo."""
+def _times(
+    again: Sequence[Bool[np.ndarray, "place feature"]], count: int
+) -> Int[np.ndarray, "place feature"]:
+    """How many photos show the like of each of `count` features at its place, and beside it."""
+    return sum(again, np.zeros((1 + len(DISPLACED), count), int))
+
+
+def _again(own: Features, other: Features) -> Bool[np.ndarray, "place feature"]:
+    """Features that look the same in another photo at their place; and at places beside it."""
     from scipy.spatial import KDTree
 
-    found = np.zeros(len(own), bool)
+    shifts = np.array([(0.0, 0.0), *DISPLACED])
+    found = np.zeros((len(shifts), len(own)), bool)
     if not len(own) or not len(other):
         return found
     tree = KDTree(other.keypoints[:, :2])
-    _, nearest = tree.query(own.keypoints[:, :2], k=3, distance_upper_bound=IN_PLACE)
-    # Several features may be at one place, of different directions and sizes.
-    for column in np.asarray(nearest).T:
-        there = np.flatnonzero(column < len(other))
-        found[there] |= _alike(own.descriptors[there], other.descriptors[column[there]])
+    for row, shift in zip(found, shifts, strict=True):
+        places = own.keypoints[:, :2] + shift
+        _, nearest = tree.query(places, k=3, distance_upper_bound=IN_PLACE)
+        # Several features may be at one place, of different directions and sizes.
+        for column in np.asarray(nearest).T:
+            there = np.flatnonzero(column < len(other))
+            row[there] |= _alike(own.descriptors[there], other.descriptors[column[there]])
     return found
 
 

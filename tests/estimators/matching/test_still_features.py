@@ -58,3 +58,20 @@ def test_copies_of_a_photo_keep_their_features():
     """All of them stays in place, and nothing says that a camera moved there."""
     made = photos(1, still=0, moving=80) * 6 + photos(3, still=0, moving=80)
     assert all(keep.all() for keep in moving_features(made))
+
+
+@pytest.mark.parametrize("still", [0, 300])
+def test_faint_features_that_all_look_alike_tell_by_their_places(still):
+    """A fine texture has something similar next to every place, by chance: what stays in place is
+    what is found there more often than beside it."""
+    made = photos(8, still=still, moving=6000)
+    for each in made:
+        each.descriptors[:] = np.clip(45 + RNG.normal(0, 8, each.descriptors.shape), 0, 255)
+    kept = np.array(
+        [
+            (keep[:still].mean() if still else 0, keep[still:].mean())
+            for keep in moving_features(made)
+        ]
+    )
+    assert (kept[:, 0] <= 0.02).all()
+    assert (kept[:, 1] >= (0.5 if still else 1)).all()
