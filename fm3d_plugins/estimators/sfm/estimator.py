@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from fm3d_plugins.backends.pycolmap.database import write_database
-from fm3d_plugins.backends.pycolmap.mapping import refine_apart, refine_model
+from fm3d_plugins.backends.pycolmap.mapping import refine_apart
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.backends.pycolmap.verification import CameraGuess
 from fm3d_plugins.disk_space import temporary_folder
@@ -27,11 +27,12 @@ from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_p
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
 from fm3d_plugins.estimators.sfm.attempts import Search, implausibility
 from fm3d_plugins.estimators.sfm.lenses import (
+    RATIO,
     explains_as_much,
     first_lens,
     is_bent,
+    refine_as_asked,
     refine_by_evidence,
-    untold,
     with_told_focal,
 )
 from fm3d_plugins.estimators.sfm.look_alikes import (
@@ -365,18 +366,18 @@ class Sfm(Estimator):
             return model if told is None else told
         if self.camera_model == "auto":
             return refine_by_evidence(model, groups, sizes, place)
-        cameras = dict.fromkeys([groups[row] for row in model.image_index], self.camera_model)
-        refined = refine_model(model, place, cameras)
-        fault, missing = implausibility(refined, sizes), untold(model, groups, self.camera_model)
+        refined, missing = refine_as_asked(model, groups, place, self.camera_model)
+        fault = implausibility(refined, sizes)
         if fault is not None:
             say(
                 f"sfm: --camera-model {self.camera_model} ended at {fault}, which is not believed: "
                 "cameras keep the lens with which photos joined. Use --camera-model auto."
             )
         elif missing:
+            held = " Both focal lengths are kept equal." if RATIO in missing else ""
             say(
                 f"sfm: these photos do not tell {', '.join(missing)} of --camera-model "
-                f"{self.camera_model}: do not rely on them, nor on what goes with them. "
+                f"{self.camera_model}: do not rely on them, nor on what goes with them.{held} "
                 "--camera-model auto leaves them out."
             )
         return refined if fault is None else model

@@ -49,6 +49,11 @@ class Step:
     """Whether focal lengths stay, which keeps both of OPENCV's equal."""
 
 
+RATIO = "fy / fx"
+
+ONE_FOCAL_LENGTH = {"PINHOLE": "SIMPLE_PINHOLE", "OPENCV": "RADIAL"}
+"""Lenses with two, and what they are with one."""
+
 STEPS = (
     Step("RADIAL", ("k2",)),
     Step("OPENCV", ("p1", "p2"), holds_focal=True),
@@ -230,5 +235,25 @@ def untold(model: SparseModel, groups: Sequence[int], lens: str) -> list[str]:
         values = {"aspect": deviations.aspect, **deviations.distortion}
         for name, limit in LARGEST_DEVIATIONS.items():
             if name in values and not values[name] <= limit:
-                missing["fy / fx" if name == "aspect" else name] = None
+                missing[RATIO if name == "aspect" else name] = None
     return list(missing)
+
+
+def refine_as_asked(
+    model: SparseModel, groups: Sequence[int], folder: Path, lens: str
+) -> tuple[SparseModel, list[str]]:
+    """The model adjusted with a lens that was asked for.
+
+    Two focal lengths whose ratio the photos do not tell stay equal.
+
+    Returns:
+        The model, and the numbers of the lens that the photos of some camera do not tell.
+    """
+    missing = untold(model, groups, lens)
+    cameras = [groups[row] for row in model.image_index.tolist()]
+    is_square = RATIO in missing
+    if is_square:
+        simple = dict.fromkeys(cameras, ONE_FOCAL_LENGTH[lens])
+        model = refine_model(model, folder / "one_focal_length", simple)
+    asked = dict.fromkeys(cameras, lens)
+    return refine_model(model, folder / "asked", asked, holds_focal=is_square), missing
