@@ -1,6 +1,8 @@
 """What nerfstudio 1.1.5 needs to run on today's torch."""
 
 import importlib
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -24,3 +26,24 @@ def allow_numpy_scalars_in_checkpoints() -> None:
             type(np.dtype(np.float64)),
         ]
     )
+
+
+def list_methods_without_reading_sources() -> None:
+    """Let nerfstudio's list of methods ask for its callers by their names alone.
+
+    Workaround: nerfstudio <= 1.1.5 makes 26 placeholders of methods that are not installed whenever
+    any `ns-*` command starts, and each looks at `inspect.stack()` for the name of its caller. That
+    reads the sources of all frames, and goes through all modules, of which torch 2.6 and newer have
+    thousands: about half of the start of every command. It may go when nerfstudio asks otherwise.
+    """
+    external_methods = importlib.import_module("nerfstudio.configs.external_methods")
+    vars(external_methods)["inspect"] = SimpleNamespace(stack=_functions_on_stack)
+
+
+def _functions_on_stack() -> list[SimpleNamespace]:
+    """The names that `inspect.stack()` has as `function`, from the caller of this outwards."""
+    frame, names = sys._getframe(1), []
+    while frame is not None:
+        names.append(SimpleNamespace(function=frame.f_code.co_name))
+        frame = frame.f_back
+    return names
