@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,13 +38,18 @@ def list_methods_without_reading_sources() -> None:
     thousands: about half of the start of every command. It may go when nerfstudio asks otherwise.
     """
     external_methods = importlib.import_module("nerfstudio.configs.external_methods")
-    vars(external_methods)["inspect"] = SimpleNamespace(stack=_functions_on_stack)
+    stack = partial(_functions_on_stack, external_methods.__name__)
+    vars(external_methods)["inspect"] = SimpleNamespace(stack=stack)
 
 
-def _functions_on_stack() -> list[SimpleNamespace]:
-    """The names that `inspect.stack()` has as `function`, from the caller of this outwards."""
+def _functions_on_stack(module: str) -> list[SimpleNamespace]:
+    """The names that `inspect.stack()` has as `function`, from the innermost in a module outwards.
+
+    Whatever checks the types of arguments may stand between that one and this.
+    """
     frame, names = sys._getframe(1), []
     while frame is not None:
-        names.append(SimpleNamespace(function=frame.f_code.co_name))
+        if names or frame.f_globals.get("__name__") == module:
+            names.append(SimpleNamespace(function=frame.f_code.co_name))
         frame = frame.f_back
     return names
