@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -41,6 +41,7 @@ from fm3d_plugins.running.checks import check_run, forget_refused, require_check
 from fm3d_plugins.running.foreign_warnings import known_warnings_hidden
 from fm3d_plugins.running.held_out_watch import HeldOutWatch
 from fm3d_plugins.running.interruption import Interruption, exit_status
+from fm3d_plugins.running.option_ranges import require_in_range
 from fm3d_plugins.running.step_log import step_logging
 
 WHOLE_RUN = 0
@@ -178,10 +179,14 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
     """How the course of training is told."""
     prompt: tyro.conf.Suppress[str | None] = None
 
+    fewest_steps: ClassVar[int] = 0
+    """That a run may be asked for."""
+
     def set_timestamp(self) -> None:
         """Called by ns-train before anything is written: the time to refuse, and to decide."""
         with one_line_errors():
             require_log_service(self.vis)
+            require_in_range(self, self.fewest_steps)
         super().set_timestamp()
         with one_line_errors():
             sentences = self.resolve()
