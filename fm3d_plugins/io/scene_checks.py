@@ -22,6 +22,9 @@ MAX_ROTATION_ERROR = 1e-2
 MOST_ROUNDING = 2e-4
 """Share of the cameras' extent by which rounding may move one: 0.1 pixels of a photo 500 long."""
 
+ONE_PLACE = 1e-12
+"""Extent of cameras, over their distance to the origin, that rounding of 64-bit numbers makes."""
+
 
 Options = ParamSpec("Options")
 Found = TypeVar("Found")
@@ -127,7 +130,8 @@ def require_fine_positions(path: Path, centres: Float64[Tensor, "view 3"]) -> No
     middle = centres.mean(0)
     extent = float((centres - middle).norm(dim=-1).max())
     rounding = float((centres.float().double() - centres).norm(dim=-1).max())
-    if rounding > MOST_ROUNDING * extent > 0:
+    is_in_one_place = extent <= ONE_PLACE * float(centres.abs().max())
+    if rounding > MOST_ROUNDING * extent and not is_in_one_place:
         place = ", ".join(f"{value:.0f}" for value in middle.tolist())
         raise ValueError(
             f"The cameras of {path} lie about ({place}), within {extent:.3g} units of each other: "
