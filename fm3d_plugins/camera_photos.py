@@ -165,12 +165,16 @@ class CameraPhotos(InputDataset):
         """nerfstudio's batch of one photo: `image` [H, W, C], `mask` [H, W, 1] if there is one.
 
         Pixels have eight bits in both types: what is saved as floats is what was scored as bytes.
+
+        Raises:
+            ValueError: A file cannot be decoded; all others of this dataset that cannot are named.
         """
-        image, mask = self.get_image_uint8(image_idx), None
-        masks = self._dataparser_outputs.mask_filenames
-        if masks is not None:
-            read = self._photos[image_idx].read_mask(Path(masks[image_idx]))
-            mask = torch.from_numpy(read)[..., None]
+        try:
+            image, mask = self.get_image_uint8(image_idx), self._read_mask(image_idx)
+        except ValueError:
+            self.require_readable()
+            raise
+        if mask is not None:
             if self.mask_color:
                 color = (255 * torch.tensor(self.mask_color)).round().to(torch.uint8)
                 image = torch.where(mask, image, color)
@@ -183,6 +187,30 @@ class CameraPhotos(InputDataset):
         if image_type == "float32":
             data["image"] = image.float() / 255
         return data if mask is None else data | {"mask": mask}
+
+    def _read_mask(self, image_idx: int) -> Bool[Tensor, "height width 1"] | None:
+        masks = self._dataparser_outputs.mask_filenames
+        if masks is None:
+            return None
+        return torch.from_numpy(self._photos[image_idx].read_mask(Path(masks[image_idx])))[
+            ..., None
+        ]
+
+    def require_readable(self) -> None:
+        """Decode every photo and mask.
+
+        Raises:
+            ValueError: Some cannot be decoded; all are named.
+        """
+        faults = []
+        for row in range(len(self)):
+            try:
+                self.get_numpy_image(row)
+                self._read_mask(row)
+            except ValueError as error:
+                faults.append(str(error))
+        if faults:
+            raise ValueError("\n".join(faults))
 
     def _through_pinhole(
         self, row: int, image: Tensor, mask: Tensor | None

@@ -1,6 +1,9 @@
 """What nerfstudio 1.1.5 needs to run on today's torch."""
 
 import importlib
+import sys
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -24,3 +27,29 @@ def allow_numpy_scalars_in_checkpoints() -> None:
             type(np.dtype(np.float64)),
         ]
     )
+
+
+def list_methods_without_reading_sources() -> None:
+    """Let nerfstudio's list of methods ask for its callers by their names alone.
+
+    Workaround: nerfstudio <= 1.1.5 makes 26 placeholders of methods that are not installed whenever
+    any `ns-*` command starts, and each looks at `inspect.stack()` for the name of its caller. That
+    reads the sources of all frames, and goes through all modules, of which torch 2.6 and newer have
+    thousands: about half of the start of every command. It may go when nerfstudio asks otherwise.
+    """
+    external_methods = importlib.import_module("nerfstudio.configs.external_methods")
+    stack = partial(_functions_on_stack, external_methods.__name__)
+    vars(external_methods)["inspect"] = SimpleNamespace(stack=stack)
+
+
+def _functions_on_stack(module: str) -> list[SimpleNamespace]:
+    """The names that `inspect.stack()` has as `function`, from the innermost in a module outwards.
+
+    Whatever checks the types of arguments may stand between that one and this.
+    """
+    frame, names = sys._getframe(1), []
+    while frame is not None:
+        if names or frame.f_globals.get("__name__") == module:
+            names.append(SimpleNamespace(function=frame.f_code.co_name))
+        frame = frame.f_back
+    return names

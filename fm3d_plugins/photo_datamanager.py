@@ -1,5 +1,6 @@
 """What every datamanager here does with photos: checked, fitted to cameras, as they were given."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,7 +12,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.camera_photos import CameraPhotos, fit_of
-from fm3d_plugins.errors import listed
+from fm3d_plugins.errors import listed, one_line_errors
 from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing, data_of
 from fm3d_plugins.io.depth_files import DepthFiles
 from fm3d_plugins.parsed_scenes import completed, missing_test_list
@@ -170,7 +171,21 @@ class PhotoDatasets:
 
     def create_eval_dataset(self) -> InputDataset:
         """Called by nerfstudio's datamanager."""
-        return self._dataset(self._held_out_outputs, self._held_out_fit)
+        dataset = self._dataset(self._held_out_outputs, self._held_out_fit)
+        if self.test_mode != "inference":
+            # Training photos are read at once, these when training has gone on for long.
+            dataset.require_readable()
+        return dataset
+
+    def _load_images(self, split: Literal["train", "eval"], cache_images_device: Any) -> list[dict]:
+        """Called by nerfstudio's datamanager of whole photos when it first needs them."""
+        with one_line_errors():
+            entries = super()._load_images(  # pyright: ignore[reportAttributeAccessIssue]
+                split, cache_images_device=cache_images_device
+            )
+            if split == "train" and entries and not any(map(_shows_anything, entries)):
+                raise ValueError(all_masked(len(entries), "training"))
+        return entries
 
     def _say_what_cannot_be_scored(self) -> None:
         """Before training, as scoring comes long after it."""
@@ -216,10 +231,23 @@ class PhotoDatasets:
         )
         return fits
 
-    def _dataset(self, outputs: DataparserOutputs, fit: Fit) -> InputDataset:
+    def _dataset(self, outputs: DataparserOutputs, fit: Fit) -> CameraPhotos:
         dataset = CameraPhotos(outputs, fit, self._scale, as_pinholes=self.sees_pinholes)
         dataset.metadata[DEPTH_FILES] = depth_files_of(outputs)
         return dataset
+
+
+def all_masked(count: int, label: str) -> str:
+    """The message about so many photos of a kind of which masks leave nothing."""
+    return (
+        f"Every pixel of the {count} {label} photos is masked. Expected masks that are zero only "
+        "where a photo shall be ignored. Correct the masks, or remove them."
+    )
+
+
+def _shows_anything(entry: Mapping[str, Any]) -> bool:
+    """Whether the mask of a photo, as nerfstudio's batches hold it, leaves a pixel."""
+    return "mask" not in entry or bool(entry["mask"].any())
 
 
 def depth_files_of(outputs: DataparserOutputs) -> DepthFiles:

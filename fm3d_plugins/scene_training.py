@@ -1,7 +1,7 @@
 """What methods that train one scene add to the trainer: one word for what a run may cost."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fm3d_plugins.effort import Quality, effort_for
 from fm3d_plugins.input_checks import data_of
@@ -17,6 +17,8 @@ class SceneTrainerConfig(TrainerConfig):
     """fast: a first look in a third of the time; balanced: what most captures want; best: more
     steps, larger photos and a finer scene, several times as long. Options that are given go before
     it (--max-num-iterations, --pipeline.datamanager.max-image-size and the model's)."""
+
+    fewest_steps: ClassVar[int] = 1
 
     def _plan(self) -> RunPlan:
         data, device_type = data_of(self.pipeline.datamanager), self.machine.device_type

@@ -7,7 +7,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -44,6 +44,7 @@ from fm3d_plugins.running.foreign_warnings import known_warnings_hidden
 from fm3d_plugins.running.held_out_watch import HeldOutWatch
 from fm3d_plugins.running.interruption import Interruption, exit_status
 from fm3d_plugins.running.open_viewer import can_be_stopped_by_hand, reach_of_viewer
+from fm3d_plugins.running.option_ranges import require_in_range
 from fm3d_plugins.running.plan import RunPlan
 from fm3d_plugins.running.step_log import step_logging
 
@@ -152,10 +153,14 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
     """How the course of training is told."""
     prompt: tyro.conf.Suppress[str | None] = None
 
+    fewest_steps: ClassVar[int] = 0
+    """That a run may be asked for."""
+
     def set_timestamp(self) -> None:
         """Called by ns-train before anything is written: the time to refuse, and to decide."""
         with one_line_errors():
             require_log_service(self.vis)
+            require_in_range(self, self.fewest_steps)
         super().set_timestamp()
         with one_line_errors():
             sentences = self.resolve()

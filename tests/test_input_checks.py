@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,6 +74,7 @@ def test_every_absent_photo_is_named(scene):
         (lambda c: c.update(fl_x=0), "fl_x"),
         (lambda c: c["frames"][3].update(transform_matrix=[[float("nan")] * 4] * 4), "frame_0004"),
         (lambda c: c["frames"][3].update(transform_matrix=[[0] * 4] * 4), "frame_0004"),
+        (lambda c: c["frames"][3].update(mask_path="images/frame_0004.jpg"), "frame_0001"),
     ],
 )  # fmt: skip
 def test_faulty_transforms_name_the_field_or_the_photo(scene, change, message):
@@ -85,6 +87,45 @@ def test_text_that_is_no_json_is_refused(scene):
     (scene / "transforms.json").write_text("{ frames: [")
     with pytest.raises(SystemExit, match=r"transforms\.json"):
         open_scene(scene)
+
+
+def test_a_byte_order_mark_is_named(scene):
+    """Editors write one; nerfstudio's own message names no file."""
+    path = scene / "transforms.json"
+    path.write_text(path.read_text(), "utf-8-sig")
+    with pytest.raises(SystemExit, match=r"transforms\.json begins with a byte order mark"):
+        open_scene(scene)
+
+
+def moved_by(shift):
+    def change(content):
+        for frame in content["frames"]:
+            for axis in range(3):
+                frame["transform_matrix"][axis][3] += shift
+        del content["ply_file_path"]
+
+    return change
+
+
+def test_cameras_that_rounding_would_move_are_refused(scene):
+    """At 5.4e6 a float of 24 bits is off by up to 2^-2 along each axis, 0.43 in all; the walk
+    through this room is a few metres long."""
+    edit(scene, moved_by(5.4e6))
+    with pytest.raises(SystemExit, match=r"5400001.*move them by up to 0\.[1-4].*Subtract"):
+        open_scene(scene)
+    edit(scene, lambda content: content.update(ply_file_path="points.ply"))
+    edit(scene, moved_by(-5.4e6))
+    open_scene(scene)
+
+
+def test_a_colmap_model_that_rounding_would_move_is_refused(scene):
+    moved = read_transforms(scene / "transforms.json")
+    poses = moved.world_from_camera.clone()
+    poses[:, :3, 3] += 5.4e6
+    write_colmap(dataclasses.replace(moved, world_from_camera=poses), scene / "sparse/0")
+    parser = ColmapDataParserConfig(colmap_path=Path("sparse/0"))
+    with pytest.raises(SystemExit, match="Subtract"):
+        open_scene(scene, parser)
 
 
 def test_photos_without_poses_are_pointed_to_an_estimator(scene):

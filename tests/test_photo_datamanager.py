@@ -270,3 +270,36 @@ def test_masks_lie_on_their_photos(tmp_path, is_turned):
     Image.new("L", (50, 50), 255).save(folder / "mask_2.png")
     with pytest.raises(SystemExit, match=r"mask_2\.png is 50 x 50 but its photo 2\.png 64 x 48"):
         manager_of("3dgs", folder)
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf", "lvsm"])
+def test_all_training_photos_that_end_too_early_are_named(tmp_path, method):
+    folder = write_scene(tmp_path / "scene", (64, 48), [1] * 9)
+    for number in (2, 5):
+        cut_off(folder / "images" / f"{number}.png")
+    with pytest.raises(SystemExit, match=r"(?s)2\.png cannot be read.*5\.png cannot be read"):
+        _ = manager_of(method, folder).cached_train
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf", "lvsm"])
+def test_a_held_out_photo_that_ends_too_early_is_named_before_training(tmp_path, method):
+    folder = write_scene(tmp_path / "scene", (64, 48), [1] * 9)
+    cut_off(folder / "images" / "0.png")  # The first of every eight is held out.
+    with pytest.raises(SystemExit, match=r"0\.png cannot be read"):
+        manager_of(method, folder)
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf"])
+def test_masks_that_leave_nothing_are_refused_before_training(tmp_path, method):
+    folder = write_scene(tmp_path / "scene", (64, 48), [1] * 9)
+    save(np.zeros((48, 64), np.uint8), folder / "none.png")
+    content = json.loads((folder / "transforms.json").read_text())
+    for frame in content["frames"]:
+        frame["mask_path"] = "none.png"
+    (folder / "transforms.json").write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match="Every pixel of the 7 training photos is masked"):
+        manager_of(method, folder)

@@ -12,6 +12,9 @@ EXPECTED = (
     "an earlier one."
 )
 
+PER_PHOTO = ("_model.camera_optimizer.pose_adjustment", "_model.exposure.corrections")
+"""What has a row for each training photo, where a model has it."""
+
 
 def finite_tensors(state: object, name: str = "The checkpoint") -> dict[str, Tensor]:
     """What lies under `pipeline` in a checkpoint, if it is tensors of finite numbers.
@@ -59,11 +62,23 @@ def check_state(model: Any, state: object, name: str = "The checkpoint") -> dict
     allowed = set(own) | optional
     foreign = sorted(key for key in state if key[:7] == "_model." and key not in allowed)
     if lacking or foreign:
-        raise ValueError(
-            f"{name} lacks {listed(lacking) or 'nothing'} and holds {listed(foreign) or 'nothing'} "
-            f"that the model has not. {EXPECTED}"
-        )
+        faults = [f"lacks {listed(lacking)}"] if lacking else []
+        faults += [f"holds {listed(foreign)} that the model has not"] if foreign else []
+        raise ValueError(f"{name} {' and '.join(faults)}. {EXPECTED}")
+    _require_same_photos(own, state, name)
     return state
+
+
+def _require_same_photos(own: Mapping[str, Tensor], saved: Mapping[str, Tensor], name: str) -> None:
+    """Raise ValueError where a checkpoint is of another number of training photos."""
+    for key in PER_PHOTO:
+        before, now = saved.get(key), own.get(key)
+        if before is not None and now is not None and len(before) != len(now):
+            raise ValueError(
+                f"{name} is of {len(before)} training photos, and there are {len(now)} now. "
+                "Expected those that it was trained on. Restore them, or train anew, without "
+                "--load-dir."
+            )
 
 
 def require_one_row_each(

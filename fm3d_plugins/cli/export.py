@@ -123,6 +123,11 @@ def _write_file(
 
     inputs = run_inputs(load_config)
     require_place(output, inputs)
+    if output.suffix.lower() != ".ply":
+        raise ValueError(
+            f"--output {output} does not end in .ply, the format that is written. Expected "
+            "FILE.ply. Choose such a name; other programs turn it into other formats."
+        )
     if output.exists() and not overwrite:
         raise FileExistsError(
             f"{output} exists. Expected a new file. Choose another name, or replace it with "

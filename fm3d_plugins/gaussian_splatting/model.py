@@ -43,7 +43,7 @@ from fm3d_plugins.gaussian_splatting.density_control import (
     Schedule,
 )
 from fm3d_plugins.gaussian_splatting.recipe import Recipe, expected_time, recipe_for
-from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
+from fm3d_plugins.gaussian_splatting.seeding import evenly_drawn, gaussians_at
 from fm3d_plugins.gaussian_splatting.surroundings import seen_in
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
@@ -197,8 +197,9 @@ class GaussianSplattingModel(SplatfactoModel):
                 "Use the datamanager of the method 3dgs, which makes random points when it must."
             )
         points, colors = self.seed_points
+        rows = evenly_drawn(len(points), self.recipe.max_gaussians)
         self.gauss_params = gaussians_at(
-            points, byte_colors(colors, len(points)), self.config.sh_degree
+            points[rows], byte_colors(colors, len(points))[rows], self.config.sh_degree
         )
         self.density_control = self._make_density_control()
         self.camera_optimizer: CameraOptimizer = self.config.camera_optimizer.setup(

@@ -1,8 +1,9 @@
 """Gaussians to start from."""
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from nerfstudio.models.splatfacto import RGB2SH
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
@@ -41,3 +42,14 @@ def gaussians_at(
             "opacities": Parameter(torch.logit(torch.full((len(points), 1), 0.1))),
         }
     )
+
+
+def evenly_drawn(count: int, most: int) -> Int[Tensor, " chosen"]:
+    """Rows of so many points, in their order: all, or at most so many at random, and says so."""
+    if count <= most:
+        return torch.arange(count)
+    CONSOLE.print(
+        f"Starting from {most} of the scene's {count} points. Another limit: "
+        "--pipeline.model.max-gaussians N."
+    )
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values

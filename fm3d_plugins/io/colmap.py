@@ -33,7 +33,12 @@ from fm3d_plugins.io.colmap_files import (
     unsupported,
     write_model,
 )
-from fm3d_plugins.io.scene_checks import naming_its_path, require_exportable, require_photos
+from fm3d_plugins.io.scene_checks import (
+    naming_its_path,
+    require_exportable,
+    require_fine_positions,
+    require_photos,
+)
 from fm3d_plugins.photos.photo_set import READ_SUFFIXES
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry, Tracks
@@ -143,7 +148,7 @@ def check_colmap(folder: Path, photos_folder: Path | None = None) -> None:
     """Refuse what `read_colmap` would refuse, but take the lenses that nerfstudio's parser takes.
 
     Raises:
-        FileNotFoundError, ValueError: As `read_colmap`.
+        FileNotFoundError, ValueError: As `read_colmap`; positions far from the origin.
     """
     model, _ = _checked(folder, photos_folder)
     _require_models(model, folder, [name for lens in LENSES for name in lens.colmap_models])
@@ -155,7 +160,8 @@ def check_colmap(folder: Path, photos_folder: Path | None = None) -> None:
             "COLMAP parser does not. Expected one kind. Convert the model to transforms.json, with "
             "`camera_model` in every frame."
         )
-    _scene_from_model(model, folder)
+    scene = _scene_from_model(model, folder)
+    require_fine_positions(folder, scene.world_from_camera[:, :3, 3])
 
 
 def _checked(folder: Path, photos_folder: Path | None) -> tuple[ColmapModel, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from fm3d_plugins.errors import listed
@@ -18,6 +18,12 @@ from fm3d_plugins.scene import SceneGeometry
 
 MAX_ROTATION_ERROR = 1e-2
 """Largest entry of R - nearest rotation that still counts as rounding in a file."""
+
+MOST_ROUNDING = 2e-4
+"""Share of the cameras' extent by which rounding may move one: 0.1 pixels of a photo 500 long."""
+
+ONE_PLACE = 1e-12
+"""Extent of cameras, over their distance to the origin, that rounding of 64-bit numbers makes."""
 
 
 Options = ParamSpec("Options")
@@ -109,6 +115,29 @@ def require_photos(
     _, faults = fitted_photos(list(paths.values()), list(sizes))
     if faults:
         raise ValueError(misfits(source, faults, list(paths)))
+
+
+def require_fine_positions(path: Path, centres: Float64[Tensor, "view 3"]) -> None:
+    """Refuse cameras so far from the origin that nerfstudio's parsers, which read positions as
+    32-bit numbers before they centre them, would move them.
+
+    Args:
+        centres: Of the cameras, in the frame of the file.
+
+    Raises:
+        ValueError: They would be moved by more than `MOST_ROUNDING` of their extent.
+    """
+    middle = centres.mean(0)
+    extent = float((centres - middle).norm(dim=-1).max())
+    rounding = float((centres.float().double() - centres).norm(dim=-1).max())
+    is_in_one_place = extent <= ONE_PLACE * float(centres.abs().max())
+    if rounding > MOST_ROUNDING * extent and not is_in_one_place:
+        place = ", ".join(f"{value:.0f}" for value in middle.tolist())
+        raise ValueError(
+            f"The cameras of {path} lie about ({place}), within {extent:.3g} units of each other: "
+            f"nerfstudio's 32-bit numbers would move them by up to {rounding:.2g}. Expected "
+            "cameras near the origin. Subtract that place from all positions of cameras and points."
+        )
 
 
 def misfits(source: Path | str, faults: Mapping[int, str], names: Sequence[str]) -> str:

@@ -24,7 +24,12 @@ from fm3d_plugins.geometry.cameras import (
 )
 from fm3d_plugins.geometry.lenses import Lens
 from fm3d_plugins.io.ply import PointCloud, read_ply
-from fm3d_plugins.io.scene_checks import naming_its_path, require_exportable, require_photos
+from fm3d_plugins.io.scene_checks import (
+    naming_its_path,
+    require_exportable,
+    require_fine_positions,
+    require_photos,
+)
 from fm3d_plugins.io.transforms_fields import (
     DISTORTION,
     PINHOLE,
@@ -34,6 +39,7 @@ from fm3d_plugins.io.transforms_fields import (
     lenses_of,
     load,
     names_of,
+    require_parsed_by_nerfstudio,
     require_perspective,
     require_usable_rest,
     rigid_matrices,
@@ -181,13 +187,17 @@ def estimator_of(path: Path) -> str | None:
 
 @naming_its_path
 def check_transforms(path: Path, *, require_images: bool = True) -> None:
-    """Refuse what `read_transforms` would refuse, but take every lens that nerfstudio knows.
+    """Refuse what `read_transforms` would refuse, but take every lens that nerfstudio knows; and
+    what its parser does not read.
 
     Raises:
-        FileNotFoundError, ValueError: As `read_transforms`.
+        FileNotFoundError, ValueError: As `read_transforms`; positions far from the origin, a byte
+            order mark, masks or depth maps of some frames only.
     """
     meta, frames = load(path)
-    _scene(path, meta, frames, lenses_of(path, meta, frames), require_images)
+    scene = _scene(path, meta, frames, lenses_of(path, meta, frames), require_images)
+    require_fine_positions(path, scene.world_from_camera[:, :3, 3])
+    require_parsed_by_nerfstudio(path, frames)
 
 
 def read_frame_files(path: Path, *, require_files: bool = True) -> dict[str, FrameFiles]:

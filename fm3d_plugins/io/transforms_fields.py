@@ -3,6 +3,7 @@
 Every message names the file, the field and the frame.
 """
 
+import codecs
 import math
 import posixpath
 from collections import Counter
@@ -260,3 +261,20 @@ def require_usable_rest(path: Path, meta: Mapping[str, Any], frames: list[dict[s
                     f"{path}: frame {index} has the {key} {frame[key]!r:.80}; expected a path. "
                     f"{REMEDY}"
                 )
+
+
+def require_parsed_by_nerfstudio(path: Path, frames: list[dict[str, Any]]) -> None:
+    """Raise ValueError for what this package's reader takes and nerfstudio's parser does not."""
+    if path.read_bytes().startswith(codecs.BOM_UTF8):
+        raise ValueError(
+            f"{path} begins with a byte order mark, which nerfstudio's parser does not read. "
+            "Expected UTF-8 without one. Save the file anew without it."
+        )
+    for key in ("mask_path", "depth_file_path"):
+        without = [_frame_name(frame) for frame in frames if key not in frame]
+        if 0 < len(without) < len(frames):
+            raise ValueError(
+                f"{path} has no {key} in {len(without)} of {len(frames)} frames "
+                f"({listed(without)}). Expected one in every frame, or in none. Add it there, or "
+                "take it out everywhere."
+            )

@@ -16,6 +16,7 @@ from fm3d_plugins.camera_photos import fisheye_disc
 from fm3d_plugins.geometry.cameras import equal_cameras
 from fm3d_plugins.nerfstudio_cameras import calibrations
 from fm3d_plugins.parsed_scenes import FISHEYE_RADIUS
+from fm3d_plugins.photo_datamanager import all_masked
 from fm3d_plugins.progress import track
 
 DISCS = {CameraType.FISHEYE.value, CameraType.FISHEYE624.value}
@@ -58,10 +59,7 @@ class PixelTable:
         self.colors: UInt8[Tensor, "pixel channel"] = colors.to(device)
         kept = torch.cat([keep for _, keep in photos])
         if not kept.any():
-            raise ValueError(
-                f"Every pixel of the {len(photos)} {label} photos is masked. Expected masks that "
-                "are zero only where a photo shall be ignored. Correct the masks, or remove them."
-            )
+            raise ValueError(all_masked(len(photos), label))
         self._kept = None if kept.all() else kept.nonzero().squeeze(-1).to(device)
         self.num_pixels = int(kept.sum())
         sizes = torch.tensor([len(keep) for _, keep in photos])

@@ -71,6 +71,14 @@ def test_what_does_not_go_together_is_refused(small_run, tmp_path):
     assert not out.exists() and not (tmp_path / "folder").exists()
 
 
+@pytest.mark.parametrize("name", ["mesh.obj", "mesh.glb", "mesh"])
+def test_a_name_of_another_format_is_refused(small_run, tmp_path, name):
+    """PLY under it would be read by nobody."""
+    with pytest.raises(SystemExit, match=r"does not end in \.ply"):
+        export(small_run, "--what", "mesh", "--output", tmp_path / name)
+    assert not list(tmp_path.glob("mesh*"))
+
+
 def test_a_file_is_replaced_only_if_asked(small_run, tmp_path):
     out = tmp_path / "splats.ply"
     out.write_text("mine")

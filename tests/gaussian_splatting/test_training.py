@@ -285,3 +285,13 @@ def test_large_photos_are_scaled_down_and_cameras_with_them(capture, tmp_path, m
     assert (int(camera.width), int(camera.height)) == (48, 36)
     assert float(camera.cx) == 24.0
     assert sum("scaled down from 96 to 48" in text for text in said) == 1
+
+
+def test_photos_smaller_than_the_window_of_ssim_are_refused_before_training(capture, tmp_path):
+    """96 x 72 scaled to 20 x 15 are 7 pixels high at half resolution, and the window is 11."""
+    config = run_config(capture, tmp_path)
+    config.pipeline.datamanager.max_image_size = 20
+    with pytest.raises(SystemExit, match="is 15 pixels, in the first steps 7.*at least 11"):
+        config.pipeline.setup(device="cpu", test_mode="val")
+    config.pipeline.model.num_downscales = 0
+    config.pipeline.setup(device="cpu", test_mode="val")

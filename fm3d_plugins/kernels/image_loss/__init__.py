@@ -6,9 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fm3d_plugins.kernels.image_loss.torch_reference import check_images, l1_ssim_torch, ssim
+from fm3d_plugins.kernels.image_loss.torch_reference import (
+    WINDOW_SIZE,
+    check_images,
+    l1_ssim_torch,
+    ssim,
+)
 
-__all__ = ["l1_ssim_loss", "ssim"]
+__all__ = ["WINDOW_SIZE", "l1_ssim_loss", "ssim"]
 
 
 def l1_ssim_loss(
