@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fm3d_plugins.photos.photo_set import Photo
+from fm3d_plugins.photos.photo import Photo
 
 
 def camera_groups(photos: Sequence[Photo], sharing: str) -> list[int]:

@@ -39,7 +39,7 @@ from fm3d_plugins.io.scene_checks import (
     require_fine_positions,
     require_photos,
 )
-from fm3d_plugins.photos.photo_set import READ_SUFFIXES
+from fm3d_plugins.photos.photo import READ_SUFFIXES
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry, Tracks
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fm3d_plugins.geometry.pixel_map import PixelMap
 from fm3d_plugins.geometry.rays import pixel_centers
-from fm3d_plugins.photos.photo_set import Photo
+from fm3d_plugins.photos.photo import Photo
 from fm3d_plugins.photos.pixels import alpha_channel, rgb_pixels
 
 if TYPE_CHECKING:

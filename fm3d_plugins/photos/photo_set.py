@@ -14,86 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-from jaxtyping import Bool, UInt8
 
 from fm3d_plugins.errors import listed
-from fm3d_plugins.files import kind_of, require_regular
-from fm3d_plugins.photos.pixels import (
-    ORIENTATION,
-    alpha_channel,
-    camera_from_exif,
-    counted_pixels,
-    open_stored,
-    open_upright,
-    rgb_pixels,
-)
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-READ_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
-"""File names that are taken as photos (in any case); their content decides how they are decoded."""
-
-UNREAD_SUFFIXES = frozenset(
-    {".heic", ".heif", ".avif", ".gif", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".jxl"}
-)
-"""Photo formats that are not read: refused by name, not overlooked."""
-
-SMALLEST_SIDE = 32
-"""Pixels. Below this no feature detector or patch embedding has anything to see."""
+from fm3d_plugins.photos.copies import is_copy, write_mask, write_plain_copy
+from fm3d_plugins.photos.photo import READ_SUFFIXES, UNREAD_SUFFIXES, Photo, examine, fault_of
 
 WIDEST_ASPECT = 8.0
 """Long side over short side above which a photo is taken with a warning."""
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One validated photo. Sizes and focal length are those of the upright photo, in pixels."""
-
-    path: Path
-    """The original file."""
-    name: str
-    """File name; the photo's identity within its set."""
-    width: int
-    height: int
-    is_plain: bool
-    """Whether the file itself is upright 8-bit RGB or RGBA, so that any program reads it alike."""
-    focal_prior: float | None
-    """Focal length from EXIF, or None when EXIF does not tell."""
-    camera_key: str
-    """Photos with the same key share size, camera and zoom, as far as EXIF tells."""
-    digest: str
-    """BLAKE2b of the file's bytes."""
-    mask_path: Path | None = None
-    """A single-channel image of the same size; zero marks pixels to ignore."""
-
-    def open(self) -> "Image":
-        """The upright picture, decoded, in the file's mode."""
-        return open_upright(self.path.read_bytes())
-
-    def read(self) -> UInt8[np.ndarray, "height width 3"]:
-        """The upright RGB pixels; alpha is composited over black."""
-        return rgb_pixels(self.open())
-
-    def usable_pixels(self, image: "Image") -> Bool[np.ndarray, "height width"] | None:
-        """True where a pixel is to be used, from the mask file and the alpha channel; None: all.
-
-        Args:
-            image: Of `open`.
-        """
-        from PIL import Image
-
-        keep = None
-        if self.mask_path is not None:
-            with Image.open(self.mask_path) as mask:
-                keep = counted_pixels(mask)
-        alpha = alpha_channel(image)
-        if alpha is not None:
-            keep = alpha > 127 if keep is None else keep & (alpha > 127)
-        return keep
 
 
 @dataclass(frozen=True)
@@ -144,8 +71,8 @@ class PhotoSet:
             if photo.name not in wanted:
                 continue
             files[photo.name] = photo.path if photo.is_plain else folder / photo.name
-            if not photo.is_plain and not _is_copy(files[photo.name], photo, ("RGB",)):
-                _write_plain_copy(photo, files[photo.name])
+            if not photo.is_plain and not is_copy(files[photo.name], photo, ("RGB",)):
+                write_plain_copy(photo, files[photo.name])
         return files
 
     def mask_files(self, folder: Path, names: Iterable[str]) -> dict[str, Path]:
@@ -159,8 +86,8 @@ class PhotoSet:
             return {}
         files = {photo.name: folder / f"{photo.name}.png" for photo in chosen}
         for photo in chosen:
-            if not _is_copy(files[photo.name], photo, ("L",)):
-                _write_mask(photo, files[photo.name])
+            if not is_copy(files[photo.name], photo, ("L",)):
+                write_mask(photo, files[photo.name])
         return files
 
 
@@ -191,7 +118,7 @@ def find_photos(
     paths = sorted(_candidates(folder), key=_natural_key)
     outcomes: list[Photo | str] = []
     with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
-        steps: Iterable[Photo | str] = pool.map(_examine, paths)
+        steps: Iterable[Photo | str] = pool.map(examine, paths)
         outcomes.extend(progress(steps, "Reading photos", len(paths)) if progress else steps)
     photos = [outcome for outcome in outcomes if isinstance(outcome, Photo)]
     faults = [outcome for outcome in outcomes if isinstance(outcome, str)]
@@ -265,117 +192,6 @@ def _natural_key(path: Path) -> list:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts] + [path.name]
 
 
-def _examine(path: Path) -> Photo | str:
-    """The validated photo, or one sentence that says what is wrong with the file."""
-    if path.suffix.lower() in UNREAD_SUFFIXES:
-        return f"{path.name}: the format {path.suffix} is not read. Convert it to JPEG or PNG."
-    try:
-        kind = kind_of(path)
-        if kind not in (None, "a file"):
-            return f"{path.name}: is {kind}, no file. Move it away."
-        content = path.read_bytes()
-    except OSError as error:
-        return f"{path.name}: cannot be opened ({error.strerror or error})."
-    if not content:
-        return f"{path.name}: the file is empty (0 bytes)."
-    try:
-        return _decode(path, content)
-    except Exception as error:  # Pillow's decoders raise many types on damaged files.
-        return f"{path.name}: {_reason(error)}"
-
-
-def _reason(error: Exception) -> str:
-    from PIL import Image, UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        return "is not an image of a known format, whatever its name says."
-    if isinstance(error, Image.DecompressionBombError):
-        return f"is too large to be decoded safely ({error}). Scale it down."
-    return f"cannot be decoded ({error})."
-
-
-def _decode(path: Path, content: bytes) -> Photo | str:
-    image = open_stored(content)
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
-        return f"{path.name}: holds {frames} frames. Expected a still photo; export one."
-    width, height = image.size
-    if min(width, height) < SMALLEST_SIDE:
-        return (
-            f"{path.name}: is {width} x {height} pixels. "
-            f"The smallest size is {SMALLEST_SIDE} x {SMALLEST_SIDE}."
-        )
-    exif = image.getexif()
-    mode, orientation = image.mode, exif.get(ORIENTATION, 1)
-    # An eighth of the size is enough to see that the file decodes to its end.
-    image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
-    image.load()
-    if orientation in (5, 6, 7, 8):
-        width, height = height, width
-    focal_prior, camera_key = camera_from_exif(exif, width, height)
-    return Photo(
-        path=path,
-        name=path.name,
-        width=width,
-        height=height,
-        is_plain=mode in ("RGB", "RGBA", "L") and orientation in (0, 1),
-        focal_prior=focal_prior,
-        camera_key=camera_key,
-        digest=hashlib.blake2b(content, digest_size=16).hexdigest(),
-    )
-
-
-def _is_copy(path: Path, photo: Photo, modes: Sequence[str]) -> bool:
-    """Whether a picture made of a photo is there and can be used; one that cannot is said."""
-    from PIL import Image
-
-    from fm3d_plugins.progress import say
-
-    if kind_of(path) is None:
-        return False
-    try:
-        with Image.open(require_regular(path)) as image:
-            image.load()
-            is_whole = image.size == (photo.width, photo.height) and image.mode in modes
-        fault = None if is_whole else f"it is {image.size} in {image.mode}"
-    except OSError as error:
-        if kind_of(path) != "a file":
-            raise
-        fault = str(error)
-    except Exception as error:  # Pillow's decoders raise many types on damaged files.
-        fault = _reason(error)
-    if fault:
-        say(f"{path} is not used and made anew: {fault}", "yellow")
-    return fault is None
-
-
-def _write_plain_copy(photo: Photo, path: Path) -> None:
-    from PIL import Image
-
-    from fm3d_plugins.atomic import atomic_write
-
-    is_jpeg = path.suffix.lower() in {".jpg", ".jpeg"}
-    options = {"quality": 95, "subsampling": 0} if is_jpeg else {}
-    image = Image.fromarray(photo.read())
-    with atomic_write(path) as temporary:
-        # A copy keeps its name even where Pillow cannot write that suffix's format without loss.
-        image.save(temporary, format="JPEG" if is_jpeg else "PNG", **options)
-
-
-def _write_mask(photo: Photo, path: Path) -> None:
-    from PIL import Image
-
-    from fm3d_plugins.atomic import atomic_write
-
-    if photo.mask_path is None:
-        mask = Image.new("L", (photo.width, photo.height), 255)
-    else:
-        with Image.open(photo.mask_path) as image:
-            mask = Image.fromarray(counted_pixels(image)).convert("L")
-    with atomic_write(path) as temporary:
-        mask.save(temporary, format="PNG")
-
-
 def _with_masks(photos: Sequence[Photo], folder: Path) -> tuple[list[Photo], list[str]]:
     found, faults = [], []
     for photo in photos:
@@ -404,7 +220,7 @@ def _mask_fault(photo: Photo, mask: Path) -> str | None:
             size = image.size
             image.load()
     except Exception as error:  # As for photos: decoders raise many types.
-        return f"{mask.name} (mask of {photo.name}): {_reason(error)}"
+        return f"{mask.name} (mask of {photo.name}): {fault_of(error)}"
     if size != (photo.width, photo.height):
         return (
             f"{mask.name}: the mask is {size[0]} x {size[1]} pixels but its photo {photo.name} is "

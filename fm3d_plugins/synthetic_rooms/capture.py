@@ -17,7 +17,7 @@ from torch import Tensor
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.kernels.shapes import check_shapes
 from fm3d_plugins.memory import available_memory
-from fm3d_plugins.photos.photo_set import SMALLEST_SIDE
+from fm3d_plugins.photos.photo import SMALLEST_SIDE
 from fm3d_plugins.scene import SceneGeometry
 from fm3d_plugins.synthetic_rooms.scene import Room
 from fm3d_plugins.synthetic_rooms.tables import Tables, build_tables, mean_colors

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from fm3d_plugins.estimators.camera_groups import camera_groups
-from fm3d_plugins.photos.photo_set import Photo
+from fm3d_plugins.photos.photo import Photo
 
 
 def photo(name, size=(640, 480), focal=None, key=None):

@@ -10,7 +10,7 @@ from PIL import Image
 from fm3d_plugins.estimators.dust3r.estimator import Dust3r
 from fm3d_plugins.estimators.matching.working_photos import find_features
 from fm3d_plugins.estimators.vggt.estimator import Vggt
-from fm3d_plugins.photos import photo_set
+from fm3d_plugins.photos import photo as one_photo
 from fm3d_plugins.photos.photo_set import find_photos
 
 
@@ -34,13 +34,13 @@ def photos(tmp_path):
 def decoded(monkeypatch):
     """How often each file's bytes are decoded."""
     counts = Counter()
-    right = photo_set.open_upright
+    right = one_photo.open_upright
 
     def counting(content):
         counts[hash(content)] += 1
         return right(content)
 
-    monkeypatch.setattr(photo_set, "open_upright", counting)
+    monkeypatch.setattr(one_photo, "open_upright", counting)
     return counts
 
 

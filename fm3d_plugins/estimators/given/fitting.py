@@ -12,7 +12,7 @@ from fm3d_plugins.io.pose_files.nvm import radial_distortion
 from fm3d_plugins.io.pose_files.posed_photos import PosedPhotos
 from fm3d_plugins.io.scene_checks import misfits
 from fm3d_plugins.photos.fitting import TURNED, exif_orientation
-from fm3d_plugins.photos.photo_set import Photo
+from fm3d_plugins.photos.photo import Photo
 from fm3d_plugins.scene import Tracks
 
 MOST_ASPECT_ERROR = 0.01

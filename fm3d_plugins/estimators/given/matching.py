@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fm3d_plugins.errors import listed
 from fm3d_plugins.io.pose_files.posed_photos import printable
-from fm3d_plugins.photos.photo_set import READ_SUFFIXES, UNREAD_SUFFIXES
+from fm3d_plugins.photos.photo import READ_SUFFIXES, UNREAD_SUFFIXES
 
 
 @dataclass(frozen=True)

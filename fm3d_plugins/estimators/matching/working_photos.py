@@ -14,7 +14,7 @@ from fm3d_plugins.backends.pycolmap.running import Report
 from fm3d_plugins.estimators.matching.feature_kinds import FeatureKind
 from fm3d_plugins.estimators.matching.found_once import found_before
 from fm3d_plugins.estimators.matching.still_features import moving_features
-from fm3d_plugins.photos.photo_set import Photo
+from fm3d_plugins.photos.photo import Photo
 from fm3d_plugins.photos.pixels import rgb_pixels
 from fm3d_plugins.progress import say
 

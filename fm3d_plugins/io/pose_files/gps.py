@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fm3d_plugins.io.pose_files.reading import files_in
-from fm3d_plugins.photos.photo_set import READ_SUFFIXES
+from fm3d_plugins.photos.photo import READ_SUFFIXES
 
 if TYPE_CHECKING:
     from PIL.Image import Exif
