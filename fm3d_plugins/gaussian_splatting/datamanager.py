@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool
 from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanager,
     FullImageDatamanagerConfig,
 )
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
 from fm3d_plugins.dense_points import (
     dense_points,
@@ -18,7 +20,7 @@ from fm3d_plugins.dense_points import (
     posed_photos,
     shown,
 )
-from fm3d_plugins.gaussian_splatting.plain_background import plain_background
+from fm3d_plugins.gaussian_splatting.plain_background import plain_background, resized
 from fm3d_plugins.gaussian_splatting.surroundings import surroundings
 from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
@@ -29,12 +31,12 @@ from fm3d_plugins.scene_points import COLORS, POINTS
 RGBA_CHANNELS = 4
 
 PLAIN_BACKGROUND = "plain_background"
-"""Key of the training dataset's metadata: [3], the one colour behind a thing in all photos; absent
-where there is none."""
+"""Key of the training dataset's metadata: the `PlainBackground` of its photos; absent where there
+is none."""
 
 SURROUNDINGS = "surroundings"
 """Key of the training dataset's metadata: [row, column, 3], what lies behind everything, as
-`surroundings` makes it; absent where there is one colour, or nothing."""
+`surroundings` makes it; absent where there is a plain one, or nothing."""
 
 
 @dataclass
@@ -85,9 +87,9 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             return  # Nothing is behind it.
         masks = [shown(entry, None) for entry in self.cached_train]
         metadata, cameras = self.train_dataset.metadata, self.train_dataset.cameras
-        color = plain_background(images, masks)
-        if color is not None:
-            metadata[PLAIN_BACKGROUND] = color
+        plain = plain_background(images, masks)
+        if plain is not None:
+            metadata[PLAIN_BACKGROUND] = plain
             return
         metadata[SURROUNDINGS] = surroundings(
             images, masks, intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
@@ -101,6 +103,9 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         """
         rows = evenly_chosen(len(self.cached_train))
         entries = [self.cached_train[row] for row in rows]
+        plain = self.train_dataset.metadata.get(PLAIN_BACKGROUND)
+        if plain is not None:
+            entries = [_without(entries[i], plain.is_shown[row]) for i, row in enumerate(rows)]
         photos = posed_photos(entries, self.train_dataset.cameras[torch.tensor(rows)])
         known = metadata.get(POINTS, torch.zeros(0, 3))
         generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
@@ -136,3 +141,10 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         metadata[POINTS], metadata[COLORS] = points, (rgb * 255).to(torch.uint8)
         if is_training:
             CONSOLE.print(f"Starting from {count} random points.")
+
+
+def _without(entry: dict, region: Bool[Tensor, "_ _"]) -> dict:
+    """A photo whose mask leaves a region out, too; the region is that of a small copy."""
+    kept = 1 - resized(region, *entry["image"].shape[:2])
+    mask = entry.get("mask")
+    return entry | {"mask": kept if mask is None else kept * mask.float().cpu()}

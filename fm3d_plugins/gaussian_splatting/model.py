@@ -42,13 +42,18 @@ from fm3d_plugins.gaussian_splatting.density_control import (
     NoDensityControl,
     Schedule,
 )
+from fm3d_plugins.gaussian_splatting.plain_background import (
+    PlainBackground,
+    backdrop,
+    resized,
+)
 from fm3d_plugins.gaussian_splatting.recipe import Recipe, expected_time, recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
 from fm3d_plugins.gaussian_splatting.surroundings import seen_in
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.kernels.rasterizer.surface_depth import surface_depth
-from fm3d_plugins.nerfstudio_cameras import pinhole, pixel_directions
+from fm3d_plugins.nerfstudio_cameras import Pinhole, pinhole, pixel_directions
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 from fm3d_plugins.scene_points import byte_colors
 from fm3d_plugins.training import BareModelConfig, RunPlan, fill_in, with_options
@@ -64,6 +69,10 @@ ABSOLUTE_OVER_PLAIN_GRADIENT = 4.0
 
 MCMC_REGULARIZATION = 0.01
 """Weight of mean opacity and of mean scale in the loss; Kheradmand et al. 2024, section 3.4."""
+
+EMPTINESS = 0.1
+"""Weight in the loss of the mean opacity, over a view's pixels, of what is drawn where its photo
+shows a plain background."""
 
 
 @dataclass
@@ -223,9 +232,12 @@ class GaussianSplattingModel(SplatfactoModel):
             else get_color(self.config.background_color)
         )
         self._is_background_random = self.config.background_color in ("auto", "random")
-        plain = self.kwargs["metadata"].get(PLAIN_BACKGROUND)
-        if plain is not None and self.config.background_color == "auto":
-            self._use_plain_background(plain)
+        self.plain: PlainBackground | None = None
+        self.plain_background: Float[Tensor, "6 3"] | None = None
+        if self.config.background_color == "auto":
+            self.plain = self.kwargs["metadata"].get(PLAIN_BACKGROUND)
+        if self.plain is not None:
+            self._use_plain_background(self.plain.coefficients.mean(0))
         self.surroundings: Float[Tensor, "row column 3"] | None = None
         around = self.kwargs["metadata"].get(SURROUNDINGS)
         if around is not None and self.config.background_color == "auto":
@@ -233,10 +245,11 @@ class GaussianSplattingModel(SplatfactoModel):
         self._last_view: RasterizedView | None = None
         self._last_camera: Cameras | None = None
 
-    def _use_plain_background(self, color: Float[Tensor, "3"]) -> None:
-        """Behind everything from now on, and in the checkpoint."""
-        self.register_buffer(PLAIN_BACKGROUND, color.clone().to(self.gauss_params["means"].device))
-        self.background_color, self._is_background_random = color, False
+    def _use_plain_background(self, coefficients: Float[Tensor, "6 3"]) -> None:
+        """Behind everything outside training from now on, and in the checkpoint."""
+        del self.plain_background
+        device = self.gauss_params["means"].device
+        self.register_buffer(PLAIN_BACKGROUND, coefficients.clone().to(device))
 
     def _use_surroundings(self, colors: Float[Tensor, "row column 3"]) -> None:
         """Where no gaussian is, from now on outside training, and in the checkpoint."""
@@ -364,11 +377,11 @@ class GaussianSplattingModel(SplatfactoModel):
             backend=self.config.backend,
         )
         rgb = self._as_photographed(view, background, camera)
-        if self.surroundings is not None and not self.training and self.crop_box is None:
-            around = seen_in(self.surroundings, pixel_directions(seen).detach())
+        behind = self._behind(seen, camera, background)
+        if behind is not None:
             # In the place of the colour that the rasteriser put there.
-            rgb = rgb + (1 - view.alpha) * (around - background)
-            background = around
+            rgb = rgb + (1 - view.alpha) * (behind - background)
+            background = behind
         if self.training and view.means2d.requires_grad:
             view.means2d.retain_grad()
             self._last_view, self._last_camera = view, camera
@@ -380,6 +393,26 @@ class GaussianSplattingModel(SplatfactoModel):
             "background": background if self.training else background.expand_as(rgb),
         }
         return outputs | ({"scales": scales, "opacities": opacities} if self.training else {})
+
+    def _behind(
+        self, seen: Pinhole, camera: Cameras, color: Float[Tensor, "3"]
+    ) -> Float[Tensor, "height width 3"] | None:
+        """What lies behind the gaussians; None: that colour."""
+        if self.training:
+            photo = (camera.metadata or {}).get("cam_idx")
+            if self.plain is None or photo is None:
+                return None
+            size = seen.height, seen.width
+            is_plain = resized(self.plain.may_be_shown[photo], *size).to(color)
+            plain = backdrop(self.plain.coefficients[photo].to(color), *size)
+            return is_plain * plain + (1 - is_plain) * color
+        if self.crop_box is not None:
+            return None
+        if self.plain_background is not None:
+            return backdrop(self.plain_background, seen.height, seen.width)
+        if self.surroundings is not None:
+            return seen_in(self.surroundings, pixel_directions(seen).detach())
+        return None
 
     def _as_photographed(
         self, view: RasterizedView, background: Float[Tensor, "3"], camera: Cameras
@@ -476,6 +509,10 @@ class GaussianSplattingModel(SplatfactoModel):
         if self.recipe.density_control == "mcmc" and self.training:
             loss["opacity_reg"] = MCMC_REGULARIZATION * outputs["opacities"].mean()
             loss["scale_reg"] = MCMC_REGULARIZATION * outputs["scales"].mean()
+        if self.training and self.plain is not None:
+            seen = outputs["accumulation"]
+            empty = resized(self.plain.is_shown[int(batch["image_idx"])], *seen.shape[:2]).to(seen)
+            loss["emptiness"] = EMPTINESS * (seen * empty).mean()
         if self.training and self.depth_supervision.is_on:
             assert self._last_camera is not None
             loss["depth_loss"] = self.depth_supervision.photo_loss(
