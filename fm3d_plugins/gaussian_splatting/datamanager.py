@@ -4,14 +4,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool
 from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanager,
     FullImageDatamanagerConfig,
 )
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
-from torch import Tensor
 
 from fm3d_plugins.dense_points import (
     dense_points,
@@ -20,7 +18,7 @@ from fm3d_plugins.dense_points import (
     posed_photos,
     shown,
 )
-from fm3d_plugins.gaussian_splatting.plain_background import plain_background, resized
+from fm3d_plugins.gaussian_splatting.plain_background import plain_background, without
 from fm3d_plugins.gaussian_splatting.surroundings import surroundings
 from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
@@ -105,7 +103,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         entries = [self.cached_train[row] for row in rows]
         plain = self.train_dataset.metadata.get(PLAIN_BACKGROUND)
         if plain is not None:
-            entries = [_without(entries[i], plain.is_shown[row]) for i, row in enumerate(rows)]
+            entries = [without(entries[i], plain.is_shown[row]) for i, row in enumerate(rows)]
         photos = posed_photos(entries, self.train_dataset.cameras[torch.tensor(rows)])
         known = metadata.get(POINTS, torch.zeros(0, 3))
         generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
@@ -141,10 +139,3 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         metadata[POINTS], metadata[COLORS] = points, (rgb * 255).to(torch.uint8)
         if is_training:
             CONSOLE.print(f"Starting from {count} random points.")
-
-
-def _without(entry: dict, region: Bool[Tensor, "_ _"]) -> dict:
-    """A photo whose mask leaves a region out, too; the region is that of a small copy."""
-    kept = 1 - resized(region, *entry["image"].shape[:2])
-    mask = entry.get("mask")
-    return entry | {"mask": kept if mask is None else kept * mask.float().cpu()}

@@ -46,6 +46,7 @@ from fm3d_plugins.gaussian_splatting.plain_background import (
     PlainBackground,
     backdrop,
     resized,
+    with_all_terms,
 )
 from fm3d_plugins.gaussian_splatting.recipe import Recipe, expected_time, recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import gaussians_at
@@ -339,6 +340,7 @@ class GaussianSplattingModel(SplatfactoModel):
         for name, values in self.gauss_params.items():
             values.data = values.new_zeros(dict[f"gauss_params.{name}"].shape)
         if PLAIN_BACKGROUND in dict:
+            dict = {**dict, PLAIN_BACKGROUND: with_all_terms(dict[PLAIN_BACKGROUND])}  # noqa: A001
             self._use_plain_background(dict[PLAIN_BACKGROUND])
         if SURROUNDINGS in dict:
             self._use_surroundings(dict[SURROUNDINGS])

@@ -5,8 +5,9 @@ its light and by the lens. Gaussians of its colour before it change no photo tha
 hang before the thing in every other one. So it is told which pixels must show none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -93,9 +94,23 @@ def plain_background(
     )
 
 
+def with_all_terms(coefficients: Float[Tensor, "*terms 3"]) -> Float[Tensor, "6 3"]:
+    """Those of checkpoints; older ones hold the first, one colour, alone."""
+    if coefficients.ndim > 1:
+        return coefficients
+    return torch.cat([coefficients[None], coefficients.new_zeros(NUM_TERMS - 1, 3)])
+
+
 def resized(region: Bool[Tensor, "_ _"], height: int, width: int) -> Float[Tensor, "_ _ 1"]:
     """1 inside a region of a small copy, 0 outside, at a photo's size."""
     return interpolate(region[None, None].float(), (height, width), mode="nearest")[0, 0, ..., None]
+
+
+def without(entry: Mapping[str, Any], region: Bool[Tensor, "_ _"]) -> dict[str, Any]:
+    """A photo as nerfstudio's batches hold it, whose mask leaves out a region of a small copy."""
+    kept = 1 - resized(region, *entry["image"].shape[:2])
+    mask = entry.get("mask")
+    return {**entry, "mask": kept if mask is None else kept * mask.float().cpu()}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from fm3d_plugins.gaussian_splatting.plain_background import (
     ALIKE,
     backdrop,
     plain_background,
+    with_all_terms,
+    without,
 )
 
 HEIGHT, WIDTH = 40, 60
@@ -93,3 +95,22 @@ def test_what_is_masked_does_not_count():
     mask = torch.zeros(HEIGHT, WIDTH, 1)
     mask[10:30, 15:40] = 1
     assert plain_background(images, [mask] * 4) is None
+
+
+def test_a_photo_without_a_region_counts_nowhere_else_less():
+    """One pixel of the small copy is two by two of the photo here."""
+    region = torch.zeros(2, 3, dtype=torch.bool)
+    region[0, 1] = True
+    expected = torch.ones(4, 6, 1)
+    expected[:2, 2:4] = 0
+    entry = {"image": torch.zeros(4, 6, 3), "image_idx": 7}
+    assert torch.equal(without(entry, region)["mask"], expected)
+    half = torch.ones(4, 6, 1, dtype=torch.bool)
+    half[2:] = False
+    assert torch.equal(without({**entry, "mask": half}, region)["mask"], expected * half)
+
+
+def test_one_colour_of_an_older_checkpoint_is_that_backdrop():
+    color = torch.tensor([0.1, 0.2, 0.3])
+    drawn = backdrop(with_all_terms(color), 2, 5)
+    torch.testing.assert_close(drawn, color.expand(2, 5, 3))
