@@ -86,9 +86,9 @@ class GaussianSplattingModelConfig(BareModelConfig):
     ssim_lambda: float = 0.2
     """Weight of 1 - SSIM in the loss; the rest is L1."""
     background_color: Literal["auto", "random", "black", "white"] = "auto"
-    """Behind everything, in training. random teaches the gaussians to be opaque; auto: the colour
-    along the borders of all photos, where it is one, else random, and in renders the photos' mean
-    colours in each direction."""
+    """Behind everything, in training. random teaches the gaussians to be opaque; auto: the plain
+    backdrop along the borders of all photos, where there is one, before which nothing is drawn;
+    else random, and in renders the photos' mean colours in each direction."""
     rasterize_mode: Literal["classic", "antialiased"] = "classic"
     """antialiased keeps thin gaussians from growing at lower resolutions; most other viewers of
     exported files expect classic."""
