@@ -18,9 +18,13 @@ from fm3d_plugins.dense_points import (
     posed_photos,
     shown,
 )
-from fm3d_plugins.gaussian_splatting.plain_background import plain_background, without
+from fm3d_plugins.gaussian_splatting.plain_background import (
+    may_be_things,
+    plain_background,
+    without,
+)
 from fm3d_plugins.gaussian_splatting.surroundings import surroundings
-from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
+from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
 from fm3d_plugins.progress import signs_of_life
 from fm3d_plugins.random_points import random_points_in_view
@@ -109,6 +113,11 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
         with signs_of_life(lambda t: f"Photos are compared for points to start from: {t:.0f} s."):
             points, rgb = dense_points(photos, known, count, generator)
+        if plain is not None:
+            cameras = self.train_dataset.cameras
+            posed = intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
+            kept = may_be_things(points, plain, *posed, image_sizes(cameras).cpu())
+            points, rgb = points[kept], rgb[kept]
         colors = metadata.get(COLORS, torch.zeros(0, 3, dtype=torch.uint8))
         if len(points):
             metadata[POINTS] = torch.cat([known, points])

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
 from fm3d_plugins.dense_points import in_floats
+from fm3d_plugins.geometry.cameras import project
+from fm3d_plugins.geometry.poses import invert, transform_points
 
 WORKING_SIZE = 320
 """Long side in pixels at which photos are looked at: noise is averaged away."""
@@ -33,6 +35,10 @@ LEAST_SHARE, LEAST_SHARE_OF_ONE = 0.75, 0.4
 
 MOST_DIFFERENCE = 0.15
 """Of the mean colours of two photos' backdrops, in each channel."""
+
+LEAST_LOOKS = 0.5
+"""Share of the photos that have a point of the thing within their frame, of what is usual. Fewer
+have what is close before one of the cameras."""
 
 NUM_TERMS = 6
 """1, x, y, x^2, xy, y^2, where x and y are -1 and 1 at the sides of a photo."""
@@ -111,6 +117,37 @@ def without(entry: Mapping[str, Any], region: Bool[Tensor, "_ _"]) -> dict[str, 
     kept = 1 - resized(region, *entry["image"].shape[:2])
     mask = entry.get("mask")
     return {**entry, "mask": kept if mask is None else kept * mask.float().cpu()}
+
+
+def may_be_things(
+    points: Float[Tensor, "point 3"],
+    plain: PlainBackground,
+    intrinsics: Float[Tensor, "view 3 3"],
+    world_from_camera: Float[Tensor, "view 4 4"],
+    sizes: Int[Tensor, "view 2"],
+) -> Bool[Tensor, " point"]:
+    """Whether points lie where no photo shows its backdrop and about as many look as elsewhere.
+
+    Args:
+        points: World frame.
+        intrinsics: Pixels of the photos.
+        world_from_camera: OpenCV cameras.
+        sizes: Width and height of the photos.
+    """
+    seen = torch.zeros(len(points), dtype=torch.int64)
+    is_before = torch.zeros(len(points), dtype=torch.bool)
+    cameras = zip(plain.is_shown, intrinsics, world_from_camera, sizes, strict=True)
+    for region, matrix, pose, size in cameras:
+        local = transform_points(invert(pose.float()), points)
+        place = project(local, matrix.float()) / size
+        inside = (local[:, 2] > 0) & ((place >= 0) & (place < 1)).all(-1)
+        column, row = (place[inside] * place.new_tensor(region.T.shape)).long().unbind(-1)
+        seen += inside
+        # A pixel of the small copy aside, as cameras are not exact.
+        is_before[inside.nonzero()[:, 0]] |= ~_grown(~region)[row, column]
+    if bool(is_before.all()):
+        return ~is_before
+    return (seen >= LEAST_LOOKS * seen[~is_before].median()) & ~is_before
 
 
 @dataclass(frozen=True)

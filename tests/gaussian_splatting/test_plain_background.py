@@ -5,7 +5,9 @@ import torch
 
 from fm3d_plugins.gaussian_splatting.plain_background import (
     ALIKE,
+    PlainBackground,
     backdrop,
+    may_be_things,
     plain_background,
     with_all_terms,
     without,
@@ -114,3 +116,19 @@ def test_one_colour_of_an_older_checkpoint_is_that_backdrop():
     color = torch.tensor([0.1, 0.2, 0.3])
     drawn = backdrop(with_all_terms(color), 2, 5)
     torch.testing.assert_close(drawn, color.expand(2, 5, 3))
+
+
+def test_points_before_a_backdrop_or_seen_by_few_are_no_things():
+    """Three cameras look along z from one place, at 60 x 40 pixels each; the last two are ten times
+    narrower. Their middle shows the thing. Where three points are, all see the thing; at (1, 0, 5),
+    20 pixels aside, the first photo shows the backdrop; at (0.2, 0, 5) it shows the thing, but the
+    others look past that, and one in three is less than half of three; behind them none looks."""
+    region = torch.ones(HEIGHT, WIDTH, dtype=torch.bool)
+    region[10:30, 20:40] = False
+    plain = PlainBackground(torch.zeros(3, 6, 3), [region] * 3, [region] * 3)
+    intrinsics = torch.tensor([[100.0, 0, 30], [0, 100, 20], [0, 0, 1]]).repeat(3, 1, 1)
+    intrinsics[1:, 0, 0] = intrinsics[1:, 1, 1] = 1000.0
+    points = torch.tensor([[0.0, 0, 5], [0, 0, 6], [0, 0, 7], [1, 0, 5], [0.2, 0, 5], [0, 0, -5]])
+    sizes = torch.tensor([[WIDTH, HEIGHT]] * 3)
+    kept = may_be_things(points, plain, intrinsics, torch.eye(4).repeat(3, 1, 1), sizes)
+    assert kept.tolist() == [True] * 3 + [False] * 3
