@@ -18,9 +18,13 @@ from fm3d_plugins.dense_points import (
     posed_photos,
     shown,
 )
-from fm3d_plugins.gaussian_splatting.plain_background import plain_background
+from fm3d_plugins.gaussian_splatting.plain_background import (
+    may_be_things,
+    plain_background,
+    without,
+)
 from fm3d_plugins.gaussian_splatting.surroundings import surroundings
-from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
+from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
 from fm3d_plugins.progress import signs_of_life
 from fm3d_plugins.random_points import random_points_in_view
@@ -29,12 +33,12 @@ from fm3d_plugins.scene_points import COLORS, POINTS
 RGBA_CHANNELS = 4
 
 PLAIN_BACKGROUND = "plain_background"
-"""Key of the training dataset's metadata: [3], the one colour behind a thing in all photos; absent
-where there is none."""
+"""Key of the training dataset's metadata: the `PlainBackground` of its photos; absent where there
+is none."""
 
 SURROUNDINGS = "surroundings"
 """Key of the training dataset's metadata: [row, column, 3], what lies behind everything, as
-`surroundings` makes it; absent where there is one colour, or nothing."""
+`surroundings` makes it; absent where there is a plain one, or nothing."""
 
 
 @dataclass
@@ -85,9 +89,9 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             return  # Nothing is behind it.
         masks = [shown(entry, None) for entry in self.cached_train]
         metadata, cameras = self.train_dataset.metadata, self.train_dataset.cameras
-        color = plain_background(images, masks)
-        if color is not None:
-            metadata[PLAIN_BACKGROUND] = color
+        plain = plain_background(images, masks)
+        if plain is not None:
+            metadata[PLAIN_BACKGROUND] = plain
             return
         metadata[SURROUNDINGS] = surroundings(
             images, masks, intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
@@ -101,11 +105,19 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         """
         rows = evenly_chosen(len(self.cached_train))
         entries = [self.cached_train[row] for row in rows]
+        plain = self.train_dataset.metadata.get(PLAIN_BACKGROUND)
+        if plain is not None:
+            entries = [without(entries[i], plain.is_shown[row]) for i, row in enumerate(rows)]
         photos = posed_photos(entries, self.train_dataset.cameras[torch.tensor(rows)])
         known = metadata.get(POINTS, torch.zeros(0, 3))
         generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
         with signs_of_life(lambda t: f"Photos are compared for points to start from: {t:.0f} s."):
             points, rgb = dense_points(photos, known, count, generator)
+        if plain is not None:
+            cameras = self.train_dataset.cameras
+            posed = intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
+            kept = may_be_things(points, plain, *posed, image_sizes(cameras).cpu())
+            points, rgb = points[kept], rgb[kept]
         colors = metadata.get(COLORS, torch.zeros(0, 3, dtype=torch.uint8))
         if len(points):
             metadata[POINTS] = torch.cat([known, points])

@@ -42,13 +42,19 @@ from fm3d_plugins.gaussian_splatting.density_control import (
     NoDensityControl,
     Schedule,
 )
+from fm3d_plugins.gaussian_splatting.plain_background import (
+    PlainBackground,
+    backdrop,
+    resized,
+    with_all_terms,
+)
 from fm3d_plugins.gaussian_splatting.recipe import Recipe, expected_time, recipe_for
 from fm3d_plugins.gaussian_splatting.seeding import evenly_drawn, gaussians_at
 from fm3d_plugins.gaussian_splatting.surroundings import seen_in
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.kernels.rasterizer.surface_depth import surface_depth
-from fm3d_plugins.nerfstudio_cameras import pinhole, pixel_directions
+from fm3d_plugins.nerfstudio_cameras import Pinhole, pinhole, pixel_directions
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 from fm3d_plugins.running.plan import RunPlan, fill_in, with_options
 from fm3d_plugins.scene_points import byte_colors
@@ -66,6 +72,10 @@ ABSOLUTE_OVER_PLAIN_GRADIENT = 4.0
 MCMC_REGULARIZATION = 0.01
 """Weight of mean opacity and of mean scale in the loss; Kheradmand et al. 2024, section 3.4."""
 
+EMPTINESS = 0.1
+"""Weight in the loss of the mean opacity, over a view's pixels, of what is drawn where its photo
+shows a plain background."""
+
 
 @dataclass
 class GaussianSplattingModelConfig(BareModelConfig):
@@ -77,9 +87,9 @@ class GaussianSplattingModelConfig(BareModelConfig):
     ssim_lambda: float = 0.2
     """Weight of 1 - SSIM in the loss; the rest is L1."""
     background_color: Literal["auto", "random", "black", "white"] = "auto"
-    """Behind everything, in training. random teaches the gaussians to be opaque; auto: the colour
-    along the borders of all photos, where it is one, else random, and in renders the photos' mean
-    colours in each direction."""
+    """Behind everything, in training. random teaches the gaussians to be opaque; auto: the plain
+    backdrop along the borders of all photos, where there is one, before which nothing is drawn;
+    else random, and in renders the photos' mean colours in each direction."""
     rasterize_mode: Literal["classic", "antialiased"] = "classic"
     """antialiased keeps thin gaussians from growing at lower resolutions; most other viewers of
     exported files expect classic."""
@@ -225,9 +235,12 @@ class GaussianSplattingModel(SplatfactoModel):
             else get_color(self.config.background_color)
         )
         self._is_background_random = self.config.background_color in ("auto", "random")
-        plain = self.kwargs["metadata"].get(PLAIN_BACKGROUND)
-        if plain is not None and self.config.background_color == "auto":
-            self._use_plain_background(plain)
+        self.plain: PlainBackground | None = None
+        self.plain_background: Float[Tensor, "6 3"] | None = None
+        if self.config.background_color == "auto":
+            self.plain = self.kwargs["metadata"].get(PLAIN_BACKGROUND)
+        if self.plain is not None:
+            self._use_plain_background(self.plain.coefficients.mean(0))
         self.surroundings: Float[Tensor, "row column 3"] | None = None
         around = self.kwargs["metadata"].get(SURROUNDINGS)
         if around is not None and self.config.background_color == "auto":
@@ -235,10 +248,11 @@ class GaussianSplattingModel(SplatfactoModel):
         self._last_view: RasterizedView | None = None
         self._last_camera: Cameras | None = None
 
-    def _use_plain_background(self, color: Float[Tensor, "3"]) -> None:
-        """Behind everything from now on, and in the checkpoint."""
-        self.register_buffer(PLAIN_BACKGROUND, color.clone().to(self.gauss_params["means"].device))
-        self.background_color, self._is_background_random = color, False
+    def _use_plain_background(self, coefficients: Float[Tensor, "6 3"]) -> None:
+        """Behind everything outside training from now on, and in the checkpoint."""
+        del self.plain_background
+        device = self.gauss_params["means"].device
+        self.register_buffer(PLAIN_BACKGROUND, coefficients.clone().to(device))
 
     def _use_surroundings(self, colors: Float[Tensor, "row column 3"]) -> None:
         """Where no gaussian is, from now on outside training, and in the checkpoint."""
@@ -328,6 +342,7 @@ class GaussianSplattingModel(SplatfactoModel):
         for name, values in self.gauss_params.items():
             values.data = values.new_zeros(dict[f"gauss_params.{name}"].shape)
         if PLAIN_BACKGROUND in dict:
+            dict = {**dict, PLAIN_BACKGROUND: with_all_terms(dict[PLAIN_BACKGROUND])}  # noqa: A001
             self._use_plain_background(dict[PLAIN_BACKGROUND])
         if SURROUNDINGS in dict:
             self._use_surroundings(dict[SURROUNDINGS])
@@ -366,11 +381,11 @@ class GaussianSplattingModel(SplatfactoModel):
             backend=self.config.backend,
         )
         rgb = self._as_photographed(view, background, camera)
-        if self.surroundings is not None and not self.training and self.crop_box is None:
-            around = seen_in(self.surroundings, pixel_directions(seen).detach())
+        behind = self._behind(seen, camera, background)
+        if behind is not None:
             # In the place of the colour that the rasteriser put there.
-            rgb = rgb + (1 - view.alpha) * (around - background)
-            background = around
+            rgb = rgb + (1 - view.alpha) * (behind - background)
+            background = behind
         if self.training and view.means2d.requires_grad:
             view.means2d.retain_grad()
             self._last_view, self._last_camera = view, camera
@@ -382,6 +397,26 @@ class GaussianSplattingModel(SplatfactoModel):
             "background": background if self.training else background.expand_as(rgb),
         }
         return outputs | ({"scales": scales, "opacities": opacities} if self.training else {})
+
+    def _behind(
+        self, seen: Pinhole, camera: Cameras, color: Float[Tensor, "3"]
+    ) -> Float[Tensor, "height width 3"] | None:
+        """What lies behind the gaussians; None: that colour."""
+        if self.training:
+            photo = (camera.metadata or {}).get("cam_idx")
+            if self.plain is None or photo is None:
+                return None
+            size = seen.height, seen.width
+            is_plain = resized(self.plain.may_be_shown[photo], *size).to(color)
+            plain = backdrop(self.plain.coefficients[photo].to(color), *size)
+            return is_plain * plain + (1 - is_plain) * color
+        if self.crop_box is not None:
+            return None
+        if self.plain_background is not None:
+            return backdrop(self.plain_background, seen.height, seen.width)
+        if self.surroundings is not None:
+            return seen_in(self.surroundings, pixel_directions(seen).detach())
+        return None
 
     def _as_photographed(
         self, view: RasterizedView, background: Float[Tensor, "3"], camera: Cameras
@@ -478,6 +513,10 @@ class GaussianSplattingModel(SplatfactoModel):
         if self.recipe.density_control == "mcmc" and self.training:
             loss["opacity_reg"] = MCMC_REGULARIZATION * outputs["opacities"].mean()
             loss["scale_reg"] = MCMC_REGULARIZATION * outputs["scales"].mean()
+        if self.training and self.plain is not None:
+            seen = outputs["accumulation"]
+            empty = resized(self.plain.is_shown[int(batch["image_idx"])], *seen.shape[:2]).to(seen)
+            loss["emptiness"] = EMPTINESS * (seen * empty).mean()
         if self.training and self.depth_supervision.is_on:
             assert self._last_camera is not None
             loss["depth_loss"] = self.depth_supervision.photo_loss(

@@ -1,40 +1,134 @@
-"""One colour behind a thing is told from a photo's surroundings."""
+"""A plain backdrop behind a thing is told from surroundings, and its pixels from the thing's."""
 
 import pytest
 import torch
 
-from fm3d_plugins.gaussian_splatting.plain_background import plain_background
+from fm3d_plugins.gaussian_splatting.plain_background import (
+    ALIKE,
+    PlainBackground,
+    backdrop,
+    may_be_things,
+    plain_background,
+    with_all_terms,
+    without,
+)
+
+HEIGHT, WIDTH = 40, 60
+THING = torch.tensor([0.9, 0.5, 0.2])
 
 
-def photos(color, count=4):
+def photos(color, count=4, shade=None):
     """A bright square before a colour with the noise of a camera; it touches no border."""
     images = []
     for seed in range(count):
-        noise = torch.rand(40, 60, 3, generator=torch.Generator().manual_seed(seed)) * 0.02
-        image = (torch.tensor(color) + noise - 0.01).clamp(0, 1)
-        image[10:30, 15 + seed : 40] = torch.tensor([0.9, 0.5, 0.2])
+        noise = torch.rand(HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(seed)) * 0.02
+        behind = torch.tensor(color) * (1 if shade is None else shade)
+        image = (behind + noise - 0.01).clamp(0, 1)
+        image[10:30, 15 + seed : 40] = THING
         images.append(image)
     return images
 
 
+def vignette():
+    """Brightness of a sweep that is lit from above, through a lens that darkens corners."""
+    y, x = torch.linspace(-1, 1, HEIGHT)[:, None, None], torch.linspace(-1, 1, WIDTH)[:, None]
+    return (1 - 0.1 * y) * (1 - 0.15 * (x**2 + y**2))
+
+
 @pytest.mark.parametrize("color", [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.1, 0.6, 0.3)])
 def test_the_colour_behind_a_thing_is_found(color):
+    """In all pixels, also those that show the thing."""
     found = plain_background(photos(color), [None] * 4)
-    torch.testing.assert_close(found, torch.tensor(color), atol=0.01, rtol=0)
+    assert found is not None
+    for terms in found.coefficients:
+        expected = torch.tensor(color).expand(HEIGHT, WIDTH, 3)
+        torch.testing.assert_close(backdrop(terms, HEIGHT, WIDTH), expected, atol=0.01, rtol=0)
+
+
+def test_a_sweep_with_vignetting_is_found():
+    """Its product of three factors is no quadratic: within half of what counts as alike."""
+    found = plain_background(photos((0.6, 0.6, 0.55), shade=vignette()), [None] * 4)
+    assert found is not None
+    expected = torch.tensor((0.6, 0.6, 0.55)) * vignette()
+    error = backdrop(found.coefficients[0], HEIGHT, WIDTH) - expected
+    assert error.abs().max() < ALIKE / 2
+
+
+def test_what_shows_the_backdrop_is_all_but_the_thing():
+    found = plain_background(photos((0.0, 0.0, 0.0)), [None] * 4)
+    assert found is not None
+    for seed, region in enumerate(found.is_shown):
+        thing = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+        thing[10:30, 15 + seed : 40] = True
+        assert torch.equal(region, ~thing)
+
+
+def test_what_a_thing_encloses_in_the_colour_of_the_backdrop_is_the_things():
+    images = photos((0.0, 0.0, 0.0))
+    for image in images:
+        image[15:20, 25:30] = 0
+    found = plain_background(images, [None] * 4)
+    assert found is not None and not any(region[15:20, 25:30].any() for region in found.is_shown)
+
+
+def test_a_thing_may_leave_the_photo():
+    """Over a fifth of the border here: from the lower edge, and no wider than the square."""
+    images = photos((1.0, 1.0, 1.0))
+    for image in images:
+        image[30:, 10:50] = THING
+    found = plain_background(images, [None] * 4)
+    assert found is not None and not any(region[30:, 10:50].any() for region in found.is_shown)
 
 
 def test_photos_of_surroundings_have_none():
-    images = [torch.rand(40, 60, 3, generator=torch.Generator().manual_seed(s)) for s in range(4)]
+    images = [
+        torch.rand(HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(s)) for s in range(4)
+    ]
     assert plain_background(images, [None] * 4) is None
 
 
 def test_one_photo_before_something_else_is_enough_to_have_none():
-    images = [*photos((0.0, 0.0, 0.0), 19), torch.full((40, 60, 3), 0.5)]
+    images = [*photos((0.0, 0.0, 0.0), 19), torch.full((HEIGHT, WIDTH, 3), 0.5)]
     assert plain_background(images, [None] * 20) is None
 
 
 def test_what_is_masked_does_not_count():
     images = photos((0.0, 0.0, 0.0))
-    mask = torch.zeros(40, 60, 1)
+    mask = torch.zeros(HEIGHT, WIDTH, 1)
     mask[10:30, 15:40] = 1
     assert plain_background(images, [mask] * 4) is None
+
+
+def test_a_photo_without_a_region_counts_nowhere_else_less():
+    """One pixel of the small copy is two by two of the photo here."""
+    region = torch.zeros(2, 3, dtype=torch.bool)
+    region[0, 1] = True
+    expected = torch.ones(4, 6, 1)
+    expected[:2, 2:4] = 0
+    entry = {"image": torch.zeros(4, 6, 3), "image_idx": 7}
+    assert torch.equal(without(entry, region)["mask"], expected)
+    half = torch.ones(4, 6, 1, dtype=torch.bool)
+    half[2:] = False
+    assert torch.equal(without({**entry, "mask": half}, region)["mask"], expected * half)
+
+
+def test_one_colour_of_an_older_checkpoint_is_that_backdrop():
+    color = torch.tensor([0.1, 0.2, 0.3])
+    drawn = backdrop(with_all_terms(color), 2, 5)
+    torch.testing.assert_close(drawn, color.expand(2, 5, 3))
+
+
+def test_points_before_a_backdrop_or_seen_by_few_are_no_things():
+    """Three cameras look along z from one place, at 60 x 40 pixels each; the last two are ten times
+    narrower. Their middle shows the thing. Where three points are, all see the thing; at (1, 0, 5),
+    20 pixels aside, the first photo shows the backdrop; at (0.2, 0, 5) it shows the thing, but the
+    others look past that, and one in three is less than half of three; behind them none looks."""
+    region = torch.ones(HEIGHT, WIDTH, dtype=torch.bool)
+    region[10:30, 20:40] = False
+    plain = PlainBackground(torch.zeros(3, 6, 3), [region] * 3, [region] * 3)
+    intrinsics = torch.tensor([[100.0, 0, 30], [0, 100, 20], [0, 0, 1]]).repeat(3, 1, 1)
+    intrinsics[1:, 0, 0] = intrinsics[1:, 1, 1] = 1000.0
+    points = torch.tensor([[0.0, 0, 5], [0, 0, 6], [0, 0, 7], [1, 0, 5], [0.2, 0, 5], [0, 0, -5]])
+    sizes = torch.tensor([[WIDTH, HEIGHT]] * 3)
+    kept = may_be_things(points, plain, intrinsics, torch.eye(4).repeat(3, 1, 1), sizes)
+    assert kept.tolist() == [True] * 3 + [False] * 3

@@ -16,6 +16,7 @@ from fm3d_plugins.camera_optimization.saved_state import check_state
 from fm3d_plugins.dense_points import in_floats
 from fm3d_plugins.gaussian_splatting import datamanager
 from fm3d_plugins.gaussian_splatting.model import GaussianSplattingModelConfig
+from fm3d_plugins.gaussian_splatting.plain_background import backdrop
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.io.ply import read_ply
 from fm3d_plugins.kernels.rasterizer import RasterizedView
@@ -107,8 +108,9 @@ def test_exposure_is_of_training_views_alone(trained):
     torch.testing.assert_close(trained_on, gain * before)
 
 
-def test_one_colour_behind_a_thing_stays_with_the_checkpoint(capture, tmp_path, train_run):
-    """It is trained on, and drawn behind the loaded gaussians."""
+@pytest.fixture
+def before_white(capture, tmp_path, train_run):
+    """A run on photos of 96 x 72 pixels whose middle shows a thing before white."""
     scene = tmp_path / "scene"
     shutil.copytree(capture, scene)
     for photo in (scene / "images").iterdir():
@@ -116,11 +118,40 @@ def test_one_colour_behind_a_thing_stays_with_the_checkpoint(capture, tmp_path, 
         canvas = Image.new("RGB", (96, 72), (255, 255, 255))
         canvas.paste(thing, (30, 20))
         canvas.save(photo, quality=95)
-    trainer = train_run(run_config(scene, tmp_path / "runs", steps=2), [])
-    white = torch.ones(3)
-    assert torch.equal(trainer.pipeline.model.train()._get_background_color(), white)
-    _, pipeline, _, _ = eval_setup(trainer.base_dir / "config.yml", test_mode="test")
-    assert torch.equal(pipeline.model.eval()._get_background_color(), white)
+    return train_run(run_config(scene, tmp_path / "runs", steps=2), [])
+
+
+def test_a_plain_background_stays_with_the_checkpoint(before_white):
+    """It is drawn behind the loaded gaussians; JPEG files differ from it by less than 0.01."""
+    _, pipeline, _, _ = eval_setup(before_white.base_dir / "config.yml", test_mode="test")
+    for model in (before_white.pipeline.model, pipeline.model):
+        drawn = backdrop(model.plain_background, 72, 96)
+        torch.testing.assert_close(drawn, torch.ones(72, 96, 3), atol=0.01, rtol=0)
+
+
+def test_before_a_plain_background_nothing_is_drawn_and_things_are_opaque(before_white):
+    """Without gaussians only the thing's pixels change with the random colour behind them; with
+    gaussians that look like the background the loss tells those from nothing."""
+    model, manager = before_white.pipeline.model.train(), before_white.pipeline.datamanager
+    camera = manager.train_dataset.cameras[0:1].to(model.device)
+    camera.metadata = {"cam_idx": 0}
+    model.gauss_params["features_dc"].data.fill_(0.5 / 0.28209479)
+    losses = []
+    for logit in (-20.0, 2.0):
+        model.gauss_params["opacities"].data.fill_(logit)
+        batch = {"image": torch.ones(72, 96, 3), "image_idx": 0}
+        losses.append(model.get_loss_dict(model.get_outputs(camera), batch)["emptiness"])
+    assert losses[0] < 1e-6 and losses[1] > 1e-3
+    model.gauss_params["opacities"].data.fill_(-20.0)
+    with torch.no_grad():
+        one, other = (model.get_outputs(camera)["rgb"] for _ in range(2))
+    changed = ((one - other).abs().amax(-1) > 1e-4)[None].float()
+    factor = 72 // changed.shape[1]  # Training begins with smaller pictures.
+    changed = changed.repeat_interleave(factor, 1).repeat_interleave(factor, 2)[0].bool()
+    # Outlines are mixed colours: some pixels inside may show the background.
+    assert changed[25:45, 35:55].all()
+    changed[20:50, 30:60] = False
+    assert not changed.any()
 
 
 def test_where_no_gaussian_is_renders_have_the_colours_of_the_direction(trained):
