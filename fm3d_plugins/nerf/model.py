@@ -122,6 +122,11 @@ class NerfModelConfig(RayModelConfig):
         if self.point_weight == 0 and self.free_space_weight is None:
             self.free_space_weight = 0.0
         self._check_points()
+        if self.coarse_to_fine < 0:
+            raise ValueError(
+                f"The hash grid's finer levels were to begin over {self.coarse_to_fine} steps. "
+                "Expected at least 0. Change --pipeline.model.coarse-to-fine."
+            )
         recipe = self.recipe(device_type, steps, effort)
         fill_in(self, recipe)
         self.depth.resolve(recipe.steps)
