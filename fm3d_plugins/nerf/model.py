@@ -19,6 +19,7 @@ from torch.nn import Parameter
 from fm3d_plugins.camera_optimization.camera_optimizer import TRACKS
 from fm3d_plugins.camera_optimization.settling import moved_cameras
 from fm3d_plugins.camera_photos import RENDERED_VIEWS
+from fm3d_plugins.depth_supervision.free_space import FreeSpace, free_space_loss
 from fm3d_plugins.depth_supervision.point_rays import (
     PointRays,
     ShownPoints,
@@ -40,7 +41,7 @@ from fm3d_plugins.kernels.radiance_field.definitions import Intervals
 from fm3d_plugins.nerf.datamanager import DENSE_POINTS
 from fm3d_plugins.nerf.importance_grid import ImportanceGrid
 from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
-from fm3d_plugins.nerf.network import RadianceField
+from fm3d_plugins.nerf.network import RadianceField, levels_at
 from fm3d_plugins.nerf.ray_model import RayModel, RayModelConfig, composited
 from fm3d_plugins.nerf.recipe import Recipe, expected_time, recipe_for
 from fm3d_plugins.running.plan import RunPlan, fill_in, with_options
@@ -70,6 +71,9 @@ class NerfModelConfig(RayModelConfig):
     of contracted space. On a CPU multiples of 4 are much faster. None: the device's recipe."""
     log2_table_size: int | None = None
     """At most 2 to this power entries on each level of the hash grid. None: the recipe."""
+    coarse_to_fine: int = 0
+    """Steps over which the finer half of the hash grid's levels begins to learn, one level after
+    the other, so that shapes come before detail. 0: all at once."""
     loss: Literal["squared", "charbonnier"] = "squared"
     """Error of the colours: squared, as PSNR counts it, or by size, which forgives what moved."""
     distortion_weight: float = 0.002
@@ -96,6 +100,10 @@ class NerfModelConfig(RayModelConfig):
     (`--pipeline.datamanager.dense-points`). 0: off."""
     point_rays: int = 128
     """Rays per step that are drawn for it, beside those of the photos' pixels."""
+    free_space_weight: float | None = None
+    """Weight of the share of light that training rays lose before the nearest of these points
+    around their pixels: there few photos put skies and other plain surfaces. Needs a point-weight.
+    0: off. None: 0.02 where there are at most 30 photos, else 0."""
     seed: int = 42
     """Of the places along rays that are looked at, per step."""
     backend: Literal["auto", "torch", "numba"] = "auto"
@@ -111,11 +119,13 @@ class NerfModelConfig(RayModelConfig):
     def resolve(self, device_type: str, steps: int | None, effort: Effort | None = None) -> RunPlan:
         """Fill in what is None, so that config.yml tells what was done."""
         self.check()
-        if self.point_weight < 0 or self.point_rays < 1:
+        if self.point_weight == 0 and self.free_space_weight is None:
+            self.free_space_weight = 0.0
+        self._check_points()
+        if self.coarse_to_fine < 0:
             raise ValueError(
-                f"The loss of points has weight {self.point_weight} and {self.point_rays} rays. "
-                "Expected a weight of at least 0 and at least 1 ray. Change "
-                "--pipeline.model.point-weight or --pipeline.model.point-rays."
+                f"The hash grid's finer levels were to begin over {self.coarse_to_fine} steps. "
+                "Expected at least 0. Change --pipeline.model.coarse-to-fine."
             )
         recipe = self.recipe(device_type, steps, effort)
         fill_in(self, recipe)
@@ -127,6 +137,21 @@ class NerfModelConfig(RayModelConfig):
             "entries."
         )
         return RunPlan(recipe.steps, recipe.learning_rates, sentence, recipe.image_size)
+
+    def _check_points(self) -> None:
+        if self.point_weight < 0 or self.point_rays < 1:
+            raise ValueError(
+                f"The loss of points has weight {self.point_weight} and {self.point_rays} rays. "
+                "Expected a weight of at least 0 and at least 1 ray. Change "
+                "--pipeline.model.point-weight or --pipeline.model.point-rays."
+            )
+        free = self.free_space_weight
+        if free is not None and (free < 0 or (free > 0 and self.point_weight == 0)):
+            raise ValueError(
+                f"The loss of free space has weight {free}, that of points {self.point_weight}. "
+                "Expected at least 0, and 0 where points are not looked at. Change "
+                "--pipeline.model.free-space-weight or --pipeline.model.point-weight."
+            )
 
 
 class NerfModel(RayModel):
@@ -155,7 +180,9 @@ class NerfModel(RayModel):
         self.depth_supervision: DepthSupervision = self.config.depth.setup(
             num_photos=self.num_train_data, device=self.kwargs.get("device", "cpu")
         )
+        self.free_space_weight = recipe.free_space_weight
         self.point_rays: PointRays | None = None
+        self.free_space: FreeSpace | None = None
         self.step = 0
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
@@ -173,6 +200,7 @@ class NerfModel(RayModel):
         metadata = self.kwargs.get("metadata") or {}
         self.depth_supervision.begin_training(metadata, self.device)
         self._take_points(metadata)
+        self.field.table.register_post_accumulate_grad_hook(self._hold_finer_levels)
         before = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION
         after = TrainingCallbackLocation.AFTER_TRAIN_ITERATION
         return [
@@ -194,6 +222,8 @@ class NerfModel(RayModel):
         if shown and sum(len(each.photo) for each in shown):
             joined = ShownPoints(*(torch.cat(parts) for parts in zip(*shown, strict=True)))
             self.point_rays = PointRays(joined, cameras, self.device)
+            if self.free_space_weight > 0:
+                self.free_space = FreeSpace(joined, cameras, self.device)
             CONSOLE.print(
                 f"{len(self.point_rays)} rays to the scene's points guide the field "
                 "(--pipeline.model.point-weight)."
@@ -210,6 +240,10 @@ class NerfModel(RayModel):
     def update_to_step(self, step: int) -> None:
         """Which step is next; random numbers and schedules follow it."""
         self.step = step
+
+    def _hold_finer_levels(self, _: Parameter) -> None:
+        num_levels = self.field.layout.num_levels
+        self.field.hold_finer_levels(levels_at(self.step, num_levels, self.config.coarse_to_fine))
 
     def _refresh(self, step: int) -> None:
         generator = self._generator(1)
@@ -292,6 +326,12 @@ class NerfModel(RayModel):
             )
         if self.point_rays is not None:
             losses["point_loss"] = self.config.point_weight * self._point_loss(self.point_rays)
+        if self.free_space is not None:
+            losses["free_space_loss"] = self.free_space_weight * free_space_loss(
+                outputs["weights"],
+                outputs["intervals"].middles,
+                self.free_space.at(batch["indices"]),
+            )
         if self.exposure is not None:
             losses["exposure_penalty"] = self.config.exposure_penalty * self.exposure.penalty()
         self.camera_optimizer.get_loss_dict(losses)

@@ -37,6 +37,11 @@ class RadianceField(nn.Module):
         """The parameters under the backend's names."""
         return FieldParameters(**dict(self.named_parameters()))
 
+    def hold_finer_levels(self, num_open: int) -> None:
+        """Forget the gradient of all but the coarsest levels: they stay as they began, near 0."""
+        if self.table.grad is not None and num_open < self.layout.num_levels:
+            self.table.grad[self.layout.offsets[num_open] :] = 0
+
     def networks(self) -> list[nn.Parameter]:
         """All parameters but the hash table."""
         return [parameter for name, parameter in self.named_parameters() if name != "table"]
@@ -47,3 +52,9 @@ def _layer(rows: int, columns: int, num_inputs: int | None = None) -> nn.Paramet
     bound = (6 / (num_inputs or rows)) ** 0.5
     weights: Tensor = torch.empty(rows, columns).uniform_(-bound, bound)
     return nn.Parameter(weights)
+
+
+def levels_at(step: int, num_levels: int, duration: int) -> int:
+    """How many levels of a hash grid learn: the coarser half at first, all from `duration` on."""
+    finer = num_levels // 2
+    return num_levels if step >= duration else num_levels - finer + finer * step // duration

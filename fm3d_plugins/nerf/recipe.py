@@ -21,6 +21,8 @@ class Recipe:
     """At most 2 to this power entries per level."""
     distortion_warmup: int
     """Steps over which the distortion loss rises to its weight."""
+    free_space_weight: float
+    """Of the light that rays lose before the nearest points around their pixels."""
     image_size: int
     """Long side of the photos in pixels; 0: as they are."""
     learning_rates: Mapping[str, tuple[float, float]]
@@ -34,6 +36,13 @@ LEARNING_RATES = {
     "camera_opt": (0.1, 0.005),
     "camera_focal": (0.01, 0.001),
 }
+
+
+FEW_PHOTOS = 30
+"""Where there are more, something behind is seen past whatever stands before one camera."""
+
+FREE_SPACE_WEIGHT = 0.02
+"""With few photos."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,7 @@ def recipe_for(device_type: str, steps: int | None, effort: Effort | None = None
         num_levels=8,
         log2_table_size=size.log2_table_size,
         distortion_warmup=total // 10,
+        free_space_weight=FREE_SPACE_WEIGHT if 0 < effort.photos <= FEW_PHOTOS else 0.0,
         image_size=size.image_size,
         learning_rates=LEARNING_RATES,
     )

@@ -5,7 +5,7 @@ import torch
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
 from fm3d_plugins.kernels.radiance_field import render_rays
 from fm3d_plugins.kernels.radiance_field.definitions import Intervals
-from fm3d_plugins.nerf.network import RadianceField
+from fm3d_plugins.nerf.network import RadianceField, levels_at
 
 LAYOUT = HashGridLayout(num_levels=4, log2_table_size=10)
 
@@ -41,3 +41,22 @@ def test_every_parameter_gets_a_gradient():
     (seen.rgb.square().sum() + seen.weights.square().sum()).backward()
     for name, parameter in field.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_coarser_half_of_the_levels_learns_first_and_each_finer_one_a_share_later():
+    """8 levels over 100 steps: 4 at once, then another every 25 steps."""
+    assert [levels_at(step, 8, 100) for step in (0, 24, 25, 50, 75, 99, 100)] == [
+        4, 4, 5, 6, 7, 7, 8,
+    ]  # fmt: skip
+    assert levels_at(0, 5, 10) == 3
+    assert levels_at(0, 8, 0) == 8
+
+
+def test_gradients_of_finer_levels_are_forgotten_and_those_of_coarser_ones_kept():
+    field = RadianceField(LAYOUT)
+    field.table.grad = torch.ones_like(field.table)
+    field.hold_finer_levels(4)
+    assert (field.table.grad == 1).all()
+    field.hold_finer_levels(2)
+    assert (field.table.grad[: LAYOUT.offsets[2]] == 1).all()
+    assert (field.table.grad[LAYOUT.offsets[2] :] == 0).all()

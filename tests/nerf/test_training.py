@@ -8,12 +8,14 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.utils.eval_utils import eval_setup
 
+from fm3d_plugins.depth_supervision.free_space import free_space_loss
 from fm3d_plugins.depth_supervision.point_rays import (
     FREE,
     PointRays,
     intervals_to,
     shown_points,
 )
+from fm3d_plugins.effort import Effort
 from fm3d_plugins.kernels.radiance_field import render_rays
 from fm3d_plugins.nerf.recipe import recipe_for
 from fm3d_plugins.scene_points import POINTS
@@ -216,3 +218,33 @@ def test_rays_end_at_the_points_of_the_scene(capture, tmp_path, train_run):
             )
         shares.append(float(rendered.weights[:, FREE:].sum(-1).mean()))
     assert shares[0] > max(0.2, 4 * shares[1]), shares
+
+
+def test_free_space_is_kept_free_where_photos_are_few(capture, tmp_path):
+    """The capture has fewer than 30 photos; a weight without points is refused."""
+    weight = run_config(capture, tmp_path).pipeline.model.free_space_weight
+    assert weight == recipe_for("cpu", STEPS, Effort(photos=30)).free_space_weight > 0
+    assert recipe_for("cpu", STEPS, Effort(photos=31)).free_space_weight == 0
+    assert run_config(capture, tmp_path, point_weight=0.0).pipeline.model.free_space_weight == 0
+    with pytest.raises(SystemExit, match="free space has weight 0.02.*free-space-weight"):
+        run_config(capture, tmp_path, point_weight=0.0, free_space_weight=0.02)
+
+
+def test_light_before_the_points_costs_where_free_space_has_a_weight(capture, tmp_path, train_run):
+    """After 60 steps less of it is absorbed there than without the loss."""
+    lost = []
+    for weight in (1.0, 0.0):
+        config = run_config(capture, tmp_path / str(weight), free_space_weight=weight)
+        trainer = train_run(config, [], term="rgb_loss")
+        model, manager = trainer.pipeline.model, trainer.pipeline.datamanager
+        assert (model.free_space is not None) == (weight > 0)
+        if weight:
+            free = model.free_space
+        model.train()
+        rays, batch = manager.next_train(STEPS)
+        with torch.no_grad():
+            seen = model.get_outputs(rays)
+        at = free.at(batch["indices"])
+        assert (at > model.near_plane).any()
+        lost.append(float(free_space_loss(seen["weights"], seen["intervals"].middles, at)))
+    assert lost[0] < 0.5 * lost[1], lost
