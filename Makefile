@@ -54,7 +54,7 @@ BF16 := --pipeline.model.precision bfloat16
 RECIPE_lvsm := $(BF16) --machine.seed 2 --max-num-iterations 2400 --pipeline.model.weights lvsm-small --pipeline.datamanager.seed 2 --pipeline.datamanager.size-shares 0.5 0.2 0.3
 RECIPE_vggt := $(F32) --machine.seed 42 --max-num-iterations 1750
 RECIPE_dust3r := $(BF16) --machine.seed 2 --max-num-iterations 1600 --pipeline.model.weights dust3r-small --pipeline.datamanager.seed 2 --pipeline.datamanager.scenes-per-step 16 --pipeline.datamanager.image-sizes 64 96 --pipeline.datamanager.size-shares 0.6 0.4
-RECIPE_rayzer := $(F32) --machine.seed 1 --max-num-iterations 800 --pipeline.datamanager.scenes-per-step 8 --pipeline.datamanager.image-sizes 32 --pipeline.datamanager.size-shares 1 --pipeline.model.warm-start 0.3125 --pipeline.model.ema-decay 0.98 --pipeline.model.parts-of vggt-small lvsm-small
+RECIPE_rayzer := $(BF16) --machine.seed 2 --max-num-iterations 3000 --pipeline.model.weights rayzer-small --pipeline.datamanager.seed 2 --pipeline.datamanager.scenes-per-step 8 --pipeline.datamanager.image-sizes 32 48 --pipeline.datamanager.size-shares 0.6 0.4 --pipeline.model.warm-start 0 --pipeline.model.ema-decay 0.98
 train-small-gpu: setup
 	@$(foreach n,$(NETWORKS),test -f $(SMALL)/$(n)-train/small/eval.json || exec $(BIN)/ns-train $(n)-train --timestamp small --max-minutes $(MINUTES) $(RECIPE_$(n)) $(OPTIONS); )echo "Done: $(foreach n,$(NETWORKS),$(SMALL)/$(n)-train/small)"
 

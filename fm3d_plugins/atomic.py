@@ -49,6 +49,7 @@ def atomic_write(path: Path, inputs: Sequence[Path] = ()) -> Iterator[Path]:
     try:
         with _naming(target, temporary):
             yield temporary
+            _allow_as_usual(temporary)
             _flush(temporary)
             require_replaceable(target)
             os.replace(temporary, target)
@@ -217,6 +218,18 @@ def _is_abandoned(leftover: Path) -> bool:
 def _digest(name: str) -> str:
     """Short and free of odd characters, so that the longest file name still has a hidden twin."""
     return hashlib.blake2b(os.fsencode(name), digest_size=6).hexdigest()
+
+
+def _allow_as_usual(path: Path) -> None:
+    """Give a file the rights of any new one: safetensors makes its files for the owner alone."""
+    if path.stat().st_mode & 0o077:
+        return
+    probe = _hidden_beside(path, "new")
+    probe.touch()
+    try:
+        path.chmod(probe.stat().st_mode & 0o777)
+    finally:
+        probe.unlink()
 
 
 def _flush(path: Path) -> None:

@@ -94,6 +94,20 @@ def test_longest_file_name_and_unicode_are_written(tmp_path):
     assert path.exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="rights are those of POSIX")
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o077, 0o600)])
+def test_whoever_may_read_new_files_may_read_these(mask, expected, tmp_path):
+    """Truth: the process's umask, whatever a writer makes of its own files."""
+    before = os.umask(mask)
+    try:
+        with atomic_write(tmp_path / "a") as path:
+            path.touch(0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == expected
+    assert [each.name for each in tmp_path.iterdir()] == ["a"]
+
+
 def test_link_is_written_through(tmp_path):
     real, link = tmp_path / "real.txt", tmp_path / "link.txt"
     real.write_text("old")
