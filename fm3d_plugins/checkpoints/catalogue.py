@@ -227,9 +227,9 @@ CATALOGUE: dict[str, PublishedCheckpoint] = {
         _lvsm("decoder_only_512", "lvsm_scene_decoder_only_res512.pt", *_DECODER_ONLY),
         _lvsm("encoder_decoder_512", "lvsm_scene_encoder_decoder_res512.pt", *_ENCODER_DECODER),
         _small("vggt", num_tensors=295, num_parameters=2_259_621),
-        _small("dust3r", num_tensors=295, num_parameters=2_305_897),
+        _small("dust3r", num_tensors=295, num_parameters=2_305_897, image_size=96),
         _small("lvsm", num_tensors=53, num_parameters=1_218_688),
-        _small("rayzer", num_tensors=185, num_parameters=2_313_459, image_size=32),
+        _small("rayzer", num_tensors=185, num_parameters=2_313_459, image_size=48),
         PublishedCheckpoint(
             name="hwjiang/RayZer",
             files=("rayzer_dl3dv_8_12_12_96k.pt",),

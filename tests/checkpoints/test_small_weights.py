@@ -15,7 +15,7 @@ from fm3d_plugins.estimators.network_weights import trained_with
 from fm3d_plugins.estimators.vggt.estimator import Vggt
 from fm3d_plugins.lvsm.model import OFFICIAL_WEIGHTS, LvsmModelConfig
 from fm3d_plugins.lvsm.training import LvsmTrainingModel, LvsmTrainingModelConfig
-from fm3d_plugins.nn.sizes import TrainedWith
+from fm3d_plugins.nn.sizes import TRAINED_WITH, TrainedWith, stored_sizes
 from fm3d_plugins.rayzer.training import RayzerTrainingModel, RayzerTrainingModelConfig
 from fm3d_plugins.synthetic_rooms.endless.rooms import RoomOptions
 from fm3d_plugins.vggt.inference import architecture, usual_size
@@ -43,6 +43,14 @@ def test_they_say_how_they_came_to_be(name):
         story = json.loads(file.metadata()["provenance"])
     assert story["method"] == f"{CATALOGUE[name].estimator}-train"
     assert {"licence", "data", "steps", "images", "seconds", "hardware", "scores"} <= story.keys()
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_the_catalogue_says_of_which_images_they_are(name):
+    found = find(name)
+    assert found is not None
+    trained = stored_sizes(found.path, TRAINED_WITH, TrainedWith)
+    assert trained is not None and trained.image_size == CATALOGUE[name].image_size
 
 
 def test_words_mean_weights_of_the_method():
