@@ -72,7 +72,7 @@ CPU_SIZES: Mapping[Quality, Size] = {
 }
 """Multiples of 16 samples are what the kernels take at once."""
 
-SECONDS_PER_SAMPLE = 1.6e-3
+SECONDS_PER_SAMPLE = 2e-3
 """Of one step's rays at one sample each, forward and backward, on one core of a usual laptop."""
 
 
