@@ -98,6 +98,10 @@ class NerfModelConfig(RayModelConfig):
     """Weight of the loss by which rays end at points: those that the dataparser brings (`sfm` and
     other estimators, a COLMAP model, `ply_file_path`), and where the photos agree on more
     (`--pipeline.datamanager.dense-points`). 0: off."""
+    point_steps: int | None = None
+    """Steps over which that weight falls to 0 and stays there: points give a shape early, and many
+    photos tell it better in the end. 0: it stays as it is. None: half of the run where there are
+    more than 30 photos, else 0."""
     point_rays: int = 128
     """Rays per step that are drawn for it, beside those of the photos' pixels."""
     free_space_weight: float | None = None
@@ -139,11 +143,12 @@ class NerfModelConfig(RayModelConfig):
         return RunPlan(recipe.steps, recipe.learning_rates, sentence, recipe.image_size)
 
     def _check_points(self) -> None:
-        if self.point_weight < 0 or self.point_rays < 1:
+        if self.point_weight < 0 or self.point_rays < 1 or (self.point_steps or 0) < 0:
             raise ValueError(
-                f"The loss of points has weight {self.point_weight} and {self.point_rays} rays. "
-                "Expected a weight of at least 0 and at least 1 ray. Change "
-                "--pipeline.model.point-weight or --pipeline.model.point-rays."
+                f"The loss of points has weight {self.point_weight}, {self.point_rays} rays and "
+                f"{self.point_steps} steps. Expected a weight of at least 0, at least 1 ray and at "
+                "least 0 steps. Change --pipeline.model.point-weight, "
+                "--pipeline.model.point-rays or --pipeline.model.point-steps."
             )
         free = self.free_space_weight
         if free is not None and (free < 0 or (free > 0 and self.point_weight == 0)):
@@ -181,6 +186,7 @@ class NerfModel(RayModel):
             num_photos=self.num_train_data, device=self.kwargs.get("device", "cpu")
         )
         self.free_space_weight = recipe.free_space_weight
+        self.point_steps = recipe.point_steps
         self.point_rays: PointRays | None = None
         self.free_space: FreeSpace | None = None
         self.step = 0
@@ -324,8 +330,9 @@ class NerfModel(RayModel):
                 batch["indices"],
                 self.step,
             )
-        if self.point_rays is not None:
-            losses["point_loss"] = self.config.point_weight * self._point_loss(self.point_rays)
+        point_weight = self._point_weight()
+        if self.point_rays is not None and point_weight > 0:
+            losses["point_loss"] = point_weight * self._point_loss(self.point_rays)
         if self.free_space is not None:
             losses["free_space_loss"] = self.free_space_weight * free_space_loss(
                 outputs["weights"],
@@ -366,6 +373,10 @@ class NerfModel(RayModel):
         starts = intervals.middles - intervals.lengths / 2
         depth = median_distance(weights, starts, intervals.lengths)
         return depth.where(weights.sum(-1) >= 0.5, self.config.far_plane)[:, None]
+
+    def _point_weight(self) -> float:
+        left = 1 - self.step / self.point_steps if self.point_steps else 1
+        return self.config.point_weight * max(0.0, left)
 
     def _distortion_weight(self) -> float:
         rise = min(1.0, self.step / max(1, self.distortion_warmup))
