@@ -220,6 +220,22 @@ def test_rays_end_at_the_points_of_the_scene(capture, tmp_path, train_run):
     assert shares[0] > max(0.2, 4 * shares[1]), shares
 
 
+def test_the_weight_of_points_falls_evenly_where_photos_are_many(capture, tmp_path):
+    """Truth: a straight line to 0 at half of the run; with few photos it stays."""
+    assert recipe_for("cpu", 100, Effort(photos=31)).point_steps == 50
+    assert recipe_for("cpu", 100, Effort(photos=30)).point_steps == 0
+    for steps, expected in ((40, (0.04, 0.03, 0.0, 0.0)), (0, (0.04,) * 4)):
+        config = run_config(capture, tmp_path / str(steps), point_weight=0.04, point_steps=steps)
+        model = config.pipeline.setup(device="cpu", test_mode="val").model
+        weights = []
+        for step in (0, 10, 40, 60):
+            model.update_to_step(step)
+            weights.append(model._point_weight())
+        assert weights == pytest.approx(expected)
+    with pytest.raises(SystemExit, match="and -1 steps.*point-steps"):
+        run_config(capture, tmp_path, point_steps=-1)
+
+
 def test_free_space_is_kept_free_where_photos_are_few(capture, tmp_path):
     """The capture has fewer than 30 photos; a weight without points is refused."""
     weight = run_config(capture, tmp_path).pipeline.model.free_space_weight
