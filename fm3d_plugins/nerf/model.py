@@ -99,9 +99,8 @@ class NerfModelConfig(RayModelConfig):
     other estimators, a COLMAP model, `ply_file_path`), and where the photos agree on more
     (`--pipeline.datamanager.dense-points`). 0: off."""
     point_steps: int | None = None
-    """Steps over which that weight falls to 0 and stays there: points give a shape early, and many
-    photos tell it better in the end. 0: it stays as it is. None: half of the run where there are
-    more than 30 photos, else 0."""
+    """Steps over which that weight falls to 0 and stays there: points give a shape early, photos
+    tell it better in the end. 0: it stays as it is. None: half of the run."""
     point_rays: int = 128
     """Rays per step that are drawn for it, beside those of the photos' pixels."""
     free_space_weight: float | None = None

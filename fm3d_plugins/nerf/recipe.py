@@ -83,7 +83,6 @@ def recipe_for(device_type: str, steps: int | None, effort: Effort | None = None
     effort = effort or Effort()
     size = (CPU_SIZES if device_type == "cpu" else CUDA_SIZES)[effort.quality]
     total = steps or effort.steps(size.steps, size.steps_per_photo)
-    is_few = 0 < effort.photos <= FEW_PHOTOS
     return Recipe(
         steps=total,
         num_samples=size.num_samples,
@@ -91,8 +90,8 @@ def recipe_for(device_type: str, steps: int | None, effort: Effort | None = None
         num_levels=8,
         log2_table_size=size.log2_table_size,
         distortion_warmup=total // 10,
-        point_steps=0 if is_few else total // 2,
-        free_space_weight=FREE_SPACE_WEIGHT if is_few else 0.0,
+        point_steps=total // 2,
+        free_space_weight=FREE_SPACE_WEIGHT if 0 < effort.photos <= FEW_PHOTOS else 0.0,
         image_size=size.image_size,
         learning_rates=LEARNING_RATES,
     )
