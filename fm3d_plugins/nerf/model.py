@@ -205,7 +205,8 @@ class NerfModel(RayModel):
         metadata = self.kwargs.get("metadata") or {}
         self.depth_supervision.begin_training(metadata, self.device)
         self._take_points(metadata)
-        self.field.table.register_post_accumulate_grad_hook(self._hold_finer_levels)
+        if self.config.coarse_to_fine:
+            self.field.table.register_post_accumulate_grad_hook(self._hold_finer_levels)
         before = TrainingCallbackLocation.BEFORE_TRAIN_ITERATION
         after = TrainingCallbackLocation.AFTER_TRAIN_ITERATION
         return [

@@ -233,6 +233,8 @@ def test_the_weight_of_points_falls_evenly(capture, tmp_path):
         assert weights == pytest.approx(expected)
     with pytest.raises(SystemExit, match="and -1 steps.*point-steps"):
         run_config(capture, tmp_path, point_steps=-1)
+    with pytest.raises(SystemExit, match="begin over -1 steps.*coarse-to-fine"):
+        run_config(capture, tmp_path, coarse_to_fine=-1)
 
 
 def test_free_space_is_kept_free_where_photos_are_few(capture, tmp_path):
