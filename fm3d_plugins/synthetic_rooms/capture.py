@@ -175,7 +175,7 @@ def capture_cameras(room: Room, num_views: int) -> Float[Tensor, "view 4 4"]:
             1.3 - 0.42 * math.cos(phase) + 0.05 * math.sin(3.0 * phase),
         )
         target = (-0.25 * math.sin(azimuth), 0.45, 0.85 + 0.1 * math.cos(phase))
-        cameras.append(_looking_at(eye, target))
+        cameras.append(looking_at(eye, target))
     return torch.stack(cameras)
 
 
@@ -185,6 +185,20 @@ def capture_intrinsics(width: int, height: int) -> Float[Tensor, "3 3"]:
     return torch.tensor(
         [[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]], dtype=torch.float64
     )
+
+
+def looking_at(
+    eye: tuple[float, float, float], target: tuple[float, float, float]
+) -> Float[Tensor, "4 4"]:
+    """world_from_camera of an upright OpenCV camera that looks at a place; z up, metres."""
+    origin = torch.tensor(eye, dtype=torch.float64)
+    forward = torch.nn.functional.normalize(origin.new_tensor(target) - origin, dim=0)
+    right = torch.linalg.cross(forward, origin.new_tensor([0.0, 0.0, 1.0]))
+    right = torch.nn.functional.normalize(right, dim=0)
+    down = torch.linalg.cross(forward, right)
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3] = torch.stack([right, down, forward, origin], dim=1)
+    return pose
 
 
 def write_sample(
@@ -313,20 +327,6 @@ def _available_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _looking_at(
-    eye: tuple[float, float, float], target: tuple[float, float, float]
-) -> Float[Tensor, "4 4"]:
-    """world_from_camera of an upright camera."""
-    origin = torch.tensor(eye, dtype=torch.float64)
-    forward = torch.nn.functional.normalize(origin.new_tensor(target) - origin, dim=0)
-    right = torch.linalg.cross(forward, origin.new_tensor([0.0, 0.0, 1.0]))
-    right = torch.nn.functional.normalize(right, dim=0)
-    down = torch.linalg.cross(forward, right)
-    pose = torch.eye(4, dtype=torch.float64)
-    pose[:3] = torch.stack([right, down, forward, origin], dim=1)
-    return pose
 
 
 def _render_view(

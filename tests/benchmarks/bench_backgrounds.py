@@ -38,9 +38,9 @@ from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.synthetic_rooms import furniture
 from fm3d_plugins.synthetic_rooms.capture import (
     DRAFT,
-    _looking_at,
     capture_intrinsics,
     light_room,
+    looking_at,
     render_views,
 )
 from fm3d_plugins.synthetic_rooms.rooms import random_room
@@ -89,7 +89,7 @@ def cameras_of(path: str, count: int, distance: float) -> Tensor:
         turn, rise = whole * row / (2 * count), math.radians(24.0 + 10.0 * math.sin(2.4 * row))
         across = distance * math.cos(rise)
         eye = across * math.cos(turn), across * math.sin(turn), 0.35 + distance * math.sin(rise)
-        poses.append(_looking_at(eye, (0.0, 0.0, 0.35)))
+        poses.append(looking_at(eye, (0.0, 0.0, 0.35)))
     return torch.stack(poses)
 
 
