@@ -46,7 +46,7 @@ from fm3d_plugins.running.interruption import Interruption, exit_status
 from fm3d_plugins.running.open_viewer import can_be_stopped_by_hand, reach_of_viewer
 from fm3d_plugins.running.option_ranges import require_in_range
 from fm3d_plugins.running.plan import RunPlan
-from fm3d_plugins.running.step_log import step_logging
+from fm3d_plugins.running.step_log import end_earlier_logs, step_logging
 
 WHOLE_RUN = 0
 """As a scheduler's `max_steps`: as many steps as the run has."""
@@ -269,6 +269,7 @@ class Trainer(nerfstudio_trainer.Trainer):
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """As nerfstudio's, and say who can open the viewer."""
+        end_earlier_logs()
         try:
             with known_warnings_hidden():
                 super().setup(test_mode)

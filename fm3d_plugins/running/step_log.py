@@ -1,5 +1,6 @@
 """The course of training on the console: nerfstudio's table on a terminal, plain lines in a log."""
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 
@@ -29,6 +30,16 @@ class StepLogConfig(LocalWriterConfig):
 def step_logging() -> LoggingConfig:
     """nerfstudio's options of a log, with this package's lines and no profile at the end."""
     return LoggingConfig(local_writer=StepLogConfig(), profiler="none")
+
+
+def end_earlier_logs() -> None:
+    """Let what an earlier run in this process logs with write no more, neither in its folder nor on
+    the console."""
+    for each in writer.EVENT_WRITERS:
+        if isinstance(each, writer.TensorboardWriter):
+            with contextlib.suppress(OSError):  # Its folder may be gone.
+                each.tb_writer.close()
+    writer.EVENT_WRITERS.clear()
 
 
 class StepLog(writer.LocalWriter):

@@ -259,7 +259,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("bench_backgrounds"))
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    runs = tempfile.TemporaryDirectory()
     for things, path, count, seed in product(
         options.things, options.paths, options.photos, options.seeds
     ):
@@ -271,9 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name = f"{things}_{path}_{count:02d}_{seed}_{kind}"
             file = options.output / f"{name}.json"
             if not file.exists():
-                # Kept to the end of the process, as nerfstudio goes on writing into it.
-                run = Path(runs.name) / name
-                figures, picture = train_and_score(data / kind, count, seed, options, run)
+                with tempfile.TemporaryDirectory() as run:
+                    figures, picture = train_and_score(data / kind, count, seed, options, Path(run))
                 capture = {"capture": [things, path, count, kind, seed]}
                 from fm3d_plugins.panels import write_picture
 

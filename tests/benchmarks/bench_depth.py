@@ -80,7 +80,8 @@ class DepthParser(Nerfstudio):
 def train(method: str, data: Path, steps: int | None, folder: Path, **depth: Any):
     """The trained pipeline and the CPU seconds of its training."""
     from nerfstudio.configs.method_configs import all_methods
-    from nerfstudio.utils import writer
+
+    from fm3d_plugins.running.step_log import end_earlier_logs
 
     config: Any = copy.deepcopy(all_methods[method])
     config.pipeline.datamanager.dataparser = NerfstudioDataParserConfig(
@@ -101,9 +102,7 @@ def train(method: str, data: Path, steps: int | None, folder: Path, **depth: Any
     trainer.train()
     after = resource.getrusage(resource.RUSAGE_SELF)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    for each in writer.EVENT_WRITERS:  # They write from a thread, into a folder that will be gone.
-        each.tb_writer.close()
-    writer.EVENT_WRITERS.clear()
+    end_earlier_logs()  # They write from a thread, into a folder that will be gone.
     return trainer.pipeline.eval(), seconds
 
 

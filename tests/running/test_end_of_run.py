@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 from types import SimpleNamespace
 
@@ -41,6 +42,16 @@ def test_the_end_says_what_came_of_the_run(run_config, train_run, tmp_path, caps
     for word in ("ns-viewer", "ns-eval", "fm3d film", "ns-export"):
         command = re.search(rf"^[\w ]+: +({word} .*)$", last, re.MULTILINE)[1]
         assert str(run / "config.yml") in shlex.split(command)
+
+
+def test_a_second_run_in_one_process_writes_nothing_into_the_first_one_s_folder(
+    run_config, train_run, tmp_path
+):
+    folders = [train_run(run_config(tmp_path / name)).base_dir for name in ("first", "second")]
+    taken = [EventAccumulator(str(folder)).Reload().Scalars("Train Loss") for folder in folders]
+    assert [len(values) for values in taken] == [2, 2]  # Of steps 0 and 10.
+    shutil.rmtree(folders[1])
+    train_run(run_config(tmp_path / "third"))  # Though the log of the second has no folder now.
 
 
 def test_held_out_psnr_is_logged_during_training(run_config, train_run, tmp_path):
