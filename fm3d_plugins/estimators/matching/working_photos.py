@@ -94,13 +94,13 @@ def find_features(
     # Once: what was matched before is known by the very objects.
     moving = (*keys, "moving")
     if moving not in known:
-        known[moving] = _moving(found)
+        known[moving] = _moving(found, num_threads)
     return known[moving]
 
 
-def _moving(found: list[WorkingPhoto]) -> list[WorkingPhoto]:
+def _moving(found: list[WorkingPhoto], num_threads: int) -> list[WorkingPhoto]:
     """Photos without features that stand still in all of them; says so."""
-    keep = moving_features([one.features for one in found])
+    keep = moving_features([one.features for one in found], num_threads)
     if all(each.all() for each in keep):
         return found
     share = 1 - sum(each.sum() for each in keep) / sum(len(each) for each in keep)
