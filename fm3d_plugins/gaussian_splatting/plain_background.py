@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -186,11 +187,18 @@ def _region(
     terms: Float[Tensor, "6 3"],
 ) -> Bool[Tensor, "h w"]:
     """What has a backdrop's colour and is connected with the frame by such pixels."""
-    inside = counts & _is_near(colors, terms, ALIKE)
-    reached = inside & frame
-    while not torch.equal(further := inside & _grown(reached), reached):
-        reached = further
-    return reached
+    return connected(counts & _is_near(colors, terms, ALIKE), frame)
+
+
+def connected(inside: Bool[Tensor, "h w"], start: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """What of a region touches, by way of its pixels and their eight neighbours, those to start."""
+    from scipy import ndimage
+
+    parts = np.empty(inside.shape, np.int32)
+    count = ndimage.label(inside.numpy(), structure=np.ones((3, 3)), output=parts)
+    is_reached = np.zeros(count + 1, bool)
+    is_reached[parts[(inside & start).numpy()]] = True
+    return torch.from_numpy(is_reached[parts])
 
 
 def _grown(region: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:

@@ -252,9 +252,7 @@ def _with_lenses(model: SparseModel, lenses: Mapping[int, str]):
     return reconstruction
 
 
-def _adjuster(
-    reconstruction, *, holds_focal: bool = False, tolerance: float = REFINING_TOLERANCE
-):
+def _adjuster(reconstruction, *, holds_focal: bool = False, tolerance: float = REFINING_TOLERANCE):
     """What adjusts cameras and points of a pycolmap reconstruction, in place."""
     pycolmap = library()
     options = pycolmap.BundleAdjustmentOptions()
