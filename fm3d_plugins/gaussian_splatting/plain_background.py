@@ -6,6 +6,7 @@ hang before the thing in every other one. So it is told which pixels must show n
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.nn.functional import interpolate, max_pool2d
 from fm3d_plugins.dense_points import in_floats
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.kernels.threads import get_num_threads
 
 WORKING_SIZE = 320
 """Long side in pixels at which photos are looked at: noise is averaged away."""
@@ -76,13 +78,16 @@ def plain_background(
         images: Colours in [0, 1], or bytes.
         masks: [H, W, 1] each, above one half where a photo counts; None: everywhere.
     """
-    found = []
-    for image, mask in zip(images, masks, strict=True):
+
+    def found_in(image: Tensor, mask: Tensor | None) -> _Backdrop | None:
         colors = _small(in_floats(image))
         counts = torch.ones(colors.shape[:2], dtype=torch.bool)
         if mask is not None:
             counts = _small(mask.float().cpu().reshape(*image.shape[:2], 1))[..., 0] > 0.5  # noqa: PLR2004
-        found.append(_backdrop_of(colors, counts))
+        return _backdrop_of(colors, counts)
+
+    with ThreadPoolExecutor(min(8, get_num_threads())) as pool:
+        found = list(pool.map(found_in, images, masks))
     counted = [one for one in found if one is not None]
     if not counted:
         return None
