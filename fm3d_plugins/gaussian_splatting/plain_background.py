@@ -200,8 +200,8 @@ def connected(inside: Bool[Tensor, "h w"], start: Bool[Tensor, "h w"]) -> Bool[T
     from scipy import ndimage
 
     parts = np.empty(inside.shape, np.int32)
-    count = ndimage.label(inside.numpy(), structure=np.ones((3, 3)), output=parts)
-    is_reached = np.zeros(count + 1, bool)
+    ndimage.label(inside.numpy(), structure=np.ones((3, 3)), output=parts)
+    is_reached = np.zeros(parts.max(initial=0) + 1, bool)
     is_reached[parts[(inside & start).numpy()]] = True
     return torch.from_numpy(is_reached[parts])
 
