@@ -2,7 +2,10 @@
 
 import importlib
 import sys
-from functools import partial
+import tarfile
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache, partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,6 +43,22 @@ def list_methods_without_reading_sources() -> None:
     external_methods = importlib.import_module("nerfstudio.configs.external_methods")
     stack = partial(_functions_on_stack, external_methods.__name__)
     vars(external_methods)["inspect"] = SimpleNamespace(stack=stack)
+
+
+def read_icons_once() -> None:
+    """Let the viewer read the list of its icons once.
+
+    Workaround: viser 0.2.7, which nerfstudio pins, reads the heads of all 4290 icons in its archive
+    for each of the sixteen that nerfstudio's buttons show: 1.4 of the 2 s before a viewer shows
+    anything. It may go when viser keeps them.
+    """
+    vars(importlib.import_module("viser._icons"))["tarfile"] = SimpleNamespace(open=_opened)
+
+
+@lru_cache(maxsize=1)
+def _opened(archive: Path) -> AbstractContextManager[tarfile.TarFile]:
+    """An archive that stays open, and so knows its list."""
+    return nullcontext(tarfile.open(archive))
 
 
 def _functions_on_stack(module: str) -> list[SimpleNamespace]:

@@ -6,7 +6,8 @@ is beside them. Seconds on a CPU; a start for gaussians, no reconstruction.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from fm3d_plugins.geometry.point_filtering import DepthViews, consistent_mask
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.geometry.rays import pixel_centers
+from fm3d_plugins.kernels.threads import get_num_threads
 from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 
 WORKING_SIZE, SMALLEST_SIDE = 200, 16
@@ -114,22 +116,42 @@ def dense_points(
     """
     swept = sweep_depth(_of_rows(photos, evenly_chosen(len(photos.images))), known_points)
     views = swept.views
-    everyone = torch.arange(len(views.depth))
     pixels = pixel_centers(*views.depth.shape[1:])
     points, colors = [known_points.new_zeros(0, 3).float()], [swept.colors.new_zeros(0, 3)]
-    for view in everyone.tolist():
-        is_free = consistent_mask(
-            views, view, everyone, relative_tolerance=TOLERANCE, least_views=0
-        )
+    for view in range(len(views.depth)):
+        wanted = swept.is_wanted[view]
         if only_confirmed:
-            is_free &= views.confidence[view] == 1
-        chosen = (is_free & swept.is_wanted[view]).nonzero()
-        order = torch.randperm(len(chosen), generator=generator)[: count // len(everyone)]
-        row, column = chosen[order].unbind(-1)
+            wanted = wanted & (views.confidence[view] == 1)
+        order = wanted.nonzero()[torch.randperm(int(wanted.sum()), generator=generator)]
+        chosen = _free(views, view, order, count // len(views.depth))
+        row, column = chosen.unbind(-1)
         camera = views.intrinsics[view], views.world_from_camera[view]
         points.append(points_at(pixels[row, column], views.depth[view, row, column], *camera))
         colors.append(swept.colors[view, row, column])
     return torch.cat(points), torch.cat(colors)
+
+
+def _free(
+    views: DepthViews, view: int, order: Int[Tensor, "pixel 2"], count: int
+) -> Int[Tensor, "chosen 2"]:
+    """The first so many of some pixels whose points no other view sees past.
+
+    No more are looked at than it takes.
+    """
+    everyone = torch.arange(len(views.depth))
+    free, lacking = [order[:0]], count
+    for part in order.split(max(1, 2 * count)):
+        depth = views.depth.clone()
+        depth[view] = 0
+        depth[view][tuple(part.T)] = views.depth[view][tuple(part.T)]
+        is_free = consistent_mask(
+            replace(views, depth=depth), view, everyone, relative_tolerance=TOLERANCE, least_views=0
+        )
+        free.append(part[is_free[tuple(part.T)]][:lacking])
+        lacking -= len(free[-1])
+        if not lacking:
+            break
+    return torch.cat(free)
 
 
 def evenly_chosen(count: int) -> list[int]:
@@ -140,7 +162,10 @@ def evenly_chosen(count: int) -> list[int]:
 
 
 def sweep_depth(photos: PosedPhotos, known_points: Float[Tensor, "known 3"]) -> SweptDepth:
-    """Depth of the photos where planes make them agree best."""
+    """Depth of the photos where planes make them agree best, each in a thread of its own.
+
+    The same for any number of threads (`kernels.threads`).
+    """
     from fm3d_plugins.kernels.plane_sweep import plane_sweep_costs, smooth_costs
 
     poses = photos.world_from_camera.double()
@@ -149,33 +174,31 @@ def sweep_depth(photos: PosedPhotos, known_points: Float[Tensor, "known 3"]) -> 
     limits = _inverse_depths(poses, intrinsics, size, known_points.double())
     neighbours = _neighbours(poses, intrinsics, size, limits)
     grey = colors.mean(-1)
-    depth = torch.ones_like(grey)
-    for view, others in enumerate(neighbours):
-        if others:
-            low, high = limits[view].tolist()
-            planes = torch.linspace(low, high, NUM_PLANES, dtype=torch.float64)
-            warps = plane_homographies(poses, intrinsics, view, others, planes)
-            costs = plane_sweep_costs(grey[view].numpy(), grey[others].numpy(), warps.numpy())
-            totals = torch.from_numpy(smooth_costs(costs, grey[view].numpy()))
-            depth[view] = (1 / _at_least_cost(totals, planes)).float()
+
+    def best_depth(view: int) -> Float32[Tensor, "height width"]:
+        others = neighbours[view]
+        if not others:
+            return torch.ones_like(grey[view])
+        low, high = limits[view].tolist()
+        planes = torch.linspace(low, high, NUM_PLANES, dtype=torch.float64)
+        warps = plane_homographies(poses, intrinsics, view, others, planes)
+        costs = plane_sweep_costs(grey[view].numpy(), grey[others].numpy(), warps.numpy())
+        totals = torch.from_numpy(smooth_costs(costs, grey[view].numpy()))
+        return (1 / _at_least_cost(totals, planes)).float()
+
+    def is_confirmed(view: int) -> Bool[Tensor, "height width"]:
+        others = torch.tensor(neighbours[view], dtype=torch.long)
+        return consistent_mask(views, view, others, relative_tolerance=TOLERANCE, least_views=1)
+
     has_say = torch.tensor([bool(others) for others in neighbours])[:, None, None]
-    views = DepthViews(depth, has_say.expand_as(depth).float(), intrinsics.float(), poses.float())
-    is_confirmed = torch.stack(
-        [
-            consistent_mask(
-                views,
-                view,
-                torch.tensor(others, dtype=torch.long),
-                relative_tolerance=TOLERANCE,
-                least_views=1,
-            )
-            for view, others in enumerate(neighbours)
-        ]
-    )
-    confidence = torch.where(is_confirmed, 1.0, DOUBT) * has_say
-    return SweptDepth(
-        DepthViews(depth, confidence, views.intrinsics, views.world_from_camera), colors, is_wanted
-    )
+    everyone = range(len(neighbours))
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        depth = torch.stack(list(pool.map(best_depth, everyone)))
+        known = has_say.expand_as(depth).float()
+        views = DepthViews(depth, known, intrinsics.float(), poses.float())
+        confirmed = torch.stack(list(pool.map(is_confirmed, everyone)))
+    confidence = torch.where(confirmed, 1.0, DOUBT) * has_say
+    return SweptDepth(replace(views, confidence=confidence), colors, is_wanted)
 
 
 def plane_homographies(

@@ -24,6 +24,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from fm3d_plugins.atomic import atomic_write
 from fm3d_plugins.backends.metrics import without_fetching
+from fm3d_plugins.compatibility import read_icons_once
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.files import require_regular
 from fm3d_plugins.input_checks import data_of
@@ -270,6 +271,7 @@ class Trainer(nerfstudio_trainer.Trainer):
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """As nerfstudio's, and say who can open the viewer."""
         end_earlier_logs()
+        read_icons_once()
         try:
             with known_warnings_hidden():
                 super().setup(test_mode)

@@ -4,13 +4,14 @@ import inspect
 import pickle
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
 import torch
 
 import fm3d_plugins  # noqa: F401  (its import is what is tested)
-from fm3d_plugins.compatibility import _functions_on_stack
+from fm3d_plugins.compatibility import _functions_on_stack, read_icons_once
 
 
 def test_learning_rates_as_numpy_scalars_load_safely(tmp_path):
@@ -62,3 +63,21 @@ def test_methods_are_listed_without_reading_the_sources_of_all_frames():
 def test_functions_on_the_stack_are_those_of_the_standard_library():
     expected = [frame.function for frame in inspect.stack()]
     assert [frame.function for frame in _functions_on_stack(__name__)] == expected
+
+
+def test_icons_of_the_viewer_are_listed_once_and_the_same(monkeypatch):
+    icons = pytest.importorskip("viser._icons")
+    names = ("home", "camera", "trash")
+    expected = [icons.svg_from_icon(name) for name in names]
+    read_icons_once()
+    try:
+        assert icons.svg_from_icon(names[0]) == expected[0]
+
+        def read_again(*_):
+            raise AssertionError("The list is read again.")
+
+        monkeypatch.setattr(tarfile.TarFile, "_load", read_again)
+        assert [icons.svg_from_icon(name) for name in names] == expected
+    finally:
+        monkeypatch.undo()
+        icons.tarfile = tarfile

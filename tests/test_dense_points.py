@@ -15,6 +15,7 @@ from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.geometry.rays import camera_rays, pixel_centers
+from fm3d_plugins.kernels.threads import set_num_threads
 
 WALL = 4.0
 """z of the wall that all cameras look at, scene units."""
@@ -62,6 +63,25 @@ def test_points_lie_on_the_wall_and_have_its_colours():
     assert off.median() < 0.03 * WALL
     assert off.quantile(0.9) < 0.1 * WALL
     torch.testing.assert_close(colors[:, 1], 1 - colors[:, 0], atol=1e-5, rtol=0)
+
+
+def test_points_are_the_same_for_any_number_of_threads():
+    try:
+        set_num_threads(1)
+        alone = found()
+        set_num_threads(3)
+        together = found()
+    finally:
+        set_num_threads(None)
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_where_photos_hold_fewer_points_than_asked_for_all_of_them_come():
+    """4800 pixels a photo; the walls' ends are seen by one photo alone and still are free."""
+    points, _ = found(most=10**6)
+    assert 0.5 * 5 * 4800 < len(points) <= 5 * 4800
+    assert len(points.unique(dim=0)) == len(points)
 
 
 def test_what_no_other_photo_confirms_can_be_left_out():

@@ -6,9 +6,11 @@ hang before the thing in every other one. So it is told which pixels must show n
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -17,6 +19,7 @@ from torch.nn.functional import interpolate, max_pool2d
 from fm3d_plugins.dense_points import in_floats
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.kernels.threads import get_num_threads
 
 WORKING_SIZE = 320
 """Long side in pixels at which photos are looked at: noise is averaged away."""
@@ -75,13 +78,16 @@ def plain_background(
         images: Colours in [0, 1], or bytes.
         masks: [H, W, 1] each, above one half where a photo counts; None: everywhere.
     """
-    found = []
-    for image, mask in zip(images, masks, strict=True):
+
+    def found_in(image: Tensor, mask: Tensor | None) -> _Backdrop | None:
         colors = _small(in_floats(image))
         counts = torch.ones(colors.shape[:2], dtype=torch.bool)
         if mask is not None:
             counts = _small(mask.float().cpu().reshape(*image.shape[:2], 1))[..., 0] > 0.5  # noqa: PLR2004
-        found.append(_backdrop_of(colors, counts))
+        return _backdrop_of(colors, counts)
+
+    with ThreadPoolExecutor(min(8, get_num_threads())) as pool:
+        found = list(pool.map(found_in, images, masks))
     counted = [one for one in found if one is not None]
     if not counted:
         return None
@@ -186,11 +192,18 @@ def _region(
     terms: Float[Tensor, "6 3"],
 ) -> Bool[Tensor, "h w"]:
     """What has a backdrop's colour and is connected with the frame by such pixels."""
-    inside = counts & _is_near(colors, terms, ALIKE)
-    reached = inside & frame
-    while not torch.equal(further := inside & _grown(reached), reached):
-        reached = further
-    return reached
+    return connected(counts & _is_near(colors, terms, ALIKE), frame)
+
+
+def connected(inside: Bool[Tensor, "h w"], start: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """What of a region touches, by way of its pixels and their eight neighbours, those to start."""
+    from scipy import ndimage
+
+    parts = np.empty(inside.shape, np.int32)
+    ndimage.label(inside.numpy(), structure=np.ones((3, 3)), output=parts)
+    is_reached = np.zeros(parts.max(initial=0) + 1, bool)
+    is_reached[parts[(inside & start).numpy()]] = True
+    return torch.from_numpy(is_reached[parts])
 
 
 def _grown(region: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:

@@ -155,6 +155,7 @@ fma = _elementwise(_multiply_add, 3)
 
 absolute = _elementwise(lambda builder, x: _call(builder, "llvm.fabs", x), 1)
 square_root = _elementwise(lambda builder, x: _call(builder, "llvm.sqrt", x), 1)
+floor = _elementwise(lambda builder, x: _call(builder, "llvm.floor", x), 1)
 minimum = _elementwise(lambda builder, x, y: _call(builder, "llvm.minnum", x, y), 2)
 negative_magnitude = _elementwise(
     lambda builder, x: builder.fneg(_call(builder, "llvm.fabs", x)), 1
@@ -292,6 +293,25 @@ def load(typing_context, address, index):
 
 
 @intrinsic
+def gather(typing_context, address, index):
+    """The 16 float32 at elements index[0], index[1], ... after a pointer.
+
+    The index is a vector of whole numbers from 0 to 2^24, which float32 holds exactly.
+    """
+
+    def generate(context, builder, signature_, values):
+        elements = builder.fptosi(values[1], _INTS)
+        found = ir.Constant(_FLOATS, ir.Undefined)
+        for lane in range(LANES):
+            at = ir.Constant(_INT, lane)
+            number = builder.load(builder.gep(values[0], [builder.extract_element(elements, at)]))
+            found = builder.insert_element(found, number, at)
+        return found
+
+    return float32x16(address, index), generate
+
+
+@intrinsic
 def store(typing_context, address, index, vector):
     """Write a vector from element `index` after a pointer."""
 
@@ -328,6 +348,22 @@ def lane_sums(typing_context, vectors):
         return level[0]
 
     return float32x16(vectors), generate
+
+
+@intrinsic
+def lane_minimum(typing_context, x):
+    """The least of the 16 lanes."""
+
+    def generate(context, builder, signature_, values):
+        least, width = values[0], LANES
+        while width > 1:
+            width //= 2
+            lanes = [(lane + width) % LANES for lane in range(LANES)]
+            other = builder.shuffle_vector(least, least, ir.Constant(_INTS, lanes))
+            least = _call(builder, "llvm.minnum", least, other)
+        return builder.extract_element(least, ir.Constant(_INT, 0))
+
+    return types.float32(x), generate
 
 
 @intrinsic

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import torch
 
+from fm3d_plugins.dense_points import PosedPhotos, sweep_depth
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
+from fm3d_plugins.kernels.plane_sweep import plane_sweep_costs
+from fm3d_plugins.kernels.plane_sweep.torch_reference import plane_sweep_costs_torch
 from fm3d_plugins.kernels.rasterizer import rasterize
 from fm3d_plugins.kernels.threads import set_num_threads
 
@@ -76,6 +79,31 @@ def loss_pass(backend: str) -> Callable[[], None]:
     return run
 
 
+def plane_sweep(backend: str) -> Callable[[], None]:
+    """Costs of 96 planes for a photo of 200 x 150 and three neighbours, shifted sideways."""
+    photos = torch.rand(4, 150, 200, generator=torch.Generator().manual_seed(0))
+    warps = torch.eye(3, dtype=torch.float64).repeat(3, 96, 1, 1)
+    warps[..., 0, 2] = torch.linspace(0, 20, 96, dtype=torch.float64)
+
+    def run() -> None:
+        if backend == "torch":
+            plane_sweep_costs_torch(photos[0], photos[1:], warps, 2, 1e-4)
+        else:
+            plane_sweep_costs(photos[0].numpy(), photos[1:].numpy(), warps.numpy())
+
+    return run
+
+
+def swept_photos() -> Callable[[], None]:
+    """Depth of 24 photos side by side, by a sweep of planes."""
+    poses = torch.eye(4).repeat(24, 1, 1)
+    poses[:, 0, 3] = torch.linspace(-2, 2, 24)
+    images = list(torch.rand(24, 150, 200, 3, generator=torch.Generator().manual_seed(0)))
+    intrinsics = torch.tensor([[160.0, 0, 100], [0, 160, 75], [0, 0, 1]]).expand(24, 3, 3)
+    photos = PosedPhotos(images, intrinsics, poses, [None] * 24)
+    return lambda: sweep_depth(photos, torch.zeros(0, 3)) and None
+
+
 def fastest(
     runs: dict[str, Callable[[], None]], repeats: int, clock: Callable[[], float]
 ) -> dict[str, float]:
@@ -120,21 +148,28 @@ def measure(repeats: int) -> list[dict[str, object]]:
     what = "L1 + SSIM, numba / pytorch_msssim"
     rows.append(row(what, seconds["numba"], seconds["msssim"], 3.0))
 
-    single = training_pass(scene(50_000), "numba")
+    seconds = fastest(
+        {name: plane_sweep(name) for name in ("numba", "torch")}, repeats, time.process_time
+    )
+    what = "sweep 96 planes, 3 neighbours, numba / torch"
+    rows.append(row(what, seconds["numba"], seconds["torch"], 10.0))
 
     # torch keeps one thread: its second would spin on the core that the kernels' second needs.
-    def with_threads(num_threads: int) -> Callable[[], None]:
-        def run() -> None:
+    def with_threads(num_threads: int, run: Callable[[], None]) -> Callable[[], None]:
+        def with_them() -> None:
             set_num_threads(num_threads)
-            single()
+            run()
 
-        return run
+        return with_them
 
-    runs = {"two": with_threads(2), "one": with_threads(1)}
-    seconds = fastest(runs, 4 * repeats, time.perf_counter)
+    for what, run, turns in (
+        ("rasterise 50000 gaussians", training_pass(scene(50_000), "numba"), 4 * repeats),
+        ("depth of 24 photos by a sweep", swept_photos(), repeats),
+    ):
+        runs = {"two": with_threads(2, run), "one": with_threads(1, run)}
+        seconds = fastest(runs, turns, time.perf_counter)
+        rows.append(row(f"{what}, 2 / 1 threads (wall)", seconds["two"], seconds["one"], 1.7))
     set_num_threads(None)
-    what = "rasterise 50000 gaussians, 2 / 1 threads (wall)"
-    rows.append(row(what, seconds["two"], seconds["one"], 1.7))
     return rows
 
 

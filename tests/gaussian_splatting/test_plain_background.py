@@ -7,6 +7,7 @@ from fm3d_plugins.gaussian_splatting.plain_background import (
     ALIKE,
     PlainBackground,
     backdrop,
+    connected,
     may_be_things,
     plain_background,
     with_all_terms,
@@ -33,6 +34,22 @@ def vignette():
     """Brightness of a sweep that is lit from above, through a lens that darkens corners."""
     y, x = torch.linspace(-1, 1, HEIGHT)[:, None, None], torch.linspace(-1, 1, WIDTH)[:, None]
     return (1 - 0.1 * y) * (1 - 0.15 * (x**2 + y**2))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.42, 0.6, 1.0])
+def test_what_is_connected_is_what_growing_step_by_step_reaches(share):
+    """At 0.4 parts of a random region just hang together, by long ways."""
+    generator = torch.Generator().manual_seed(0)
+    inside = torch.rand(50, 70, generator=generator) < share
+    start = torch.zeros_like(inside)
+    start[:2] = True
+    reached = inside & start
+    for _ in range(inside.numel()):
+        grown = torch.nn.functional.max_pool2d(reached[None].float(), 3, 1, padding=1)[0] > 0
+        if torch.equal(inside & grown, reached):
+            break
+        reached = inside & grown
+    torch.testing.assert_close(connected(inside, start), reached)
 
 
 @pytest.mark.parametrize("color", [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.1, 0.6, 0.3)])

@@ -9,8 +9,11 @@ from fm3d_plugins.kernels.simd import (
     aligned,
     any_greater,
     exp2,
+    floor,
     fma,
+    gather,
     keep_alive,
+    lane_minimum,
     lane_numbers,
     lane_sums,
     load,
@@ -46,16 +49,25 @@ def _arithmetic(x, y, out):
     store(r, 160, where_greater_equal(a, a, splat(TWO), b))
     store(r, 176, lane_numbers())
     store(r, 192, square_root(a * a))
+    store(r, 208, floor(a))
 
 
 def test_every_operation_is_that_of_each_lane():
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(2, 16)).astype(np.float32)
-    out = np.empty(208, np.float32)
+    out = np.empty(224, np.float32)
     _arithmetic(x, y, out)
     expected = [x + y, x - 2, 2 * y, x / y, x * y + 2, np.minimum(x, y), -abs(x)]
-    expected += [abs(x), -y, np.where(x > y, 2, y), np.full(16, 2.0), np.arange(16), abs(x)]
-    np.testing.assert_allclose(out.reshape(13, 16), np.stack(expected), rtol=1e-6, atol=1e-6)
+    expected += [
+        abs(x),
+        -y,
+        np.where(x > y, 2, y),
+        np.full(16, 2.0),
+        np.arange(16),
+        abs(x),
+        np.floor(x),
+    ]
+    np.testing.assert_allclose(out.reshape(14, 16), np.stack(expected), rtol=1e-6, atol=1e-6)
 
 
 @kernel
@@ -77,16 +89,44 @@ def _reductions(x, sums, first):
     p = pointer(x)
     store(pointer(sums), 0, lane_sums((load(p, 0), load(p, 16), load(p, 32))))
     store_first_12(pointer(first), 1, load(p, 0))
-    return any_greater(load(p, 0), np.float32(15.5)), any_greater(load(p, 0), np.float32(14.5))
+    is_any = any_greater(load(p, 0), np.float32(15.5)), any_greater(load(p, 0), np.float32(14.5))
+    return is_any, lane_minimum(load(p, 17))
 
 
 def test_reductions_and_partial_stores():
     x = np.arange(48, dtype=np.float32)
     sums, first = np.empty(16, np.float32), np.full(14, -1.0, np.float32)
-    assert _reductions(x, sums, first) == (False, True)
+    assert _reductions(x, sums, first) == ((False, True), 17.0)
     # 0 + ... + 15 = 120, and 256 more in each next vector
     assert sums.tolist() == [120.0, 376.0, 632.0] + [0.0] * 13
     assert first.tolist() == [-1.0, *range(12), -1.0]
+
+
+@kernel
+def _least(x):
+    return lane_minimum(load(pointer(x), 0))
+
+
+@pytest.mark.parametrize("lane", range(16))
+def test_the_least_lane_may_be_any(lane):
+    x = np.ones(16, np.float32)
+    x[lane] = -2.0
+    assert _least(x) == -2.0
+
+
+@kernel
+def _elements(x, index, out):
+    store(pointer(out), 0, gather(pointer(x), load(pointer(index), 0)))
+
+
+def test_elements_are_gathered_in_any_order():
+    generator = np.random.default_rng(1)
+    # The last element of the most that float32 can count.
+    x = generator.normal(size=2**24 + 1).astype(np.float32)
+    index = np.append(generator.integers(0, 2**24, 14), [0, 2**24])
+    out = np.empty(16, np.float32)
+    _elements(x, index.astype(np.float32), out)
+    np.testing.assert_array_equal(out, x[index])
 
 
 @kernel

@@ -5,6 +5,7 @@ agrees perfectly between all photos, more of it than of the thing, and says that
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -39,11 +40,14 @@ ENOUGH = 15
 """Still features of a photo (median) below which all are kept: as many could make a match."""
 
 
-def moving_features(features: Sequence[Features]) -> list[Bool[np.ndarray, " _feature"]]:
+def moving_features(
+    features: Sequence[Features], num_threads: int = 1
+) -> list[Bool[np.ndarray, " _feature"]]:
     """Which features of each photo are to be used: all but those that stand still.
 
     Args:
         features: SIFT, in pixels of equal size of all photos.
+        num_threads: Photos that are compared at once.
     """
     count = len(features)
     keep = [np.ones(len(each), bool) for each in features]
@@ -53,9 +57,14 @@ def moving_features(features: Sequence[Features]) -> list[Bool[np.ndarray, " _fe
     others = [
         [other for other in range(one % step, count, step) if other != one] for one in range(count)
     ]
+
+    def compared(one: int) -> list[Bool[np.ndarray, "place feature"]]:
+        return [_again(features[one], features[other]) for other in others[one]]
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        all_again = list(pool.map(compared, range(count)))
     seen, still = [], []
-    for one in range(count):
-        again = [_again(features[one], features[other]) for other in others[one]]
+    for one, again in enumerate(all_again):
         moved = [each for each in again if each[0].mean() <= SAME_PICTURE] if keep[one].size else []
         seen.append(_times(moved, len(keep[one])))
         often = (seen[-1] >= max(2, STILL_IN * len(moved))).sum(axis=1)

@@ -14,6 +14,7 @@ from fm3d_plugins.backends.pycolmap.running import Report
 from fm3d_plugins.estimators.matching.feature_kinds import FeatureKind
 from fm3d_plugins.estimators.matching.found_once import found_before
 from fm3d_plugins.estimators.matching.still_features import moving_features
+from fm3d_plugins.kernels.descriptor_matching import prepare
 from fm3d_plugins.photos.photo import Photo
 from fm3d_plugins.photos.pixels import rgb_pixels
 from fm3d_plugins.progress import say
@@ -82,6 +83,9 @@ def find_features(
             group = new[start : start + step]
             read = list(pool.map(lambda photo: _read(photo, max_image_size), group))
             images = [image for image, _ in read]
+            if kind == "sift":
+                # Beside the extraction, which leaves the interpreter free.
+                pool.submit(prepare)
             features = _features(images, kind, max_features, num_threads, is_fine)
             for photo, (image, keep), each in zip(group, read, features, strict=True):
                 scale = working_scale(photo, max_image_size)
@@ -94,13 +98,13 @@ def find_features(
     # Once: what was matched before is known by the very objects.
     moving = (*keys, "moving")
     if moving not in known:
-        known[moving] = _moving(found)
+        known[moving] = _moving(found, num_threads)
     return known[moving]
 
 
-def _moving(found: list[WorkingPhoto]) -> list[WorkingPhoto]:
+def _moving(found: list[WorkingPhoto], num_threads: int) -> list[WorkingPhoto]:
     """Photos without features that stand still in all of them; says so."""
-    keep = moving_features([one.features for one in found])
+    keep = moving_features([one.features for one in found], num_threads)
     if all(each.all() for each in keep):
         return found
     share = 1 - sum(each.sum() for each in keep) / sum(len(each) for each in keep)

@@ -116,9 +116,11 @@ def refine_by_evidence(
         return model
     rich = [group for group, count in views.items() if count >= RICH_LENS_VIEWS]
     told: tuple[str, ...] = ()
+    asked, deviations = None, {}
     for number, step in enumerate(STEPS):
         told += step.gains
-        deviations = lens_deviations(best, dict.fromkeys(rich, "OPENCV")) if rich else {}
+        if rich and asked is not best:
+            asked, deviations = best, lens_deviations(best, dict.fromkeys(rich, "OPENCV"))
         chosen = [group for group in rich if are_told(deviations[group], told)]
         # Twice, for cameras that gain nothing go back to the lens they had.
         for attempt in ("all", "significant"):

@@ -10,6 +10,12 @@ Features = tuple[Float64[np.ndarray, "_feature 2"], UInt8[np.ndarray, "_feature 
 """Pixels and descriptors."""
 
 
+def prepare() -> None:
+    """Load the compiled code, or compile it; otherwise the first call does."""
+    nothing = np.zeros((1, 128), np.uint8)
+    mutual_matches(nothing, nothing, ratio=1.0, widest_angle=0.0)
+
+
 def mutual_matches(
     first: UInt8[np.ndarray, "_one _length"],
     second: UInt8[np.ndarray, "_two _length"],

@@ -94,6 +94,9 @@ def _add_wide(context, builder, sums, rows, panel):
 
 def _add_narrow(context, builder, sums, rows, panel):
     """Add the products of 8-bit numbers, four to an int32, eight in a step."""
+    if "+avx512vnni" in _features(context):
+        _add_fours(builder, sums, rows, panel)
+        return
     words, shorts = LENGTH // 4, ir.VectorType(ir.IntType(16), 2 * COLUMNS)
     ones = _constant(0x00010001)
     with cgutils.for_range(builder, ir.Constant(_WORD, words // 2)) as loop:
@@ -113,6 +116,22 @@ def _add_narrow(context, builder, sums, rows, panel):
             fours = builder.bitcast(builder.add(*found), _INTS)
             added = _instruction(context, builder, _PAIRS_OF_SHORTS, 16, fours, ones)
             builder.store(builder.add(builder.load(total), added), total)
+
+
+def _add_fours(builder, sums, rows, panel):
+    """The same on processors that add four products to an int32 in one instruction."""
+    words = LENGTH // 4
+    kind = ir.FunctionType(_INTS, [_INTS] * 3)
+    instruction = cgutils.get_or_insert_function(
+        builder.module, kind, "llvm.x86.avx512.vpdpbusd.512"
+    )
+    with cgutils.for_range(builder, ir.Constant(_WORD, words)) as loop:
+        others = _vector_at(builder, panel, builder.mul(loop.index, ir.Constant(_WORD, COLUMNS)))
+        for i, total in enumerate(sums):
+            index = builder.add(loop.index, ir.Constant(_WORD, words * i))
+            own = _splat(builder, builder.load(builder.gep(rows, [index])))
+            added = builder.call(instruction, [builder.load(total), own, others])
+            builder.store(added, total)
 
 
 def _forget_far(builder, sums, lines, places, band):

@@ -20,7 +20,7 @@ def plane_sweep_costs(
 
     Args:
         image: Grey levels in [0, 1].
-        neighbours: Other photos.
+        neighbours: Other photos, of at most 2^24 pixels.
         homographies: From pixels of the photo (centres at +0.5) to those of a neighbour by way of a
             plane.
         radius: Of the windows, pixels: 2 is 5 x 5.
@@ -29,7 +29,8 @@ def plane_sweep_costs(
     from fm3d_plugins.kernels.plane_sweep.kernels import sweep
 
     costs = np.empty((*image.shape, homographies.shape[1]), np.float32)
-    sweep(image, neighbours, homographies, radius, np.float32(smallest_variance), costs)
+    arrays = [np.ascontiguousarray(each) for each in (image, neighbours, homographies)]
+    sweep(*arrays, radius, np.float32(smallest_variance), costs)
     return costs
 
 
@@ -53,7 +54,14 @@ def smooth_costs(
         edge: Difference of grey levels that halves the price of a jump.
     """
     from fm3d_plugins.kernels.plane_sweep.kernels import smooth
+    from fm3d_plugins.kernels.simd import LANES
 
-    total = np.empty_like(costs)
-    smooth(costs, image, np.float32(step), np.float32(jump), np.float32(edge), total)
-    return total
+    planes = costs.shape[2]
+    whole = np.ascontiguousarray(costs)
+    if planes % LANES:
+        # Planes that are never the best, up to whole vectors.
+        whole = np.full((*image.shape, planes + -planes % LANES), np.inf, np.float32)
+        whole[..., :planes] = costs
+    total, prices = np.empty_like(whole), (np.float32(price) for price in (step, jump, edge))
+    smooth(whole, np.ascontiguousarray(image), *prices, total)
+    return total[..., :planes]
