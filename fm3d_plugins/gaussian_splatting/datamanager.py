@@ -122,7 +122,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         known = metadata.get(POINTS, torch.zeros(0, 3))
         generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
         with signs_of_life(lambda t: f"Photos are compared for points to start from: {t:.0f} s."):
-            points, rgb = dense_points(photos, known, count, generator, only_confirmed=True)
+            points, rgb = dense_points(photos, known, count, generator)
         if plain is not None:
             cameras = self.train_dataset.cameras
             posed = intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
