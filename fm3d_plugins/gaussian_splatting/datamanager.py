@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanager,
     FullImageDatamanagerConfig,
 )
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
 from fm3d_plugins.dense_points import (
     dense_points,
@@ -23,6 +25,7 @@ from fm3d_plugins.gaussian_splatting.plain_background import (
     plain_background,
     without,
 )
+from fm3d_plugins.gaussian_splatting.seeding import pixel_width
 from fm3d_plugins.gaussian_splatting.surroundings import surroundings
 from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
@@ -39,6 +42,11 @@ is none."""
 SURROUNDINGS = "surroundings"
 """Key of the training dataset's metadata: [row, column, 3], what lies behind everything, as
 `surroundings` makes it; absent where there is a plain one, or nothing."""
+
+
+PIXEL_WIDTH = "pixel_width"
+"""Key of the training dataset's metadata: scene units, as `pixel_width` says it; absent where
+points to start from are random, and None where no photo shows one."""
 
 
 @dataclass
@@ -74,6 +82,8 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             count = self._add_dense_points(metadata, config.num_random_points - count)
         if config.random_points or count < 2:
             self._add_random_points(metadata)
+        elif self.test_mode == "val":
+            self.train_dataset.metadata[PIXEL_WIDTH] = self._pixel_width(metadata[POINTS])
 
     def skip_photos(self, count: int) -> None:
         """Pass over the first `count` photos of the training sequence, which a resumed run saw."""
@@ -127,6 +137,11 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
                 "agree on or see nothing past."
             )
         return len(known) + len(points)
+
+    def _pixel_width(self, points: Float[Tensor, "point 3"]) -> float | None:
+        cameras = self.train_dataset.cameras
+        posed = world_from_cameras(cameras).cpu(), intrinsics_matrices(cameras).cpu()
+        return pixel_width(points.cpu(), *posed, image_sizes(cameras).cpu())
 
     def _add_random_points(self, metadata: dict) -> None:
         count = self.config.num_random_points

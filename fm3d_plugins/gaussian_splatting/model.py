@@ -12,6 +12,7 @@ from nerfstudio.engine.callbacks import (
     TrainingCallbackAttributes,
     TrainingCallbackLocation,
 )
+from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.models.splatfacto import SH2RGB, SplatfactoModel
 from nerfstudio.utils.colors import get_color
 from torch import Tensor
@@ -34,7 +35,11 @@ from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS, RENDERE
 from fm3d_plugins.depth_supervision.supervision import DepthSupervision, DepthSupervisionConfig
 from fm3d_plugins.effort import Effort
 from fm3d_plugins.exposure import PARAMETERS, ExposureMode, exposure_of
-from fm3d_plugins.gaussian_splatting.datamanager import PLAIN_BACKGROUND, SURROUNDINGS
+from fm3d_plugins.gaussian_splatting.datamanager import (
+    PIXEL_WIDTH,
+    PLAIN_BACKGROUND,
+    SURROUNDINGS,
+)
 from fm3d_plugins.gaussian_splatting.density_control import (
     AdaptiveDensityControl,
     DensityControl,
@@ -107,6 +112,10 @@ class GaussianSplattingModelConfig(BareModelConfig):
     is the photos' mean; scores tell cc_psnr besides, with the colours fitted to each photo's."""
     exposure_penalty: float = 0.1
     """Weight of the mean square of these corrections in the loss."""
+    largest_step: float = 0.5
+    """Pixels of the photos, at the median depth of the points to start from, by which a step of
+    training may move a gaussian, whatever the learning rate; 0: any number. Random points may
+    always move."""
     depth: DepthSupervisionConfig = field(default_factory=DepthSupervisionConfig)
     """Whether and how depth maps guide the gaussians."""
     lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
@@ -316,6 +325,14 @@ class GaussianSplattingModel(SplatfactoModel):
                 [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.camera_optimizer.hold_gauge
             ),
         ]
+
+    def step_cb(self, optimizers: Optimizers, step: int) -> None:
+        """Called before every step: points that lie on surfaces need not go far."""
+        super().step_cb(optimizers, step)
+        width = self.kwargs["metadata"].get(PIXEL_WIDTH)
+        if width is not None and self.config.largest_step > 0:
+            group = self.optimizers["means"].param_groups[0]
+            group["lr"] = min(group["lr"], self.config.largest_step * width)
 
     def _control_density(self, step: int) -> None:
         view = self._last_view

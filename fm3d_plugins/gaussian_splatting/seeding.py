@@ -7,7 +7,9 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
+from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.neighbours import mean_neighbour_distance
+from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.kernels.shapes import check_shapes
 
 
@@ -42,6 +44,34 @@ def gaussians_at(
             "opacities": Parameter(torch.logit(torch.full((len(points), 1), 0.1))),
         }
     )
+
+
+def pixel_width(
+    points: Float[Tensor, "point 3"],
+    world_from_camera: Float[Tensor, "view 4 4"],
+    intrinsics: Float[Tensor, "view 3 3"],
+    sizes: Int[Tensor, "view 2"],
+) -> float | None:
+    """Scene units that a pixel is wide at the depth of what the photos show.
+
+    Args:
+        points: Of the scene, world frame.
+        world_from_camera: OpenCV cameras.
+        intrinsics: Pixels.
+        sizes: Width and height, pixels.
+
+    Returns:
+        The median over the views of the median depth of the points that a view shows, over its
+        focal length; None where no view shows a point.
+    """
+    widths = []
+    for pose, matrix, size in zip(world_from_camera, intrinsics, sizes, strict=True):
+        local = transform_points(invert(pose), points.to(pose))
+        pixels = project(local, matrix)
+        is_shown = (local[:, 2] > 0) & (pixels >= 0).all(-1) & (pixels < size).all(-1)
+        if bool(is_shown.any()):
+            widths.append(local[is_shown, 2].median() / matrix[0, 0])
+    return float(torch.stack(widths).median()) if widths else None
 
 
 def evenly_drawn(count: int, most: int) -> Int[Tensor, " chosen"]:

@@ -12,6 +12,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "pipeline.datamanager.train_num_rays_per_batch": (1, math.inf),
     "pipeline.datamanager.eval_num_rays_per_batch": (1, math.inf),
     "pipeline.model.sh_degree": (0, 3),
+    "pipeline.model.largest_step": (0, math.inf),
     "pipeline.model.max_gaussians": (2, math.inf),
     "pipeline.model.num_downscales": (0, 10),
     "pipeline.model.num_samples": (1, math.inf),

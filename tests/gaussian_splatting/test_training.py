@@ -62,6 +62,29 @@ def test_loss_falls_by_a_third(trained):
     assert sum(losses[-9:]) < 0.67 * sum(losses[:9])
 
 
+@pytest.mark.parametrize(
+    ("random_points", "largest_step"), [(False, 0.05), (False, 0), (True, 0.05)]
+)
+def test_a_step_moves_points_on_surfaces_by_so_many_pixels_and_no_farther(
+    capture, tmp_path, train_run, random_points, largest_step
+):
+    """The first step of Adam moves each coordinate by the learning rate, or not at all."""
+    config = run_config(
+        capture, tmp_path, steps=1, largest_step=largest_step, density_control="off"
+    )
+    config.pipeline.datamanager.random_points = random_points
+    trainer = train_run(config)
+    model, manager = trainer.pipeline.model, trainer.pipeline.datamanager
+    points = manager.train_dataparser_outputs.metadata["points3D_xyz"]
+    moved = (model.means.detach() - points).abs().max()
+    rate = recipe_for("cpu", 1).learning_rates["means"][0]
+    if random_points or not largest_step:
+        assert float(moved) == pytest.approx(rate, rel=1e-3)
+    else:
+        bound = largest_step * manager.train_dataset.metadata["pixel_width"]
+        assert bound < rate and float(moved) == pytest.approx(bound, rel=1e-3)
+
+
 def test_device_and_recipe_are_written_to_the_config(trained):
     config = trained[0].config
     assert config.machine.device_type in ("cpu", "cuda")
