@@ -96,6 +96,8 @@ class Search:
     num_reachable: int
     """Images with verified matches: no other can get a camera."""
     seed: int
+    is_bendable: bool = True
+    """Whether some lens may be found to have distortion while photos join."""
     best: SparseModel | None = None
     holds_focal: bool = False
     """Whether the best model's lenses were held where they were."""

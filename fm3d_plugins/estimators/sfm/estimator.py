@@ -64,7 +64,7 @@ from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
 
-VERSION = 4
+VERSION = 5
 """Of what is computed here: kept results of another one are made anew."""
 
 EXHAUSTIVE_UP_TO = 80
@@ -180,9 +180,11 @@ class Sfm(Estimator):
     ) -> Search:
         """Photos joined without lens distortion where that explains as much.
 
-        While photos join, k1 can go so far that no adjustment brings it back.
+        While photos join, k1 can go so far that no adjustment brings it back, or that no photo
+        joins.
         """
-        if self.camera_model != "auto" or not is_bent(bent.best, bent.image_sizes):
+        is_sound = bent.is_done and not is_bent(bent.best, bent.image_sizes)
+        if self.camera_model != "auto" or is_sound or not matches or not bent.is_bendable:
             return bent
         lens = "SIMPLE_PINHOLE"
         guesses = [camera_guess(working[groups.index(n)], lens) for n in range(max(groups) + 1)]
@@ -296,6 +298,7 @@ class Sfm(Estimator):
             image_sizes=[(one.width, one.height) for one in working],
             num_reachable=len(reachable),
             seed=self.seed,
+            is_bendable=any(each.model == "SIMPLE_RADIAL" for each in guesses),
         )
         with stages.stage(stage, total=len(working)) as report:
             if reachable and self.mapper == "global":
