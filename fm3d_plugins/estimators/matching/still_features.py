@@ -110,8 +110,9 @@ class _Parts:
         from scipy.spatial import KDTree
 
         most = min(NEIGHBOURS, len(places))
-        around = KDTree(places).query(places, k=most)[1] if most else np.zeros((0, 1), int)
-        self.around = around.reshape(len(places), -1)
+        # A list, as a number alone leaves the axis out for one.
+        around = KDTree(places).query(places, k=list(range(1, most + 1)))[1] if most else []
+        self.around = np.array(around, dtype=int).reshape(len(places), most)
 
     def any_moves(self, again: Bool[np.ndarray, " feature"]) -> bool:
         """Whether parts of the photo moved in another, where it shows what is seen again."""
@@ -129,10 +130,10 @@ class _Parts:
             seen: In how many photos there is the like of each at its place, and beside it.
             surely: Those that do so by themselves.
         """
-        more = seen[0] - seen[1:].mean(axis=0)
-        around = more[self.around].mean(axis=1)
         if not surely.any():
             return surely
+        more = seen[0] - seen[1:].mean(axis=0)
+        around = more[self.around].mean(axis=1)
         # Beside what stands still, what was hidden or missed in most photos does so as well.
         is_there = around >= HALF_AS_OFTEN * np.median(around[surely])
         return surely | (is_there & (more > 0))

@@ -129,6 +129,14 @@ def test_a_thing_of_faint_features_keeps_them_before_a_wall():
         assert keep[:num_behind].mean() <= 0.02 and keep[num_behind:].mean() >= 0.9
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_photo_of_no_feature_or_one_is_no_hindrance(count):
+    made, num_behind = before_a_wall(8, wall=600, thing=80)
+    made[0] = made[0][np.arange(count)]
+    for keep in moving_features(made)[1:]:
+        np.testing.assert_array_equal(keep, np.arange(len(keep)) >= num_behind)
+
+
 def test_matches_stay_within_two_pixels():
     """A shift of (1, 1) is 1.4 pixels, one of (2, 1) is 2.2."""
     one = np.array([[5.0, 5.0], [5.0, 5.0]])
