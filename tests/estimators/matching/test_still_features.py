@@ -93,7 +93,7 @@ def before_a_wall(count, *, wall, thing, shakes=0.0):
         around = RNG.uniform(0, 2 * np.pi, thing)
         away = 95 * np.sqrt(RNG.random(thing))
         before = 300 + away[:, None] * np.stack([np.cos(around), np.sin(around)], 1)
-        shift = RNG.normal(0, shakes, 2)
+        shift = RNG.uniform(-shakes, shakes, 2)
         pixels = np.concatenate([behind, before]) + shift
         kinds = np.concatenate([looks, _descriptors(thing)])
         made.append(Features(_keypoints(pixels), kinds))
@@ -108,8 +108,8 @@ def test_a_wall_of_nearly_all_features_is_left_out_and_the_thing_before_it_kept(
 
 
 def test_a_wall_is_left_out_where_the_tripod_trembles():
-    """By 1.5 pixels, so that a third of the pairs of photos are farther apart than 2."""
-    made, num_behind = before_a_wall(12, wall=600, thing=80, shakes=1.5)
+    """By up to 2 pixels each way, so that half of the pairs of photos are farther apart than 2."""
+    made, num_behind = before_a_wall(12, wall=600, thing=80, shakes=2.0)
     still = still_picture(made)
     for keep in still.moves:
         assert keep[:num_behind].mean() <= 0.02 and keep[num_behind:].all()
