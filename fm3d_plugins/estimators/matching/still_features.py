@@ -110,8 +110,7 @@ class _Parts:
         from scipy.spatial import KDTree
 
         most = min(NEIGHBOURS, len(places))
-        # A list, as a number alone leaves the axis out for one.
-        around = KDTree(places).query(places, k=list(range(1, most + 1)))[1] if most else []
+        around = KDTree(places).query(places, k=most)[1] if most else []
         self.around = np.array(around, dtype=int).reshape(len(places), most)
 
     def any_moves(self, again: Bool[np.ndarray, " feature"]) -> bool:

@@ -10,6 +10,7 @@ from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
 from fm3d_plugins.estimators.sfm.attempts import GOOD_SHARE, Search
+from fm3d_plugins.estimators.sfm.lenses import RATIO, unsure_focals
 from fm3d_plugins.estimators.sfm.look_alikes import Matches
 from fm3d_plugins.geometry.cameras import resize_intrinsics
 from fm3d_plugins.photos.photo_set import PhotoSet
@@ -92,6 +93,56 @@ def say_result(scene: SceneGeometry, found: Found) -> None:
     if scene.unregistered:
         line += f". Not registered: {', '.join(scene.unregistered)}"
     say(f"{line}.")
+
+
+def say_guessed_focal(focal: float) -> None:
+    """One line about two photos' focal length, pixels, that nothing tells."""
+    say(
+        "sfm: neither EXIF nor these photos tell the focal length. It is a guess "
+        f"({focal:.0f} px), and angles and depths are off as it is. Add photos from other places."
+    )
+
+
+def say_unsure_focals(
+    model: SparseModel, working: Sequence[WorkingPhoto], groups: Sequence[int]
+) -> None:
+    """One line where neither EXIF nor the photos tell a focal length well."""
+    known = {groups[row] for row, one in enumerate(working) if one.photo.focal_prior}
+    unsure = {
+        group: each for group, each in unsure_focals(model, groups).items() if group not in known
+    }
+    if not unsure:
+        return
+    group = max(unsure, key=unsure.__getitem__)
+    rows = model.image_index.tolist()
+    view = [groups[row] for row in rows].index(group)
+    focal = model.intrinsics[view, 0, 0] / working[rows[view]].scale
+    say(
+        f"sfm: these photos hardly tell the focal length of {len(unsure)} of their cameras "
+        f"({focal:.0f} px with a standard deviation of {100 * unsure[group]:.0f} %), and depths "
+        "are as far off. Add photos from other places, or with EXIF."
+    )
+
+
+def say_asked_lens(lens: str, fault: str | None, missing: Sequence[str]) -> None:
+    """One line about a lens that was asked for, if it is not to be relied on.
+
+    Args:
+        fault: What shows that its model cannot be right.
+        missing: Numbers of it that the photos do not tell.
+    """
+    if fault is not None:
+        say(
+            f"sfm: --camera-model {lens} ended at {fault}, which is not believed: "
+            "cameras keep the lens with which photos joined. Use --camera-model auto."
+        )
+    elif missing:
+        held = " Both focal lengths are kept equal." if RATIO in missing else ""
+        say(
+            f"sfm: these photos do not tell {', '.join(missing)} of --camera-model "
+            f"{lens}: do not rely on them, nor on what goes with them.{held} "
+            "--camera-model auto leaves them out."
+        )
 
 
 def too_few(

@@ -293,6 +293,17 @@ def test_a_focal_length_that_two_photos_tell_is_taken_without_a_word(tmp_path, l
     assert found.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.05)
 
 
+@pytest.mark.parametrize(("distance", "is_said"), [(6.0, True), (1.1, False)])
+def test_a_focal_length_that_many_photos_hardly_tell_is_said_to_be_unsure(
+    distance, is_said, tmp_path, last_lens
+):
+    """Truth: the farther away a thing of 0.6 units, the more alike are a longer lens and a larger
+    distance; 16 photos from six units have a standard deviation above 5 %."""
+    far = [camera(math.tau * n / 16, 0.2, distance, 0.0) for n in range(16)]
+    _, said = last_lens(capture(tmp_path, far))
+    assert ("hardly tell the focal length of 1 of their cameras" in said) == is_said
+
+
 @pytest.mark.parametrize(
     ("k1", "expected"),
     [(0.0, False), (-0.05, False), (-0.2, True), (0.2, True)],
