@@ -109,6 +109,11 @@ class Search:
     """What was wrong with discarded models."""
 
     @property
+    def num_joined(self) -> int:
+        """Photos with a camera."""
+        return len(self.best) if self.best is not None else 0
+
+    @property
     def is_done(self) -> bool:
         """Whether a further attempt could gain little."""
         return self.best is not None and len(self.best) >= GOOD_SHARE * self.num_reachable

@@ -193,6 +193,8 @@ class Sfm(Estimator):
         guesses = [camera_guess(working[groups.index(n)], lens) for n in range(max(groups) + 1)]
         folder = bent.folder.parent
         plain = self._search(working, groups, matches, folder, "Trying a lens", stages, guesses)
+        if not bent.is_done and plain.num_joined > bent.num_joined:
+            return plain
         return plain if explains_as_much(plain.best, bent.best) else bent
 
     def _looked_again(

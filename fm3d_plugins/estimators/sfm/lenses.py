@@ -89,9 +89,9 @@ def is_bent(model: SparseModel | None, image_sizes: Sequence[tuple[int, int]]) -
 
 
 def explains_as_much(simpler: SparseModel | None, other: SparseModel | None) -> bool:
-    """Whether a model with a simpler lens has more photos, or as many about as well explained."""
-    if simpler is None or other is None or len(simpler) != len(other):
-        return simpler is not None and (other is None or len(simpler) > len(other))
+    """Whether a model with a simpler lens has as many photos, about as well explained."""
+    if simpler is None or other is None or len(simpler) < len(other):
+        return simpler is not None and other is None
     return simpler.mean_error <= AS_GOOD * other.mean_error
 
 

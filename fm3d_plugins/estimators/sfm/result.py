@@ -1,5 +1,6 @@
 """What came of structure from motion: the scene, and a line about it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,10 @@ UNRELIABLE = (
     "order; lay something distinct beside the thing; mask what does not move with it (README.md)"
 )
 
+FEW_POINTS = 80
+"""Points that a photo sees, in the median, below which its camera is not sure: things of 60 came
+out with AUC@5 of 0.25 to 0.86, though nothing contradicted their cameras, and others above 0.9."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -45,7 +50,7 @@ class Found:
     @property
     def num_joined(self) -> int:
         """Photos with a camera."""
-        return len(self.search.best) if self.search.best is not None else 0
+        return self.search.num_joined
 
 
 def scene_of(
@@ -90,6 +95,14 @@ def say_result(scene: SceneGeometry, found: Found) -> None:
         line += f". Do not rely on these cameras: {found.doubt}. {UNRELIABLE}"
     elif found.basis:
         line += f". Joined {found.basis}"
+    assert scene.tracks is not None
+    seen = float(torch.bincount(scene.tracks.view_index, minlength=len(scene)).double().median())
+    if seen < FEW_POINTS:
+        line += (
+            f". A photo sees {seen:.0f} points only: cameras may be several degrees off. Take "
+            "larger or sharper photos, or lay something with texture beside the thing, "
+            "to turn with it"
+        )
     if scene.unregistered:
         line += f". Not registered: {', '.join(scene.unregistered)}"
     say(f"{line}.")
@@ -117,9 +130,10 @@ def say_unsure_focals(
     rows = model.image_index.tolist()
     view = [groups[row] for row in rows].index(group)
     focal = model.intrinsics[view, 0, 0] / working[rows[view]].scale
+    surely = f"{100 * unsure[group]:.0f} %" if math.isfinite(unsure[group]) else "any size"
     say(
         f"sfm: these photos hardly tell the focal length of {len(unsure)} of their cameras "
-        f"({focal:.0f} px with a standard deviation of {100 * unsure[group]:.0f} %), and depths "
+        f"({focal:.0f} px with a standard deviation of {surely}), and depths "
         "are as far off. Add photos from other places, or with EXIF."
     )
 

@@ -317,14 +317,14 @@ def test_a_lens_is_bent_where_its_corner_moves(flat, k1, expected):
     assert is_bent(replace(flat, distortion=lens, intrinsics=matrices), SIZES) == expected
 
 
-def test_a_simpler_lens_wins_only_with_as_many_photos_and_about_the_same_error_or_more(flat):
+def test_a_simpler_lens_wins_only_with_as_many_photos_and_about_the_same_error(flat):
     worse = replace(flat, point_errors=1.2 * flat.point_errors)
     parts = ("image_index", "world_from_camera", "intrinsics", "distortion")
     fewer = replace(flat, **{name: getattr(flat, name)[:-1] for name in parts})
     assert explains_as_much(flat, flat) and explains_as_much(flat, None)
     assert not explains_as_much(worse, flat) and not explains_as_much(fewer, flat)
     assert not explains_as_much(None, flat)
-    assert explains_as_much(worse, fewer)
+    assert not explains_as_much(worse, fewer)
 
 
 @pytest.mark.parametrize(("bends", "searches"), [(True, 1), (False, 0)])
