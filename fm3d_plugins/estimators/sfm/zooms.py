@@ -25,6 +25,9 @@ LARGEST_DEVIATION = 0.02
 """Standard deviation of the logarithm of a focal length up to which its photo tells it: a quarter
 of what parts two zooms. It is 0.1 and more on small things that turn before a background."""
 
+SIGNIFICANT = 4.0
+"""Standard deviations from the middle focal length at which a photo with a larger one tells it."""
+
 MUCH_BETTER = 0.85
 """Mean reprojection error in the photos that were parted from the others, over what it is in the
 model with shared cameras, at which the parted ones are believed: it is half and less at a zoom of
@@ -44,13 +47,12 @@ def relative_focals(model: SparseModel, image_sizes: Sequence[tuple[int, int]]) 
         row: "SIMPLE_RADIAL" if bend else "SIMPLE_PINHOLE"
         for row, bend in zip(rows, bends, strict=True)
     }
-    deviations = lens_deviations(model, lenses)
-    focals = model.intrinsics[:, 0, 0].tolist()
-    return {
-        row: focal / max(image_sizes[row])
-        for row, focal in zip(rows, focals, strict=True)
-        if deviations[row].focal <= LARGEST_DEVIATION
-    }
+    found = lens_deviations(model, lenses)
+    deviations = np.array([found[row].focal for row in rows])
+    focals = model.intrinsics[:, 0, 0] / [max(image_sizes[row]) for row in rows]
+    apart = np.abs(np.log(focals / np.median(focals)))
+    told = (deviations <= LARGEST_DEVIATION) | (apart >= SIGNIFICANT * deviations)
+    return {row: float(focals[view]) for view, row in enumerate(rows) if told[view]}
 
 
 def parted_by_zoom(focals: Focals, groups: Sequence[int]) -> list[int]:
