@@ -14,6 +14,7 @@ from fm3d_plugins.backends.pycolmap.verification import (
     verified_matches,
 )
 from fm3d_plugins.estimators.matching.found_once import found_before
+from fm3d_plugins.estimators.matching.still_features import stays
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
 from fm3d_plugins.kernels.descriptor_matching import mutual_matches
 
@@ -98,7 +99,7 @@ def _key(
 
 
 def _matched(first: WorkingPhoto, second: WorkingPhoto, seed: int) -> VerifiedMatches | None:
-    rows = _candidates(first, second)
+    rows = _without_still(_candidates(first, second), first, second)
     one, other = (
         (camera_guess(each, "SIMPLE_PINHOLE"), each.features.keypoints[:, :2].astype(np.float64))
         for each in (first, second)
@@ -122,3 +123,19 @@ def _candidates(first: WorkingPhoto, second: WorkingPhoto) -> Int64[np.ndarray, 
     return learned_matcher(first.kind).matches(
         seen, (first.width, first.height), other, (second.width, second.height)
     )
+
+
+def _without_still(
+    rows: Int64[np.ndarray, "_match 2"], first: WorkingPhoto, second: WorkingPhoto
+) -> Int64[np.ndarray, "_match 2"]:
+    """Matches without those that stay in place, where something stands still in all photos.
+
+    What few photos show of it is not known by its features, and says that no camera moved.
+    """
+    if first.still_shift is None or second.still_shift is None:
+        return rows
+    one, two = (
+        each.features.keypoints[rows[:, column], :2] - np.array(each.still_shift)
+        for column, each in enumerate((first, second))
+    )
+    return rows[~stays(one, two)]

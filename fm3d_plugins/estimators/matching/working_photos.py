@@ -13,7 +13,7 @@ from fm3d_plugins.backends.pycolmap.features import Features, extract_features
 from fm3d_plugins.backends.pycolmap.running import Report
 from fm3d_plugins.estimators.matching.feature_kinds import FeatureKind
 from fm3d_plugins.estimators.matching.found_once import found_before
-from fm3d_plugins.estimators.matching.still_features import moving_features
+from fm3d_plugins.estimators.matching.still_features import still_picture
 from fm3d_plugins.kernels.descriptor_matching import prepare
 from fm3d_plugins.photos.photo import Photo
 from fm3d_plugins.photos.pixels import rgb_pixels
@@ -39,6 +39,9 @@ class WorkingPhoto:
     """Of the pixels in which the features lie."""
     kind: FeatureKind = "sift"
     """Of the features."""
+    still_shift: tuple[float, float] | None = None
+    """Place of what stands still in all photos, from that in the first, working pixels; None where
+    nothing does."""
 
     @property
     def center(self) -> tuple[float, float]:
@@ -104,17 +107,22 @@ def find_features(
 
 def _moving(found: list[WorkingPhoto], num_threads: int) -> list[WorkingPhoto]:
     """Photos without features that stand still in all of them; says so."""
-    keep = moving_features([one.features for one in found], num_threads)
-    if all(each.all() for each in keep):
+    still = still_picture([one.features for one in found], num_threads)
+    if still is None:
         return found
-    share = 1 - sum(each.sum() for each in keep) / sum(len(each) for each in keep)
+    share = 1 - sum(each.sum() for each in still.moves) / sum(len(each) for each in still.moves)
     say(
         f"{100 * share:.0f} % of the features stay in place while the rest moves (a background "
         "behind a turntable, a watermark) and are left out. Mask them for training (masks/)."
     )
     return [
-        replace(one, features=one.features[each], colors=one.colors[each])
-        for one, each in zip(found, keep, strict=True)
+        replace(
+            one,
+            features=one.features[each],
+            colors=one.colors[each],
+            still_shift=(float(shift[0]), float(shift[1])),
+        )
+        for one, each, shift in zip(found, still.moves, still.shifts, strict=True)
     ]
 
 

@@ -96,6 +96,8 @@ class Search:
     num_reachable: int
     """Images with verified matches: no other can get a camera."""
     seed: int
+    is_bendable: bool = True
+    """Whether some lens may be found to have distortion while photos join."""
     best: SparseModel | None = None
     holds_focal: bool = False
     """Whether the best model's lenses were held where they were."""
@@ -105,6 +107,11 @@ class Search:
     """One phrase for each attempt, with the number of photos it joined."""
     faults: list[str] = field(default_factory=list)
     """What was wrong with discarded models."""
+
+    @property
+    def num_joined(self) -> int:
+        """Photos with a camera."""
+        return len(self.best) if self.best is not None else 0
 
     @property
     def is_done(self) -> bool:

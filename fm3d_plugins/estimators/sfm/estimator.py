@@ -27,7 +27,6 @@ from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_p
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
 from fm3d_plugins.estimators.sfm.attempts import Search, implausibility
 from fm3d_plugins.estimators.sfm.lenses import (
-    RATIO,
     explains_as_much,
     first_lens,
     is_bent,
@@ -48,7 +47,10 @@ from fm3d_plugins.estimators.sfm.result import (
     IN_ORDER,
     Found,
     advice,
+    say_asked_lens,
+    say_guessed_focal,
     say_result,
+    say_unsure_focals,
     scene_of,
     too_few,
 )
@@ -64,7 +66,7 @@ from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
 
-VERSION = 4
+VERSION = 5
 """Of what is computed here: kept results of another one are made anew."""
 
 EXHAUSTIVE_UP_TO = 80
@@ -178,16 +180,21 @@ class Sfm(Estimator):
         bent: Search,
         stages: Stages,
     ) -> Search:
-        """Photos joined without lens distortion where that explains as much.
+        """Photos joined without lens distortion, which the last adjustment adds, where that does
+        as much.
 
-        While photos join, k1 can go so far that no adjustment brings it back.
+        While photos join, k1 can go so far that no adjustment brings it back, or that no photo
+        joins.
         """
-        if self.camera_model != "auto" or not is_bent(bent.best, bent.image_sizes):
+        is_sound = bent.is_done and not is_bent(bent.best, bent.image_sizes)
+        if is_sound or not matches or not bent.is_bendable:
             return bent
         lens = "SIMPLE_PINHOLE"
         guesses = [camera_guess(working[groups.index(n)], lens) for n in range(max(groups) + 1)]
         folder = bent.folder.parent
         plain = self._search(working, groups, matches, folder, "Trying a lens", stages, guesses)
+        if not bent.is_done and plain.num_joined > bent.num_joined:
+            return plain
         return plain if explains_as_much(plain.best, bent.best) else bent
 
     def _looked_again(
@@ -296,6 +303,7 @@ class Sfm(Estimator):
             image_sizes=[(one.width, one.height) for one in working],
             num_reachable=len(reachable),
             seed=self.seed,
+            is_bendable=any(each.model == "SIMPLE_RADIAL" for each in guesses),
         )
         with stages.stage(stage, total=len(working)) as report:
             if reachable and self.mapper == "global":
@@ -358,28 +366,25 @@ class Sfm(Estimator):
             guessed = [row for row in model.image_index if not working[row].photo.focal_prior]
             told = with_told_focal(model, groups, sizes, place) if guessed else model
             if told is None:
-                say(
-                    "sfm: neither EXIF nor these photos tell the focal length. It is a guess "
-                    f"({model.intrinsics[0, 0, 0] / working[0].scale:.0f} px), and angles and "
-                    "depths are off as it is. Add photos from other places."
-                )
+                say_guessed_focal(model.intrinsics[0, 0, 0] / working[0].scale)
             return model if told is None else told
+        adjusted = self._with_last_lens(model, groups, place, sizes)
+        say_unsure_focals(adjusted, working, groups)
+        return adjusted
+
+    def _with_last_lens(
+        self,
+        model: SparseModel,
+        groups: Sequence[int],
+        place: Path,
+        sizes: Sequence[tuple[int, int]],
+    ) -> SparseModel:
+        """The model adjusted with the lens that was asked for, or that the photos tell."""
         if self.camera_model == "auto":
             return refine_by_evidence(model, groups, sizes, place)
         refined, missing = refine_as_asked(model, groups, place, self.camera_model)
         fault = implausibility(refined, sizes)
-        if fault is not None:
-            say(
-                f"sfm: --camera-model {self.camera_model} ended at {fault}, which is not believed: "
-                "cameras keep the lens with which photos joined. Use --camera-model auto."
-            )
-        elif missing:
-            held = " Both focal lengths are kept equal." if RATIO in missing else ""
-            say(
-                f"sfm: these photos do not tell {', '.join(missing)} of --camera-model "
-                f"{self.camera_model}: do not rely on them, nor on what goes with them.{held} "
-                "--camera-model auto leaves them out."
-            )
+        say_asked_lens(self.camera_model, fault, missing)
         return refined if fault is None else model
 
     def _enough(self, photos: PhotoSet, search: Search, matches: Matches) -> SparseModel:

@@ -229,6 +229,13 @@ def with_told_focal(
     return adjusted if fault is None and is_told(adjusted) else None
 
 
+def unsure_focals(model: SparseModel, groups: Sequence[int]) -> dict[int, float]:
+    """Cameras whose photos hardly tell their focal length, with the deviation of its logarithm."""
+    lenses = dict.fromkeys([groups[row] for row in model.image_index.tolist()], "SIMPLE_PINHOLE")
+    found = {group: each.focal for group, each in lens_deviations(model, lenses).items()}
+    return {group: each for group, each in found.items() if not each <= LARGEST_FOCAL_DEVIATION}
+
+
 def untold(model: SparseModel, groups: Sequence[int], lens: str) -> list[str]:
     """Numbers of a lens that was asked for which the photos of some camera do not tell."""
     cameras = dict.fromkeys([groups[row] for row in model.image_index.tolist()], lens)

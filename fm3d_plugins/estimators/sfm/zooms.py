@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from fm3d_plugins.backends.pycolmap.mapping import lens_deviations
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.poses import invert, transform_points
@@ -19,6 +20,13 @@ banana."""
 
 WIDEST_ZOOM = 1.2
 """Largest ratio of any two focal lengths of one zoom: above it they run on, and none is shared."""
+
+LARGEST_DEVIATION = 0.02
+"""Standard deviation of the logarithm of a focal length up to which its photo tells it: a quarter
+of what parts two zooms. It is 0.1 and more on small things that turn before a background."""
+
+SIGNIFICANT = 4.0
+"""Standard deviations from the middle focal length at which a photo with a larger one tells it."""
 
 MUCH_BETTER = 0.85
 """Mean reprojection error in the photos that were parted from the others, over what it is in the
@@ -33,10 +41,18 @@ Focals = Mapping[int, float]
 
 
 def relative_focals(model: SparseModel, image_sizes: Sequence[tuple[int, int]]) -> dict[int, float]:
-    """Focal lengths of a model's photos."""
-    rows = model.image_index.tolist()
-    focals = model.intrinsics[:, 0, 0].tolist()
-    return {row: focal / max(image_sizes[row]) for row, focal in zip(rows, focals, strict=True)}
+    """Focal lengths of those photos of a model, a camera for each, that tell their own."""
+    rows, bends = model.image_index.tolist(), model.distortion[:, 0].tolist()
+    lenses = {
+        row: "SIMPLE_RADIAL" if bend else "SIMPLE_PINHOLE"
+        for row, bend in zip(rows, bends, strict=True)
+    }
+    found = lens_deviations(model, lenses)
+    deviations = np.array([found[row].focal for row in rows])
+    focals = model.intrinsics[:, 0, 0] / [max(image_sizes[row]) for row in rows]
+    apart = np.abs(np.log(focals / np.median(focals)))
+    told = (deviations <= LARGEST_DEVIATION) | (apart >= SIGNIFICANT * deviations)
+    return {row: float(focals[view]) for view, row in enumerate(rows) if told[view]}
 
 
 def parted_by_zoom(focals: Focals, groups: Sequence[int]) -> list[int]:

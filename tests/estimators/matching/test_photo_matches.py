@@ -1,5 +1,7 @@
 """Photos matched: what is found, and that it is found once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,6 +44,15 @@ def test_photos_that_show_the_same_are_matched_and_others_are_not(photos):
     ends = (one.features.keypoints[each, :2] for one, each in zip(working[:2], rows.T, strict=True))
     np.testing.assert_allclose(np.median(np.subtract(*ends), axis=0), [30, 0], atol=0.1)
     assert steps[-1] == len(PAIRS)
+
+
+@pytest.mark.parametrize(("shift", "matched"), [((0.0, 0.0), True), ((-30.0, 0.0), False)])
+def test_what_stays_in_place_before_something_still_is_no_match(photos, shift, matched):
+    """The second photo shows the first's content 30 pixels to the left: where that is how far what
+    stands still lies elsewhere in it, all of it stands still."""
+    first, second, *_ = features(photos)
+    pair = [replace(first, still_shift=(0.0, 0.0)), replace(second, still_shift=shift)]
+    assert bool(match_photos(pair, [(0, 1)], seed=0, num_threads=1)) == matched
 
 
 def test_in_one_estimation_features_and_matches_are_found_once_in_any_order(photos, monkeypatch):

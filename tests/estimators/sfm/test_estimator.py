@@ -21,7 +21,7 @@ from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.photos.photo_set import find_photos
-from fm3d_plugins.scene import SceneGeometry
+from fm3d_plugins.scene import SceneGeometry, Tracks
 
 ODD_NAME = "z ü [bold] 照片 '$(x).jpg"
 
@@ -260,3 +260,14 @@ def test_a_model_of_less_than_half_of_the_photos_is_called_so(scene, capsys, joi
     found = Found([], [], {}, Search(Path("a.db"), Path("."), [], 0, 0), None, "")
     say_result(replace(scene, unregistered=others), found)
     assert ("Less than half" in " ".join(capsys.readouterr().out.split())) == is_said
+
+
+@pytest.mark.parametrize(("points", "is_said"), [(60, True), (100, False)])
+def test_photos_that_see_few_points_are_said_to_have_unsure_cameras(scene, capsys, points, is_said):
+    views = torch.arange(len(scene)).repeat_interleave(points)
+    nothing = torch.zeros(len(views), dtype=torch.long)
+    tracks = Tracks(nothing, views, torch.zeros(len(views), 2, dtype=torch.float64))
+    found = Found([], [], {}, Search(Path("a.db"), Path("."), [], 0, 0), None, "")
+    say_result(replace(scene, tracks=tracks), found)
+    said = " ".join(capsys.readouterr().out.split())
+    assert (f"A photo sees {points} points only" in said) == is_said

@@ -16,6 +16,7 @@ from fm3d_plugins.backends.pycolmap.mapping import (
     MapperSettings,
     lens_deviations,
     map_incrementally,
+    refine_apart,
     refine_model,
 )
 from fm3d_plugins.backends.pycolmap.verification import CameraGuess, VerifiedMatches
@@ -31,6 +32,8 @@ from fm3d_plugins.estimators.sfm.lenses import (
     untold,
     with_told_focal,
 )
+from fm3d_plugins.estimators.sfm.zooms import relative_focals
+from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.photos.photo_set import find_photos
 
 WIDTH, HEIGHT, FOCAL = 720, 1280, 1013.0
@@ -220,19 +223,24 @@ def test_a_lens_that_was_asked_for_is_adjusted_from_the_simple_one(flat, tmp_pat
 
 
 @pytest.fixture
-def last_lens(tmp_path, capsys):
-    """What `sfm` makes of a joined model with some options, and what it says."""
+def working(tmp_path):
+    """Sixteen photos without EXIF and features."""
     (tmp_path / "photos").mkdir()
     for number in range(16):
         Image.new("RGB", (32, 32)).save(tmp_path / "photos" / f"{number:02d}.png")
     nothing = Features(np.zeros((0, 6), np.float32), np.zeros((0, 128), np.uint8))
     none = np.zeros((0, 3), np.uint8)
+    return [
+        WorkingPhoto(photo, 1.0, WIDTH, HEIGHT, nothing, none)
+        for photo in find_photos(tmp_path / "photos")
+    ]
+
+
+@pytest.fixture
+def last_lens(working, tmp_path, capsys):
+    """What `sfm` makes of a joined model with some options, and what it says."""
 
     def adjust(model, *, holds_focal=False, **options):
-        working = [
-            WorkingPhoto(photo, 1.0, WIDTH, HEIGHT, nothing, none)
-            for photo in find_photos(tmp_path / "photos")
-        ]
         place = Path(mkdtemp(dir=tmp_path))
         search = Search(place / "scene.db", place, SIZES, 16, 0, holds_focal=holds_focal)
         found = Sfm(**options)._adjusted(model, working, GROUPS, search)
@@ -285,6 +293,17 @@ def test_a_focal_length_that_two_photos_tell_is_taken_without_a_word(tmp_path, l
     assert found.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.05)
 
 
+@pytest.mark.parametrize(("distance", "is_said"), [(6.0, True), (1.1, False)])
+def test_a_focal_length_that_many_photos_hardly_tell_is_said_to_be_unsure(
+    distance, is_said, tmp_path, last_lens
+):
+    """Truth: the farther away a thing of 0.6 units, the more alike are a longer lens and a larger
+    distance; 16 photos from six units have a standard deviation above 5 %."""
+    far = [camera(math.tau * n / 16, 0.2, distance, 0.0) for n in range(16)]
+    _, said = last_lens(capture(tmp_path, far))
+    assert ("hardly tell the focal length of 1 of their cameras" in said) == is_said
+
+
 @pytest.mark.parametrize(
     ("k1", "expected"),
     [(0.0, False), (-0.05, False), (-0.2, True), (0.2, True)],
@@ -305,3 +324,34 @@ def test_a_simpler_lens_wins_only_with_as_many_photos_and_about_the_same_error(f
     assert explains_as_much(flat, flat) and explains_as_much(flat, None)
     assert not explains_as_much(worse, flat) and not explains_as_much(fewer, flat)
     assert not explains_as_much(None, flat)
+    assert not explains_as_much(worse, fewer)
+
+
+@pytest.mark.parametrize(("bends", "searches"), [(True, 1), (False, 0)])
+def test_no_photo_joined_is_a_reason_to_try_without_distortion(
+    flat, working, tmp_path, monkeypatch, bends, searches
+):
+    """Two photos of a small thing can take k1 anywhere, and such models are all discarded."""
+    nothing = Search(tmp_path / "scene.db", tmp_path / "one", SIZES, 16, 0, is_bendable=bends)
+    asked = []
+
+    def join(_self, _working, _groups, _matches, _folder, _stage, _stages, guesses):
+        asked.append({each.model for each in guesses})
+        return replace(nothing, best=flat)
+
+    monkeypatch.setattr(Sfm, "_search", join)
+    matches = {(0, 1): VerifiedMatches(np.zeros((20, 2), int), UNCALIBRATED, None, None, None)}
+    found = Sfm()._with_simpler_lens(working, GROUPS, matches, nothing, Stages())
+    assert asked == [{"SIMPLE_PINHOLE"}] * searches
+    assert (found.best is flat) == bends
+
+
+def test_photos_of_a_small_thing_do_not_tell_their_own_focal_lengths(tmp_path):
+    """From 3 units away its standard deviation is 4 % and more, so that 16 photos seemed to have 16
+    zooms; in a room it is less than 0.4 %."""
+    far = [camera(math.tau * n / 16, 0.2, 3.0, 0.0) for n in range(16)]
+    for name, cameras, walls, share in (("small", far, False, 0.0), ("room", walk(), True, 1.0)):
+        place = tmp_path / name
+        place.mkdir()
+        apart = refine_apart(capture(place, cameras, walls=walls), place / "apart")
+        assert len(relative_focals(apart, SIZES)) == share * len(apart)
