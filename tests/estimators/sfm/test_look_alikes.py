@@ -76,6 +76,16 @@ def test_few_matches_of_a_pair_do_not_count():
     assert contradicted(model, keypoints, matches) == 0
 
 
+@pytest.mark.parametrize(("strength", "expected"), [(5, 40 / 440), (10, 0)])
+def test_matches_of_pairs_do_not_count_whose_photos_have_far_more_with_others(strength, expected):
+    """Truth: two pairs of 200 right matches each and one of 40 wrong ones, a fifth as many; and
+    then of 400, of which 40 are a tenth."""
+    model, keypoints = ring()
+    strong = matched(np.tile(RIGHT, (strength, 1)))
+    matches = {(0, 1): strong, (8, 9): strong, (0, 8): matched(WRONG)}
+    assert contradicted(model, keypoints, matches) == pytest.approx(expected, abs=0.02)
+
+
 @pytest.mark.parametrize(("turns", "expected"), [(1.0, 0), (2.0, COUNT)])
 def test_two_sides_taken_for_one_put_cameras_in_one_place(turns, expected):
     """Truth: a half turn that is taken for a whole one lays opposite cameras on each other."""
