@@ -14,6 +14,7 @@ from fm3d_plugins.estimators.sfm.attempts import GOOD_SHARE, Search
 from fm3d_plugins.estimators.sfm.lenses import RATIO, unsure_focals
 from fm3d_plugins.estimators.sfm.look_alikes import Matches
 from fm3d_plugins.geometry.cameras import resize_intrinsics
+from fm3d_plugins.photos.photo import Photo
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
@@ -169,12 +170,20 @@ def too_few(
     found_out = [f"pairs with enough matches: {len(matches)}"]
     if lonely:
         found_out.append(f"no match at all: {listed(lonely, 10)}")
+    blank = [photo.name for photo in photos if _is_masked_out(photo)]
+    if blank:
+        found_out.append(f"masks that leave nothing (0 is left out): {listed(blank, 10)}")
     if search.faults:
         found_out.append(f"discarded: {listed(search.faults, 3)}")
     return ValueError(
         f"sfm could join {joined} of {total} photos of {photos.folder} "
         f"({'; '.join(found_out)}). Expected at least {needed}. {ideas}"
     )
+
+
+def _is_masked_out(photo: Photo) -> bool:
+    keep = photo.usable_pixels(photo.open())
+    return keep is not None and not keep.any()
 
 
 def advice(

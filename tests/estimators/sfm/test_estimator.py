@@ -203,6 +203,15 @@ def test_photos_of_different_places_are_refused_with_advice(shared, tmp_path, mo
     assert list(scratch.iterdir()) == []
 
 
+def test_masks_that_leave_nothing_are_named(tmp_path):
+    (tmp_path / "masks").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.effect_noise((64, 48), 90).convert("RGB").save(tmp_path / name)
+        Image.new("L", (64, 48)).save(tmp_path / "masks" / name)
+    with pytest.raises(ValueError, match="masks that leave nothing .*: a.png, b.png"):
+        Sfm(num_threads=1, max_image_size=64).estimate(find_photos(tmp_path))
+
+
 def test_duplicates_have_finite_cameras(shared, tmp_path):
     bad = shared / "scenes/bad_inputs"
     scene = Sfm(num_threads=1).estimate(
