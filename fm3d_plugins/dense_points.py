@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Shaped
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
-from fm3d_plugins.geometry.cameras import project
+from fm3d_plugins.geometry.cameras import is_in_picture
 from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.point_filtering import DepthViews, consistent_mask
 from fm3d_plugins.geometry.pointmaps import points_at
@@ -267,7 +267,7 @@ def _inverse_depths(
     limits = poses.new_tensor([1 / (FARTHEST * reach), 1 / (NEAREST * reach)]).repeat(len(poses), 1)
     for view in range(len(poses)):
         local = transform_points(invert(poses[view]), known_points)
-        z = local[_is_inside(local, intrinsics[view], size), 2]
+        z = local[is_in_picture(local, intrinsics[view], *size), 2]
         if len(z) >= LEAST_POINTS:
             ordered = z.sort().values
             near, far = ordered[len(z) // 100], ordered[len(z) - 1 - len(z) // 100]
@@ -298,23 +298,12 @@ def _neighbours(
         alike = ((MOST_PARALLAX - degrees) / (MOST_PARALLAX - MUCH_PARALLAX)).clamp(0, 1)
         local = transform_points(invert(poses), points.expand(len(poses), -1, -1))
         worth = (degrees / GOOD_PARALLAX).clamp(max=1) * alike
-        worth = (worth * _is_inside(local, intrinsics, size)).mean(-1)
+        worth = (worth * is_in_picture(local, intrinsics, *size)).mean(-1)
         worth[view] = 0
         best = worth.sort(descending=True, stable=True)
         kept = best.indices[:NUM_NEIGHBOURS][best.values[:NUM_NEIGHBOURS] > LEAST_WORTH]
         chosen.append(kept.tolist())
     return chosen
-
-
-def _is_inside(
-    points_camera: Float64[Tensor, "*batch point 3"],
-    intrinsics: Float64[Tensor, "*batch 3 3"],
-    size: tuple[int, int],
-) -> Bool[Tensor, "*batch point"]:
-    """Whether points are before a camera and in its picture."""
-    x, y = project(points_camera, intrinsics).unbind(-1)
-    in_picture = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
-    return in_picture & (points_camera[..., 2] > 0)
 
 
 def _at_least_cost(

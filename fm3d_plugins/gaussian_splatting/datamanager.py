@@ -43,7 +43,6 @@ SURROUNDINGS = "surroundings"
 """Key of the training dataset's metadata: [row, column, 3], what lies behind everything, as
 `surroundings` makes it; absent where there is a plain one, or nothing."""
 
-
 PIXEL_WIDTH = "pixel_width"
 """Key of the training dataset's metadata: scene units, as `pixel_width` says it; absent where
 points to start from are random, and None where no photo shows one."""

@@ -7,7 +7,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 
-from fm3d_plugins.geometry.cameras import project
+from fm3d_plugins.geometry.cameras import is_in_picture
 from fm3d_plugins.geometry.neighbours import mean_neighbour_distance
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.kernels.shapes import check_shapes
@@ -67,8 +67,8 @@ def pixel_width(
     widths = []
     for pose, matrix, size in zip(world_from_camera, intrinsics, sizes, strict=True):
         local = transform_points(invert(pose), points.to(pose))
-        pixels = project(local, matrix)
-        is_shown = (local[:, 2] > 0) & (pixels >= 0).all(-1) & (pixels < size).all(-1)
+        width, height = size.tolist()
+        is_shown = is_in_picture(local, matrix, height, width)
         if bool(is_shown.any()):
             widths.append(local[is_shown, 2].median() / matrix[0, 0])
     return float(torch.stack(widths).median()) if widths else None

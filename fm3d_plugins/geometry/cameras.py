@@ -5,7 +5,7 @@ pixel, so the centre of pixel (i, j) is (j + 0.5, i + 0.5). Intrinsics are in pi
 """
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 UNDISTORT_ITERATIONS = 20
@@ -37,6 +37,18 @@ def project(
     """
     homogeneous = points_camera @ intrinsics.transpose(-1, -2)
     return homogeneous[..., :2] / homogeneous[..., 2:]
+
+
+def is_in_picture(
+    points_camera: Float[Tensor, "*batch point 3"],
+    intrinsics: Float[Tensor, "*batch 3 3"],
+    height: int,
+    width: int,
+) -> Bool[Tensor, "*batch point"]:
+    """Whether points are in front of an undistorted OpenCV camera and in its picture; pixels."""
+    x, y = project(points_camera, intrinsics).unbind(-1)
+    in_picture = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return in_picture & (points_camera[..., 2] > 0)
 
 
 def unproject(

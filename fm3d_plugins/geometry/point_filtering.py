@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fm3d_plugins.geometry.cameras import project
+from fm3d_plugins.geometry.cameras import is_in_picture, project
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.geometry.rays import pixel_centers
@@ -107,7 +107,7 @@ def overlapping_views(views: DepthViews, count: int) -> Int[Tensor, "view {count
         known = (own > 0) & own.isfinite()
         points = points_at(grid[known], own[known], intrinsics[view], cameras[view])
         local = transform_points(invert(cameras), points.expand(len(depth), -1, -1))
-        inside = _inside(local, intrinsics, height, width)
+        inside = is_in_picture(local, intrinsics, height, width)
         rays = torch.nn.functional.normalize(points - cameras[:, None, :3, 3], dim=-1)
         same_side = (rays * rays[view]).sum(-1) > _WIDEST_BASELINE_COSINE
         share = (inside & same_side).float().mean(-1).nan_to_num(0.0)
@@ -160,18 +160,6 @@ def _is_known(
     depth: Float[Tensor, "*shape"], confidence: Float[Tensor, "*shape"]
 ) -> Bool[Tensor, "*shape"]:
     return (depth > 0) & depth.isfinite() & (confidence > 0)
-
-
-def _inside(
-    points_camera: Float[Tensor, "*batch point 3"],
-    intrinsics: Float[Tensor, "*batch 3 3"],
-    height: int,
-    width: int,
-) -> Bool[Tensor, "*batch point"]:
-    """Whether points are in front of a camera and in its picture."""
-    x, y = project(points_camera, intrinsics).unbind(-1)
-    in_picture = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    return in_picture & (points_camera[..., 2] > 0)
 
 
 def _votes(

@@ -122,6 +122,8 @@ def say_unsure_focals(
 ) -> None:
     """One line where neither EXIF nor the photos tell a focal length well."""
     known = {groups[row] for row, one in enumerate(working) if one.photo.focal_prior}
+    if known.issuperset(groups):
+        return
     unsure = {
         group: each for group, each in unsure_focals(model, groups).items() if group not in known
     }
