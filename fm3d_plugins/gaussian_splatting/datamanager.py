@@ -20,13 +20,12 @@ from fm3d_plugins.dense_points import (
     posed_photos,
     shown,
 )
-from fm3d_plugins.gaussian_splatting.plain_background import (
-    may_be_things,
-    plain_background,
-    without,
-)
+from fm3d_plugins.gaussian_splatting.backgrounds.behind import BACKGROUND, SURROUNDINGS
+from fm3d_plugins.gaussian_splatting.backgrounds.plain import plain_background
+from fm3d_plugins.gaussian_splatting.backgrounds.regions import may_be_things, without
+from fm3d_plugins.gaussian_splatting.backgrounds.still import StillBackground, still_background
+from fm3d_plugins.gaussian_splatting.backgrounds.surroundings import surroundings
 from fm3d_plugins.gaussian_splatting.seeding import pixel_width
-from fm3d_plugins.gaussian_splatting.surroundings import surroundings
 from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
 from fm3d_plugins.progress import signs_of_life
@@ -34,14 +33,6 @@ from fm3d_plugins.random_points import random_points_in_view
 from fm3d_plugins.scene_points import COLORS, POINTS
 
 RGBA_CHANNELS = 4
-
-PLAIN_BACKGROUND = "plain_background"
-"""Key of the training dataset's metadata: the `PlainBackground` of its photos; absent where there
-is none."""
-
-SURROUNDINGS = "surroundings"
-"""Key of the training dataset's metadata: [row, column, 3], what lies behind everything, as
-`surroundings` makes it; absent where there is a plain one, or nothing."""
 
 PIXEL_WIDTH = "pixel_width"
 """Key of the training dataset's metadata: scene units, as `pixel_width` says it; absent where
@@ -98,13 +89,18 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             return  # Nothing is behind it.
         masks = [shown(entry, None) for entry in self.cached_train]
         metadata, cameras = self.train_dataset.metadata, self.train_dataset.cameras
-        plain = plain_background(images, masks)
-        if plain is not None:
-            metadata[PLAIN_BACKGROUND] = plain
+        posed = intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
+        found = plain_background(images, masks) or still_background(images, masks, posed[1])
+        if found is None:
+            metadata[SURROUNDINGS] = surroundings(images, masks, *posed)
             return
-        metadata[SURROUNDINGS] = surroundings(
-            images, masks, intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
-        )
+        metadata[BACKGROUND] = found
+        if isinstance(found, StillBackground):
+            CONSOLE.print(
+                "A picture stands still in the photos while the cameras turn, as behind a "
+                "turntable. It is taken for the background. Masks tell more exactly what is not "
+                "the thing; against it: --pipeline.model.background-color random."
+            )
 
     def _add_dense_points(self, metadata: dict, count: int) -> int:
         """At most so many points of the surfaces that photos show, beside those that are there.
@@ -114,18 +110,18 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         """
         rows = evenly_chosen(len(self.cached_train))
         entries = [self.cached_train[row] for row in rows]
-        plain = self.train_dataset.metadata.get(PLAIN_BACKGROUND)
-        if plain is not None:
-            entries = [without(entries[i], plain.is_shown[row]) for i, row in enumerate(rows)]
+        background = self.train_dataset.metadata.get(BACKGROUND)
+        if background is not None:
+            entries = [without(entries[i], background.is_shown[row]) for i, row in enumerate(rows)]
         photos = posed_photos(entries, self.train_dataset.cameras[torch.tensor(rows)])
         known = metadata.get(POINTS, torch.zeros(0, 3))
         generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
         with signs_of_life(lambda t: f"Photos are compared for points to start from: {t:.0f} s."):
             points, rgb = dense_points(photos, known, count, generator)
-        if plain is not None:
+        if background is not None:
             cameras = self.train_dataset.cameras
             posed = intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
-            kept = may_be_things(points, plain, *posed, image_sizes(cameras).cpu())
+            kept = may_be_things(points, background.is_shown, *posed, image_sizes(cameras).cpu())
             points, rgb = points[kept], rgb[kept]
         colors = metadata.get(COLORS, torch.zeros(0, 3, dtype=torch.uint8))
         if len(points):

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter, ParameterDict
 from torch.optim import Optimizer
 
+from fm3d_plugins.gaussian_splatting.recipe import Recipe
 from fm3d_plugins.geometry.poses import rotation_from_quaternion_wxyz
 from fm3d_plugins.kernels.position_noise import add_position_noise
 
@@ -255,6 +256,41 @@ class MonteCarloDensityControl(DensityControl):
             torch.randn_like(params["means"]) * (self.noise * learning_rate),
             self.smallest_opacity,
         )
+
+
+def density_control_of(
+    recipe: Recipe, size_threshold: float, largest_size: float
+) -> DensityControl:
+    """The density control that a recipe asks for.
+
+    Args:
+        size_threshold: Scene units: gaussians up to this size are cloned, larger ones split.
+        largest_size: Scene units: larger gaussians are removed once opacities have been reset.
+    """
+    schedule = Schedule(
+        start=recipe.warmup_length,
+        stop=recipe.stop_split_at,
+        every=recipe.refine_every,
+        reset_opacity_every=recipe.reset_alpha_every * recipe.refine_every,
+    )
+    if recipe.density_control == "off":
+        return NoDensityControl()
+    if recipe.density_control == "mcmc":
+        return MonteCarloDensityControl(
+            schedule=schedule,
+            smallest_opacity=0.005,
+            noise=recipe.mcmc_noise,
+            growth=recipe.mcmc_growth,
+            max_gaussians=recipe.max_gaussians,
+        )
+    return AdaptiveDensityControl(
+        schedule=schedule,
+        gradient_threshold=recipe.densify_grad_thresh,
+        size_threshold=size_threshold,
+        smallest_opacity=recipe.cull_alpha_thresh,
+        largest_size=largest_size,
+        max_gaussians=recipe.max_gaussians,
+    )
 
 
 def divide_between_copies(

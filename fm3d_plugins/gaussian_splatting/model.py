@@ -1,7 +1,7 @@
 """The gaussians as a nerfstudio model."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,181 +14,39 @@ from nerfstudio.engine.callbacks import (
 )
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.models.splatfacto import SH2RGB, SplatfactoModel
-from nerfstudio.utils.colors import get_color
 from torch import Tensor
 from torch.nn import Parameter
 
-from fm3d_plugins.backends.metrics import (
-    Lpips,
-    LpipsNetwork,
-    corrected_metrics,
-    image_metrics,
-    psnr,
-)
-from fm3d_plugins.camera_optimization.camera_optimizer import (
-    TRACKS,
-    CameraOptimizer,
-    CameraOptimizerConfig,
-)
+from fm3d_plugins.backends.metrics import Lpips, corrected_metrics, image_metrics, psnr
+from fm3d_plugins.camera_optimization.camera_optimizer import TRACKS, CameraOptimizer
 from fm3d_plugins.camera_optimization.saved_state import require_one_row_each
 from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS, RENDERED_VIEWS
-from fm3d_plugins.depth_supervision.supervision import DepthSupervision, DepthSupervisionConfig
-from fm3d_plugins.effort import Effort
-from fm3d_plugins.exposure import PARAMETERS, ExposureMode, exposure_of
-from fm3d_plugins.gaussian_splatting.datamanager import (
-    PIXEL_WIDTH,
-    PLAIN_BACKGROUND,
-    SURROUNDINGS,
-)
-from fm3d_plugins.gaussian_splatting.density_control import (
-    AdaptiveDensityControl,
-    DensityControl,
-    MonteCarloDensityControl,
-    NoDensityControl,
-    Schedule,
-)
-from fm3d_plugins.gaussian_splatting.plain_background import (
-    PlainBackground,
-    backdrop,
-    resized,
-    with_all_terms,
-)
-from fm3d_plugins.gaussian_splatting.recipe import Recipe, expected_time, recipe_for
+from fm3d_plugins.depth_supervision.supervision import DepthSupervision
+from fm3d_plugins.exposure import PARAMETERS, exposure_of
+from fm3d_plugins.gaussian_splatting.backgrounds.behind import SAVED, Behind
+from fm3d_plugins.gaussian_splatting.datamanager import PIXEL_WIDTH
+from fm3d_plugins.gaussian_splatting.density_control import density_control_of
+from fm3d_plugins.gaussian_splatting.options import GaussianSplattingOptions
 from fm3d_plugins.gaussian_splatting.seeding import evenly_drawn, gaussians_at
-from fm3d_plugins.gaussian_splatting.surroundings import seen_in
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.kernels.rasterizer.surface_depth import surface_depth
-from fm3d_plugins.nerfstudio_cameras import Pinhole, pinhole, pixel_directions
+from fm3d_plugins.nerfstudio_cameras import pinhole
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
-from fm3d_plugins.running.plan import RunPlan, fill_in, with_options
 from fm3d_plugins.scene_points import byte_colors
-from fm3d_plugins.training import BareModelConfig
-
-VIEWER_BACKGROUND = (0.1490, 0.1647, 0.2157)
-"""Shown behind the gaussians when training sees random backgrounds: the grey of the viewer."""
 
 GAUSSIANS = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
 """Names of the parameters, one row per gaussian. ns-export and old checkpoints rely on them."""
 
-ABSOLUTE_OVER_PLAIN_GRADIENT = 4.0
-"""Of the thresholds for densification; gsplat advises 0.0008 in place of 0.0002."""
-
 MCMC_REGULARIZATION = 0.01
 """Weight of mean opacity and of mean scale in the loss; Kheradmand et al. 2024, section 3.4."""
 
-EMPTINESS = 0.1
-"""Weight in the loss of the mean opacity, over a view's pixels, of what is drawn where its photo
-shows a plain background."""
-
 
 @dataclass
-class GaussianSplattingModelConfig(BareModelConfig):
+class GaussianSplattingModelConfig(GaussianSplattingOptions):
     """Options of 3D Gaussian Splatting. Those that default to None follow the device's recipe."""
 
     _target: type = field(default_factory=lambda: GaussianSplattingModel)
-    sh_degree: int = 3
-    """Highest degree of the spherical harmonics that describe view-dependent colour (0 to 3)."""
-    ssim_lambda: float = 0.2
-    """Weight of 1 - SSIM in the loss; the rest is L1."""
-    background_color: Literal["auto", "random", "black", "white"] = "auto"
-    """Behind everything, in training. random teaches the gaussians to be opaque; auto: the plain
-    backdrop along the borders of all photos, where there is one, before which nothing is drawn;
-    else random, and in renders the photos' mean colours in each direction."""
-    rasterize_mode: Literal["classic", "antialiased"] = "classic"
-    """antialiased keeps thin gaussians from growing at lower resolutions; most other viewers of
-    exported files expect classic."""
-    density_control: Literal["default", "mcmc", "off"] | None = None
-    """default: clone and split by image gradients (Kerbl et al. 2023); mcmc: relocate and add by
-    opacity up to max_gaussians (Kheradmand et al. 2024); off: their number never changes. None:
-    mcmc on a CPU, where it gets farther in a short run, default on CUDA."""
-    backend: Literal["auto", "gsplat", "numba", "torch"] = "auto"
-    """Rasteriser. auto: gsplat on CUDA, numba on a CPU."""
-    camera_optimizer: CameraOptimizerConfig = field(default_factory=CameraOptimizerConfig)
-    """Whether and how the training cameras are optimised with the gaussians."""
-    exposure: ExposureMode = "none"
-    """Corrections per training photo and colour, against cameras that set their own exposure and
-    white balance: a gain, or a gain and an offset (affine). Evaluation and renders use none, which
-    is the photos' mean; scores tell cc_psnr besides, with the colours fitted to each photo's."""
-    exposure_penalty: float = 0.1
-    """Weight of the mean square of these corrections in the loss."""
-    largest_step: float = 0.5
-    """Pixels of the photos, at the median depth of the points to start from, by which a step of
-    training may move a gaussian, whatever the learning rate; 0: any number. Random points may
-    always move."""
-    depth: DepthSupervisionConfig = field(default_factory=DepthSupervisionConfig)
-    """Whether and how depth maps guide the gaussians."""
-    lpips_networks: tuple[LpipsNetwork, ...] = ("alex",)
-    """Backbones of the LPIPS metric; `lpips` in the results is alex, `lpips_vgg` is vgg."""
-    densify_grad_thresh: float | None = None
-    """Image gradient (per half image width) above which a gaussian is cloned or split. Only with
-    density control default. None: the device's recipe."""
-    absgrad: bool = False
-    """Clone and split by the pixels' absolute gradients, which do not cancel (Ye et al. 2024), with
-    four times the recipe's densify_grad_thresh. Only with density control default."""
-    densify_size_thresh: float = 0.01
-    """Scene units: gaussians up to this size are cloned, larger ones split. Only with default."""
-    cull_alpha_thresh: float | None = None
-    """Opacity below which a gaussian is removed. Only with default. None: the device's recipe."""
-    cull_scale_thresh: float = 0.5
-    """Scene units: larger gaussians are removed once opacities have been reset. Only with
-    default."""
-    mcmc_noise: float | None = None
-    """Size of mcmc's position noise, over the learning rate of the means. None: the recipe."""
-    mcmc_growth: float | None = None
-    """Share of gaussians added at each change of density by mcmc. None: the device's recipe."""
-    max_gaussians: int | None = None
-    """No more than this many. None: the device's recipe for `--quality` (60 000 on a CPU)."""
-    warmup_length: int | None = None
-    """Steps before the first change of density. None: the recipe for the length of the run."""
-    refine_every: int | None = None
-    """Steps between changes of density. None: the recipe for the length of the run."""
-    stop_split_at: int | None = None
-    """Step after which the density stays as it is. None: the recipe for the run's length."""
-    reset_alpha_every: int | None = None
-    """Changes of density between resets of all opacities; 0: never. Only with default. None: the
-    device's recipe."""
-    sh_degree_interval: int | None = None
-    """Steps after which one more degree of spherical harmonics is used. None: the recipe."""
-    num_downscales: int | None = None
-    """Training starts at 1/2^n of the resolution. None: the device's recipe."""
-    resolution_schedule: int | None = None
-    """Steps after which the training resolution doubles. None: the recipe for the run's length."""
-
-    def recipe(
-        self, device_type: str, steps: int | None = None, effort: Effort | None = None
-    ) -> Recipe:
-        """The device's recipe with every option that is set here in its place.
-
-        Raises:
-            ValueError: absgrad is asked for where nothing is cloned and split by gradients.
-        """
-        recipe = recipe_for(device_type, steps, effort)
-        if self.absgrad:
-            threshold = ABSOLUTE_OVER_PLAIN_GRADIENT * recipe.densify_grad_thresh
-            recipe = replace(recipe, densify_grad_thresh=threshold)
-        recipe = with_options(recipe, self)
-        if self.absgrad and recipe.density_control != "default":
-            raise ValueError(
-                f"absgrad was asked for with density control {recipe.density_control}, which looks "
-                "at no gradients. Expected density control default. Add "
-                "--pipeline.model.density-control default, or leave absgrad out."
-            )
-        return recipe
-
-    def resolve(self, device_type: str, steps: int | None, effort: Effort | None = None) -> RunPlan:
-        """Fill in what is None, so that config.yml tells what was done."""
-        recipe = self.recipe(device_type, steps, effort)
-        fill_in(self, recipe)
-        self.depth.resolve(recipe.steps)
-        sentence = (
-            f"3dgs on {device_type}: {recipe.steps} steps{expected_time(recipe, device_type)}, at "
-            f"most {recipe.max_gaussians} gaussians "
-            f"({recipe.density_control} density control), resolution from "
-            f"1/{2**recipe.num_downscales} to full within "
-            f"{recipe.num_downscales * recipe.resolution_schedule} steps."
-        )
-        return RunPlan(recipe.steps, recipe.learning_rates, sentence, recipe.image_size)
 
 
 class GaussianSplattingModel(SplatfactoModel):
@@ -202,7 +60,7 @@ class GaussianSplattingModel(SplatfactoModel):
     training also all `scales` [N, 3] and `opacities` [N, 1], for the loss.
     """
 
-    optional_state = (PLAIN_BACKGROUND, SURROUNDINGS, PARAMETERS)
+    optional_state = (PARAMETERS, *SAVED, *(f"behind.{name}" for name in SAVED))
 
     config: GaussianSplattingModelConfig  # type: ignore[assignment]
     view_weights: Float[Tensor, " view"] | None
@@ -220,7 +78,9 @@ class GaussianSplattingModel(SplatfactoModel):
         self.gauss_params = gaussians_at(
             points[rows], byte_colors(colors, len(points))[rows], self.config.sh_degree
         )
-        self.density_control = self._make_density_control()
+        self.density_control = density_control_of(
+            self.recipe, self.config.densify_size_thresh, self.config.cull_scale_thresh
+        )
         self.camera_optimizer: CameraOptimizer = self.config.camera_optimizer.setup(
             num_cameras=self.num_train_data,
             device=self.kwargs.get("device", "cpu"),
@@ -238,68 +98,13 @@ class GaussianSplattingModel(SplatfactoModel):
         self.lpips_metrics = [Lpips(network) for network in self.config.lpips_networks]
         self.step = 0
         self.crop_box: OrientedBox | None = None
-        self.background_color = (
-            torch.tensor(VIEWER_BACKGROUND)
-            if self.config.background_color in ("auto", "random")
-            else get_color(self.config.background_color)
-        )
-        self._is_background_random = self.config.background_color in ("auto", "random")
-        self.plain: PlainBackground | None = None
-        self.plain_background: Float[Tensor, "6 3"] | None = None
-        if self.config.background_color == "auto":
-            self.plain = self.kwargs["metadata"].get(PLAIN_BACKGROUND)
-        if self.plain is not None:
-            self._use_plain_background(self.plain.coefficients.mean(0))
-        self.surroundings: Float[Tensor, "row column 3"] | None = None
-        around = self.kwargs["metadata"].get(SURROUNDINGS)
-        if around is not None and self.config.background_color == "auto":
-            self._use_surroundings(around)
+        self.behind = Behind(self.config.background_color, self.kwargs["metadata"])
         self._last_view: RasterizedView | None = None
         self._last_camera: Cameras | None = None
 
-    def _use_plain_background(self, coefficients: Float[Tensor, "6 3"]) -> None:
-        """Behind everything outside training from now on, and in the checkpoint."""
-        del self.plain_background
-        device = self.gauss_params["means"].device
-        self.register_buffer(PLAIN_BACKGROUND, coefficients.clone().to(device))
-
-    def _use_surroundings(self, colors: Float[Tensor, "row column 3"]) -> None:
-        """Where no gaussian is, from now on outside training, and in the checkpoint."""
-        del self.surroundings
-        device = self.gauss_params["means"].device
-        self.register_buffer(SURROUNDINGS, colors.clone().to(device))
-
-    def _get_background_color(self) -> Float[Tensor, "3"]:
-        if self._is_background_random and self.training:
-            return torch.rand(3, device=self.device)
-        return self.background_color.to(self.device)
-
-    def _make_density_control(self) -> DensityControl:
-        recipe = self.recipe
-        schedule = Schedule(
-            start=recipe.warmup_length,
-            stop=recipe.stop_split_at,
-            every=recipe.refine_every,
-            reset_opacity_every=recipe.reset_alpha_every * recipe.refine_every,
-        )
-        if recipe.density_control == "off":
-            return NoDensityControl()
-        if recipe.density_control == "mcmc":
-            return MonteCarloDensityControl(
-                schedule=schedule,
-                smallest_opacity=0.005,
-                noise=recipe.mcmc_noise,
-                growth=recipe.mcmc_growth,
-                max_gaussians=recipe.max_gaussians,
-            )
-        return AdaptiveDensityControl(
-            schedule=schedule,
-            gradient_threshold=recipe.densify_grad_thresh,
-            size_threshold=self.config.densify_size_thresh,
-            smallest_opacity=recipe.cull_alpha_thresh,
-            largest_size=self.config.cull_scale_thresh,
-            max_gaussians=recipe.max_gaussians,
-        )
+    def set_background(self, background_color: Float[Tensor, "3"]) -> None:
+        """Called by the viewer, for the colour around its crop box."""
+        self.behind.color = background_color.to(self.behind.color)
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         groups = self.get_gaussian_param_groups()
@@ -358,17 +163,13 @@ class GaussianSplattingModel(SplatfactoModel):
         require_one_row_each(own, dict, "gauss_params.")
         for name, values in self.gauss_params.items():
             values.data = values.new_zeros(dict[f"gauss_params.{name}"].shape)
-        if PLAIN_BACKGROUND in dict:
-            dict = {**dict, PLAIN_BACKGROUND: with_all_terms(dict[PLAIN_BACKGROUND])}  # noqa: A001
-            self._use_plain_background(dict[PLAIN_BACKGROUND])
-        if SURROUNDINGS in dict:
-            self._use_surroundings(dict[SURROUNDINGS])
-        return super(SplatfactoModel, self).load_state_dict(dict, **kwargs)
+        state = self.behind.take_from(dict, "behind.")
+        return super(SplatfactoModel, self).load_state_dict(state, **kwargs)
 
     def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:  # type: ignore[override]
         """Render one camera; see the class for the outputs."""
         gaussians = self._active_gaussians()
-        background = self._get_background_color()
+        background = self.behind.one_color()
         if gaussians is None:
             return _empty_view(int(camera.width.item()), int(camera.height.item()), background)
         seen = pinhole(
@@ -398,7 +199,8 @@ class GaussianSplattingModel(SplatfactoModel):
             backend=self.config.backend,
         )
         rgb = self._as_photographed(view, background, camera)
-        behind = self._behind(seen, camera, background)
+        is_cropped = self.crop_box is not None and not self.training
+        behind = None if is_cropped else self.behind.in_view(seen, camera, background)
         if behind is not None:
             # In the place of the colour that the rasteriser put there.
             rgb = rgb + (1 - view.alpha) * (behind - background)
@@ -414,26 +216,6 @@ class GaussianSplattingModel(SplatfactoModel):
             "background": background if self.training else background.expand_as(rgb),
         }
         return outputs | ({"scales": scales, "opacities": opacities} if self.training else {})
-
-    def _behind(
-        self, seen: Pinhole, camera: Cameras, color: Float[Tensor, "3"]
-    ) -> Float[Tensor, "height width 3"] | None:
-        """What lies behind the gaussians; None: that colour."""
-        if self.training:
-            photo = (camera.metadata or {}).get("cam_idx")
-            if self.plain is None or photo is None:
-                return None
-            size = seen.height, seen.width
-            is_plain = resized(self.plain.may_be_shown[photo], *size).to(color)
-            plain = backdrop(self.plain.coefficients[photo].to(color), *size)
-            return is_plain * plain + (1 - is_plain) * color
-        if self.crop_box is not None:
-            return None
-        if self.plain_background is not None:
-            return backdrop(self.plain_background, seen.height, seen.width)
-        if self.surroundings is not None:
-            return seen_in(self.surroundings, pixel_directions(seen).detach())
-        return None
 
     def _as_photographed(
         self, view: RasterizedView, background: Float[Tensor, "3"], camera: Cameras
@@ -530,10 +312,9 @@ class GaussianSplattingModel(SplatfactoModel):
         if self.recipe.density_control == "mcmc" and self.training:
             loss["opacity_reg"] = MCMC_REGULARIZATION * outputs["opacities"].mean()
             loss["scale_reg"] = MCMC_REGULARIZATION * outputs["scales"].mean()
-        if self.training and self.plain is not None:
-            seen = outputs["accumulation"]
-            empty = resized(self.plain.is_shown[int(batch["image_idx"])], *seen.shape[:2]).to(seen)
-            loss["emptiness"] = EMPTINESS * (seen * empty).mean()
+        if self.training:
+            emptiness = self.behind.emptiness(int(batch["image_idx"]), outputs["accumulation"])
+            loss |= {} if emptiness is None else {"emptiness": emptiness}
         if self.training and self.depth_supervision.is_on:
             assert self._last_camera is not None
             loss["depth_loss"] = self.depth_supervision.photo_loss(

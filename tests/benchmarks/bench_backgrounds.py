@@ -1,12 +1,14 @@
 """`3dgs` on things before backgrounds: python tests/benchmarks/bench_backgrounds.py
-    [--kinds black white ...] [--things table plant] [--paths arc ring far] [--photos 8 12 24]
+    [--kinds black white ...] [--things table plant vase] [--paths arc ring far] [--photos 8 12 24]
     [--seeds 0] [--width 480] [--steps N] [--option KEY VALUE] [--output FOLDER]
 
 Ray-cast things of `fm3d sample` stand in a bare room, which is painted over where the photos see no
-thing: black, white, grey, an uneven grey sweep with vignetting and noise, one coarse picture for
-all photos (turntable), or not at all (room). `alpha` are photos without a background, `mask` such
-with the room and masks. Paths are an arc of 120 degrees, a ring, and a ring from twice as far.
-Cameras are given, points are not. Photos from between the trained ones are held out, at most four.
+thing: black, white, grey, an uneven grey sweep with vignetting and noise, a picture that stands
+still in all photos as behind a turntable (turntable: coarse; photo: of another room; wall: plain
+with two posters, out of focus), or not at all (room). `alpha` are photos without a background,
+`mask` such with the room and masks. Paths are an arc of 120 degrees, a ring, and a ring from twice
+as far. Cameras are given, points are not. Photos from between the trained ones are held out, at
+most four.
 
 A row tells the held-out photos' PSNR inside the things, that of the worst photo, with the things'
 outlines (where an error is as large as the contrast to what lies behind), and of whole photos. What
@@ -22,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -44,9 +47,10 @@ from fm3d_plugins.synthetic_rooms.capture import (
     render_views,
 )
 from fm3d_plugins.synthetic_rooms.rooms import random_room
-from fm3d_plugins.synthetic_rooms.scene import Room
+from fm3d_plugins.synthetic_rooms.scene import Room, Solid, Texture
 
-KINDS = ("black", "white", "grey", "sweep", "turntable", "room", "alpha", "mask")
+KINDS = ("black", "white", "grey", "sweep", "turntable", "photo", "wall", "room", "alpha", "mask")
+THINGS = ("table", "plant", "vase")
 ASPECT = 0.75
 OPENCV_FROM_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 ROOM_SIZE = (11.0, 11.0, 3.6)
@@ -71,6 +75,17 @@ def room_with(things: str, seed: int) -> tuple[Room, float]:
         solids = furniture.coffee_table(rng, middle, 0.55, 0.45)
         solids += furniture.still_life(rng, (0.0, 0.0, 0.45), 0.55) + furniture.toys(rng, middle)
         distance = 2.5
+    elif things == "vase":
+        pale = Texture("plaster", ((0.8, 0.77, 0.7),) * 4, 0.3)
+        disc = Texture("plaster", ((0.35, 0.35, 0.37),) * 4, 0.3)
+        solids = [
+            Solid("frustum", (0.0, 0.0, 0.02), (0.75, 0.75, 0.02), (disc,)),
+            Solid("frustum", (0.0, 0.0, 0.24), (0.12, 0.24, 0.2), (pale,)),
+            Solid("frustum", (0.0, 0.0, 0.6), (0.24, 0.1, 0.16), (pale,)),
+        ]
+        solids += furniture.globe(rng, (0.5, 0.1, 0.04), 0.14)
+        solids += furniture.plant(rng, (-0.45, 0.25, 0.04), 0.4)
+        distance = 1.9
     else:
         solids = furniture.plant(rng, (0.12, 0.1, 0.0), 0.7)
         solids += furniture.globe(rng, (-0.25, -0.2, 0.0), 0.22)
@@ -99,6 +114,8 @@ def behind(kind: str, size: tuple[int, int], seed: int) -> Tensor:
     draw = torch.Generator().manual_seed(seed)
     if kind in ("black", "white", "grey"):
         return torch.full((height, width, 3), {"black": 0.0, "white": 1.0, "grey": 0.45}[kind])
+    if kind in ("photo", "wall"):
+        return _view_of_a_wall(kind, height, width)
     if kind == "turntable":
         coarse = torch.rand(1, 3, 12, 16, generator=draw.manual_seed(7))
         picture = torch.nn.functional.interpolate(coarse, size, mode="bicubic")[0]
@@ -109,6 +126,28 @@ def behind(kind: str, size: tuple[int, int], seed: int) -> Tensor:
     light = (0.6 - 0.06 * down) * (1 - 0.15 * (down**2 + across**2))
     noise = 0.015 * torch.randn(height, width, 3, generator=draw)
     return light[..., None] * torch.tensor([1.0, 0.99, 0.97]) + noise
+
+
+@cache
+def _view_of_a_wall(kind: str, height: int, width: int) -> Tensor:
+    """A furnished room, or a plain wall with two posters on it, out of focus: [H, W, 3]."""
+    room = random_room(77)
+    if kind == "wall":
+        rng, y = Random(7), room.size[1] / 2
+        hung = [
+            *furniture.framed_picture(rng, (-1.1, y, 1.6), 0.6, 0.8, 3, 1),
+            *furniture.framed_picture(rng, (1.2, y, 1.3), 0.8, 0.6, 3, 4),
+        ]
+        plain = Texture("plaster", ((0.62, 0.6, 0.55),) * 4, 0.3)
+        room = replace(room, solids=tuple(hung), walls=(plain,) * 6)
+    pose = looking_at((0.0, -2.0, 1.4), (0.0, 2.0, 1.1))
+    lit, intrinsics = light_room(room, DRAFT), capture_intrinsics(width, height)
+    view = render_views(lit, pose[None], intrinsics, width, height, num_threads=1).rgb[0]
+    if kind == "photo":
+        return view
+    radius = width // 100
+    planes = torch.nn.functional.pad(view.permute(2, 0, 1)[None], (radius,) * 4, mode="reflect")
+    return torch.nn.functional.avg_pool2d(planes, 2 * radius + 1, 1)[0].permute(1, 2, 0)
 
 
 def halved(images: Tensor) -> Tensor:
@@ -248,7 +287,9 @@ def table(folder: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--things", nargs="+", default=["table"], choices=["table", "plant"])
+    parser.add_argument(
+        "--things", nargs="+", default=["table"], choices=["table", "plant", "vase"]
+    )
     parser.add_argument("--paths", nargs="+", default=["arc"], choices=["arc", "ring", "far"])
     parser.add_argument("--photos", nargs="+", type=int, default=[12])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])

@@ -3,16 +3,13 @@
 import pytest
 import torch
 
-from fm3d_plugins.gaussian_splatting.plain_background import (
+from fm3d_plugins.gaussian_splatting.backgrounds.plain import (
     ALIKE,
-    PlainBackground,
     backdrop,
-    connected,
-    may_be_things,
     plain_background,
     with_all_terms,
-    without,
 )
+from fm3d_plugins.gaussian_splatting.backgrounds.regions import connected, may_be_things, without
 
 HEIGHT, WIDTH = 40, 60
 THING = torch.tensor([0.9, 0.5, 0.2])
@@ -142,10 +139,9 @@ def test_points_before_a_backdrop_or_seen_by_few_are_no_things():
     others look past that, and one in three is less than half of three; behind them none looks."""
     region = torch.ones(HEIGHT, WIDTH, dtype=torch.bool)
     region[10:30, 20:40] = False
-    plain = PlainBackground(torch.zeros(3, 6, 3), [region] * 3, [region] * 3)
     intrinsics = torch.tensor([[100.0, 0, 30], [0, 100, 20], [0, 0, 1]]).repeat(3, 1, 1)
     intrinsics[1:, 0, 0] = intrinsics[1:, 1, 1] = 1000.0
     points = torch.tensor([[0.0, 0, 5], [0, 0, 6], [0, 0, 7], [1, 0, 5], [0.2, 0, 5], [0, 0, -5]])
     sizes = torch.tensor([[WIDTH, HEIGHT]] * 3)
-    kept = may_be_things(points, plain, intrinsics, torch.eye(4).repeat(3, 1, 1), sizes)
+    kept = may_be_things(points, [region] * 3, intrinsics, torch.eye(4).repeat(3, 1, 1), sizes)
     assert kept.tolist() == [True] * 3 + [False] * 3

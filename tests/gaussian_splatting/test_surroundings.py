@@ -5,7 +5,11 @@ import math
 import pytest
 import torch
 
-from fm3d_plugins.gaussian_splatting.surroundings import ROWS, seen_in, surroundings
+from fm3d_plugins.gaussian_splatting.backgrounds.surroundings import (
+    ROWS,
+    seen_in,
+    surroundings,
+)
 from fm3d_plugins.geometry.rays import camera_rays, pixel_centers
 
 WIDE = torch.tensor([[20.0, 0.0, 20.0], [0.0, 20.0, 20.0], [0.0, 0.0, 1.0]])

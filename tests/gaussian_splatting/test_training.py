@@ -4,6 +4,7 @@ import copy
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
@@ -15,8 +16,9 @@ from PIL import Image
 from fm3d_plugins.camera_optimization.saved_state import check_state
 from fm3d_plugins.dense_points import in_floats
 from fm3d_plugins.gaussian_splatting import datamanager
+from fm3d_plugins.gaussian_splatting.backgrounds.behind import Behind
+from fm3d_plugins.gaussian_splatting.backgrounds.plain import backdrop
 from fm3d_plugins.gaussian_splatting.model import GaussianSplattingModelConfig
-from fm3d_plugins.gaussian_splatting.plain_background import backdrop
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.io.ply import read_ply
 from fm3d_plugins.kernels.rasterizer import RasterizedView
@@ -94,11 +96,11 @@ def test_device_and_recipe_are_written_to_the_config(trained):
     assert config.optimizers["means"]["scheduler"].max_steps == STEPS
 
 
-def test_checkpoint_holds_gaussians_and_exposure_only(trained):
+def test_checkpoint_holds_gaussians_exposure_and_what_is_behind_only(trained):
     path = next(trained[0].checkpoint_dir.glob("*.ckpt"))
     state = torch.load(path, weights_only=True)
     parts = {key.split(".")[1] for key in state["pipeline"]}
-    assert parts == {"gauss_params", "exposure", "surroundings", "device_indicator_param"}
+    assert parts == {"gauss_params", "exposure", "behind", "device_indicator_param"}
 
 
 def test_a_checkpoint_from_before_exposures_is_taken(trained):
@@ -148,8 +150,49 @@ def test_a_plain_background_stays_with_the_checkpoint(before_white):
     """It is drawn behind the loaded gaussians; JPEG files differ from it by less than 0.01."""
     _, pipeline, _, _ = eval_setup(before_white.base_dir / "config.yml", test_mode="test")
     for model in (before_white.pipeline.model, pipeline.model):
-        drawn = backdrop(model.plain_background, 72, 96)
+        drawn = backdrop(model.behind.plain_background, 72, 96)
         torch.testing.assert_close(drawn, torch.ones(72, 96, 3), atol=0.01, rtol=0)
+
+
+@pytest.fixture
+def before_picture(capture, tmp_path, train_run):
+    """A run on photos of 96 x 72 pixels whose middle shows a thing before one picture."""
+    scene = tmp_path / "scene"
+    shutil.copytree(capture, scene)
+    noise = np.random.default_rng(0).integers(40, 200, (9, 12, 3), np.uint8)
+    behind = Image.fromarray(noise).resize((96, 72), Image.Resampling.BICUBIC)
+    for photo in (scene / "images").iterdir():
+        thing = Image.open(photo).convert("RGB").crop((30, 20, 60, 50))
+        canvas = behind.copy()
+        canvas.paste(thing, (30, 20))
+        canvas.save(photo, quality=95)
+    return behind, train_run(run_config(scene, tmp_path / "runs", steps=2), [])
+
+
+def test_a_picture_that_stands_still_stays_with_the_checkpoint(before_picture):
+    """It is drawn where no gaussian is; JPEG files differ from it by 0.01 on average."""
+    behind, trainer = before_picture
+    _, pipeline, _, _ = eval_setup(trainer.base_dir / "config.yml", test_mode="test")
+    expected = torch.from_numpy(np.array(behind)) / 255
+    model = pipeline.model.eval()
+    model.gauss_params["opacities"].data.fill_(-20.0)
+    camera = pipeline.datamanager.train_dataset.cameras[0:1].to(model.device)
+    error = (model.get_outputs_for_camera(camera)["rgb"] - expected).abs()
+    error[12:60, 20:70] = 0  # The thing hides it in all photos, and colours in blocks of 16 pixels.
+    assert error.mean() < 0.01
+
+
+def test_a_checkpoint_from_before_names_its_background_otherwise(trained):
+    """And holds one colour alone; it is drawn as it was."""
+    model = trained[0].pipeline.model
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("behind.")}
+    state["plain_background"] = torch.tensor([0.1, 0.2, 0.3])
+    behind = Behind("auto", {})
+    taken = behind.take_from(state, "behind.")
+    assert set(taken) - set(state) == {"behind.plain_background"}
+    drawn = backdrop(behind.plain_background, 2, 5)
+    torch.testing.assert_close(drawn, state["plain_background"].expand(2, 5, 3))
+    assert not behind.state_dict().keys() - {"plain_background"}
 
 
 def test_before_a_plain_background_nothing_is_drawn_and_things_are_opaque(before_white):

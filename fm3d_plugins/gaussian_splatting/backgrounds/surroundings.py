@@ -57,7 +57,7 @@ def surroundings(
         column = (place[:, 0] * 2 * ROWS).long().clamp(0, 2 * ROWS - 1)
         row = (place[:, 1] * ROWS).long().clamp(0, ROWS - 1)
         sums.index_add_(0, row * 2 * ROWS + column, torch.cat([colors * counts, counts], 1))
-    return _filled(sums.reshape(ROWS, 2 * ROWS, 4))
+    return smoothly_filled(sums.reshape(ROWS, 2 * ROWS, 4))
 
 
 def seen_in(
@@ -85,17 +85,20 @@ def _on_the_map(directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 
     return torch.stack([azimuth, -torch.asin(z.clamp(-1, 1)) / (math.pi / 2)], -1)
 
 
-def _filled(sums: Float[Tensor, "row column 4"]) -> Float[Tensor, "row column 3"]:
+def smoothly_filled(sums: Float[Tensor, "row column 4"]) -> Float[Tensor, "row column 3"]:
     """Mean colours; where nothing was counted, those of a picture of half the size, smoothly.
 
     Args:
         sums: Of colours, and of how many.
+
+    Returns:
+        Grey where nothing was counted anywhere.
     """
     colors, counts = sums[..., :3], sums[..., 3:]
-    if len(sums) == 1:
+    if min(sums.shape[:2]) == 1:
         total = sums.sum((0, 1))
         mean = total[:3] / total[3] if total[3] > 0 else torch.full((3,), 0.5)
         return mean.expand_as(colors)
-    coarse = _filled(avg_pool2d(sums.permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0))
+    coarse = smoothly_filled(avg_pool2d(sums.permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0))
     smooth = interpolate(coarse.permute(2, 0, 1)[None], sums.shape[:2], mode="bilinear")
     return torch.where(counts > 0, colors / counts.clamp_min(1e-9), smooth[0].permute(1, 2, 0))

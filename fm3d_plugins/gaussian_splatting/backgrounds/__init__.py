@@ -1,0 +1,1 @@
+"""What lies behind the things that photos show, told from the photos."""
