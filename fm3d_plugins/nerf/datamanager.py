@@ -32,6 +32,9 @@ DENSE_POINTS = "dense_points"
 """Key of the training dataset's metadata: [N, 3] of surfaces that its photos agree on, world
 frame."""
 
+MEAN_COLOR = "mean_color"
+"""Key of the training dataset's metadata: [3], of its photos' pixels, in [0, 1]."""
+
 ENOUGH_POINTS = 30_000
 """From how many of the dataparser's points on the photos are not compared for more."""
 
@@ -92,7 +95,7 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
             count = CPU_RAYS if self.is_on_cpu else CUDA_RAYS
         self.train_pixel_sampler = self._get_pixel_sampler(self.train_dataset, count)
         if self.test_mode == "val":
-            assert self.train_pixels.num_pixels
+            self.train_dataset.metadata[MEAN_COLOR] = self.train_pixels.mean_color().cpu()
             self._add_dense_points()
 
     def take_settled(self, pinholes: CameraPhotos) -> None:

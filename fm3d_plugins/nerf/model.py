@@ -38,7 +38,7 @@ from fm3d_plugins.geometry.volume_rendering import expected_distance, median_dis
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
 from fm3d_plugins.kernels.radiance_field import render_rays
 from fm3d_plugins.kernels.radiance_field.definitions import Intervals
-from fm3d_plugins.nerf.datamanager import DENSE_POINTS
+from fm3d_plugins.nerf.datamanager import DENSE_POINTS, MEAN_COLOR
 from fm3d_plugins.nerf.importance_grid import ImportanceGrid
 from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
 from fm3d_plugins.nerf.network import RadianceField, levels_at
@@ -177,8 +177,11 @@ class NerfModel(RayModel):
             num_levels=recipe.num_levels, log2_table_size=recipe.log2_table_size
         )
         self.field = RadianceField(layout)
+        metadata = self.kwargs.get("metadata") or {}
+        if MEAN_COLOR in metadata:
+            self.field.begin_with(metadata[MEAN_COLOR])
         self.importance = ImportanceGrid()
-        rendered = (self.kwargs.get("metadata") or {}).get(RENDERED_VIEWS)
+        rendered = metadata.get(RENDERED_VIEWS)
         self.exposure = exposure_of(self.config.exposure, self.num_train_data, rendered)
         self.distortion_warmup = recipe.distortion_warmup
         self.depth_supervision: DepthSupervision = self.config.depth.setup(

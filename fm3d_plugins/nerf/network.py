@@ -1,6 +1,7 @@
 """The parameters of the fast radiance field."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fm3d_plugins.kernels.hash_grid import FEATURES_PER_LEVEL, HashGridLayout
@@ -8,11 +9,16 @@ from fm3d_plugins.kernels.radiance_field.definitions import (
     DIRECTION,
     GEOMETRY,
     HIDDEN,
+    SH_DEGREE,
     FieldParameters,
 )
+from fm3d_plugins.kernels.rasterizer.spherical_harmonics import sh_basis
 
 TABLE_SPREAD = 1e-4
 """Hash tables begin evenly spread in +- this: Müller et al. 2022, section 4."""
+
+DARKEST = 0.02
+"""Of the colours that a field begins with; the brightest is as far from 1."""
 
 
 class RadianceField(nn.Module):
@@ -32,6 +38,23 @@ class RadianceField(nn.Module):
         self.color_geometry = _layer(GEOMETRY, HIDDEN, num_inputs=GEOMETRY + DIRECTION)
         self.color_direction = _layer(DIRECTION, HIDDEN, num_inputs=GEOMETRY + DIRECTION)
         self.color_out = _layer(HIDDEN, 3)
+
+    def begin_with(self, color: Float[Tensor, "3"]) -> None:
+        """Let space begin with about one colour, by a unit that is 1 for all positions and rays.
+
+        It begins grey otherwise, and the first steps all lead to the photos' mean colour. Where
+        that is nearly black or white, Adam's momentum carries them so far past it that the sigmoid
+        is flat, and no photo brings a colour back.
+
+        Args:
+            color: In [0, 1].
+        """
+        zenith = torch.tensor([[0.0, 0.0, 1.0]])
+        with torch.no_grad():
+            self.color_geometry[:, 0] = 0
+            self.color_direction[:, 0] = 0
+            self.color_direction[0, 0] = 1 / sh_basis(zenith, SH_DEGREE)[0, 0]
+            self.color_out[0] = color.clamp(DARKEST, 1 - DARKEST).logit()
 
     def tensors(self) -> FieldParameters:
         """The parameters under the backend's names."""

@@ -22,6 +22,9 @@ from fm3d_plugins.progress import track
 DISCS = {CameraType.FISHEYE.value, CameraType.FISHEYE624.value}
 """Lenses whose photos may be a disc in a black rectangle."""
 
+MOST_FOR_MEAN = 1_000_000
+"""Pixels that are looked at for the mean colour."""
+
 RAYS_AT_ONCE = 1 << 18
 """Bounds the memory while rays of a large photo are made."""
 
@@ -73,6 +76,14 @@ class PixelTable:
         world_from_camera = cameras.camera_to_worlds.to(device)
         self._rotations: Float[Tensor, "photo 3 3"] = world_from_camera[:, :3, :3].contiguous()
         self._centers: Float[Tensor, "photo 3"] = world_from_camera[:, :3, 3].contiguous()
+
+    def mean_color(self) -> Float[Tensor, "3"]:
+        """Of a million pixels that are not masked, evenly taken, by their opacity; in [0, 1]."""
+        step = max(1, self.num_pixels // MOST_FOR_MEAN)
+        rows = torch.arange(0, self.num_pixels, step, device=self.colors.device)
+        colors = self.colors[rows if self._kept is None else self._kept[rows]].float() / 255
+        opacity = colors[:, 3:] if colors.shape[1] > 3 else torch.ones_like(colors[:, :1])  # noqa: PLR2004
+        return (colors[:, :3] * opacity).sum(0) / opacity.sum().clamp_min(1.0)
 
     def draw(
         self, count: int, generator: torch.Generator

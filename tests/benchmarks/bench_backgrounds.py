@@ -1,6 +1,6 @@
-"""`3dgs` on things before backgrounds: python tests/benchmarks/bench_backgrounds.py
-    [--kinds black white ...] [--things table plant vase] [--paths arc ring far] [--photos 8 12 24]
-    [--seeds 0] [--width 480] [--steps N] [--option KEY VALUE] [--output FOLDER]
+"""`3dgs` or `nerf` on things before backgrounds: python tests/benchmarks/bench_backgrounds.py
+    [--method 3dgs] [--kinds black white ...] [--things table plant vase] [--paths arc ring far]
+    [--photos 8 12 24] [--seeds 0] [--width 480] [--steps N] [--option KEY VALUE] [--output FOLDER]
 
 Ray-cast things of `fm3d sample` stand in a bare room, which is painted over where the photos see no
 thing: black, white, grey, an uneven grey sweep with vignetting and noise, a picture that stands
@@ -56,6 +56,7 @@ OPENCV_FROM_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch
 ROOM_SIZE = (11.0, 11.0, 3.6)
 MOST_HELD_OUT = 4
 COLUMNS = (
+    "method",
     "things",
     "path",
     "photos",
@@ -235,8 +236,10 @@ def train_and_score(
     from fm3d_plugins.panels import panels, photo_colors, stacked
 
     chosen = tuple((key, value) for key, value in options.option)
-    steps = options.steps or recipe_for("cpu", None, Effort(photos=count)).steps
-    cell = Cell(str(data), "3dgs", "given", seed, steps, None, chosen)
+    steps = options.steps
+    if steps is None and options.method == "3dgs":
+        steps = recipe_for("cpu", None, Effort(photos=count)).steps
+    cell = Cell(str(data), options.method, "given", seed, steps, None, chosen)
     torch.manual_seed(seed)
     began = time.process_time()
     config = configured(cell, data, folder)
@@ -286,6 +289,7 @@ def table(folder: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--method", default="3dgs", choices=["3dgs", "nerf"])
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument(
         "--things", nargs="+", default=["table"], choices=["table", "plant", "vase"]
@@ -309,11 +313,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_captures(data, things, path, count, seed, options.width)
         for kind in options.kinds:
             name = f"{things}_{path}_{count:02d}_{seed}_{kind}"
+            name += "" if options.method == "3dgs" else f"_{options.method}"
             file = options.output / f"{name}.json"
             if not file.exists():
                 with tempfile.TemporaryDirectory() as run:
                     figures, picture = train_and_score(data / kind, count, seed, options, Path(run))
-                capture = {"capture": [things, path, count, kind, seed]}
+                capture = {"capture": [options.method, things, path, count, kind, seed]}
                 from fm3d_plugins.panels import write_picture
 
                 write_picture(options.output / f"{name}.png", picture)

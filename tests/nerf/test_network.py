@@ -1,5 +1,6 @@
 """The parameters of the fast field."""
 
+import pytest
 import torch
 
 from fm3d_plugins.kernels.hash_grid import HashGridLayout
@@ -30,6 +31,19 @@ def test_fresh_field_is_nearly_transparent_and_nearly_grey():
     seen = render_rays(field.tensors(), LAYOUT, torch.zeros(6, 3), directions, intervals)
     remaining = 1 - seen.weights.sum(-1)
     torch.testing.assert_close(remaining, torch.full((6,), 0.9048), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("color", [(0.05, 0.04, 0.1), (0.95, 0.9, 0.99), (0.5, 0.3, 0.7)])
+def test_a_field_can_begin_with_about_one_colour(color):
+    """The other units move its logit by at most 1 in four of five places and directions."""
+    field = RadianceField(LAYOUT)
+    field.begin_with(torch.tensor(color))
+    directions = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
+    edges = torch.linspace(0.1, 1.1, 33).expand(50, 33)
+    intervals = Intervals((edges[:, 1:] + edges[:, :-1]) / 2, edges.diff(dim=-1))
+    seen = render_rays(field.tensors(), LAYOUT, torch.zeros(50, 3), directions, intervals)
+    logits = (seen.rgb / seen.weights.sum(-1, keepdim=True)).logit()
+    assert (logits - torch.tensor(color).logit()).abs().quantile(0.8) < 1
 
 
 def test_every_parameter_gets_a_gradient():

@@ -127,3 +127,14 @@ def test_masks_that_leave_nothing_are_refused(tmp_path):
 def test_one_lens_is_kept_once(tmp_path):
     table = PixelTable(scene(tmp_path), "cpu", "training")
     assert len(table._rays) == 20 * 12 + 16 * 18
+
+
+def test_the_mean_colour_is_that_of_the_pixels_that_count_by_their_opacity(tmp_path):
+    """The second photo is half transparent; of the first only one pixel is not masked."""
+    masks = [np.zeros((height, width), np.uint8) for width, height in SIZES]
+    masks[0][3, 4] = masks[1][2, 1] = 255
+    table = PixelTable(scene(tmp_path, masks=masks, alpha=True), "cpu", "training")
+    first, second = torch.tensor([0.0, 15, 20]), torch.tensor([10.0, 10, 5])
+    opacity = 128 / 255
+    expected = (first + opacity * second) / (1 + opacity) / 255
+    torch.testing.assert_close(table.mean_color(), expected)

@@ -1,12 +1,14 @@
 """`nerf` through nerfstudio's own objects: trained, saved, loaded, evaluated, resumed, exported."""
 
 import copy
+import shutil
 
 import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.utils.eval_utils import eval_setup
+from PIL import Image
 
 from fm3d_plugins.depth_supervision.free_space import free_space_loss
 from fm3d_plugins.depth_supervision.point_rays import (
@@ -87,6 +89,24 @@ def test_loaded_checkpoint_renders_the_same_picture(trained):
         assert loaded["rgb"].shape == batch["image"].shape
         assert loaded["depth"].shape == loaded["accumulation"].shape == (72, 96, 1)
         assert loaded["depth"].isfinite().all()
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_thing_before_black_or_white_keeps_its_colours(capture, tmp_path, train_run, level):
+    """Nine tenths of each photo are black, or white: a field that begins grey is carried past that,
+    and then all of it is black, with a hundredth of the things' contrast after so many steps."""
+    scene = tmp_path / "scene"
+    shutil.copytree(capture, scene)
+    for photo in (scene / "images").iterdir():
+        canvas = Image.new("RGB", (96, 72), (level, level, level))
+        canvas.paste(Image.open(photo).convert("RGB").crop((36, 24, 60, 52)), (36, 24))
+        canvas.save(photo, quality=95)
+    trainer = train_run(run_config(scene, tmp_path / "runs"), [])
+    dataset = trainer.pipeline.datamanager.train_dataset
+    rendered = trainer.pipeline.model.eval().get_outputs_for_camera(dataset.cameras[0:1])["rgb"]
+    photo = dataset.get_data(0)["image"]
+    contrast = [(each[28:48, 40:56] - level / 255).abs().mean() for each in (rendered, photo)]
+    assert contrast[0] > contrast[1] / 4
 
 
 def test_metrics_name_the_test_pose_protocol(trained):
