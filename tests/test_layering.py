@@ -42,6 +42,7 @@ ORDER = [
     "undistortion",
     "camera_photos",
     "dense_points",
+    "backgrounds",
     "random_points",
     "photo_datamanager",
     "running",

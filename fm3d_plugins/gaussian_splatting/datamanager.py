@@ -13,6 +13,10 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from fm3d_plugins.backgrounds.plain import plain_background
+from fm3d_plugins.backgrounds.regions import may_be_things, without
+from fm3d_plugins.backgrounds.still import StillBackground, still_background
+from fm3d_plugins.backgrounds.surroundings import surroundings
 from fm3d_plugins.dense_points import (
     dense_points,
     evenly_chosen,
@@ -20,11 +24,7 @@ from fm3d_plugins.dense_points import (
     posed_photos,
     shown,
 )
-from fm3d_plugins.gaussian_splatting.backgrounds.behind import BACKGROUND, SURROUNDINGS
-from fm3d_plugins.gaussian_splatting.backgrounds.plain import plain_background
-from fm3d_plugins.gaussian_splatting.backgrounds.regions import may_be_things, without
-from fm3d_plugins.gaussian_splatting.backgrounds.still import StillBackground, still_background
-from fm3d_plugins.gaussian_splatting.backgrounds.surroundings import surroundings
+from fm3d_plugins.gaussian_splatting.behind import BACKGROUND, SURROUNDINGS
 from fm3d_plugins.gaussian_splatting.seeding import pixel_width
 from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions

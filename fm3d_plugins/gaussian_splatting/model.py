@@ -23,7 +23,7 @@ from fm3d_plugins.camera_optimization.saved_state import require_one_row_each
 from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS, RENDERED_VIEWS
 from fm3d_plugins.depth_supervision.supervision import DepthSupervision
 from fm3d_plugins.exposure import PARAMETERS, exposure_of
-from fm3d_plugins.gaussian_splatting.backgrounds.behind import SAVED, Behind
+from fm3d_plugins.gaussian_splatting.behind import SAVED, Behind
 from fm3d_plugins.gaussian_splatting.datamanager import PIXEL_WIDTH
 from fm3d_plugins.gaussian_splatting.density_control import density_control_of
 from fm3d_plugins.gaussian_splatting.options import GaussianSplattingOptions

@@ -8,7 +8,7 @@ from fm3d_plugins.camera_optimization.camera_optimizer import CameraOptimizerCon
 from fm3d_plugins.depth_supervision.supervision import DepthSupervisionConfig
 from fm3d_plugins.effort import Effort
 from fm3d_plugins.exposure import ExposureMode
-from fm3d_plugins.gaussian_splatting.backgrounds.behind import BackgroundColor
+from fm3d_plugins.gaussian_splatting.behind import BackgroundColor
 from fm3d_plugins.gaussian_splatting.recipe import Recipe, expected_time, recipe_for
 from fm3d_plugins.running.plan import RunPlan, fill_in, with_options
 from fm3d_plugins.training import BareModelConfig

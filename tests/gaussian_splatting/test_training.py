@@ -13,11 +13,11 @@ from nerfstudio.scripts.exporter import ExportGaussianSplat
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
+from fm3d_plugins.backgrounds.plain import backdrop
 from fm3d_plugins.camera_optimization.saved_state import check_state
 from fm3d_plugins.dense_points import in_floats
 from fm3d_plugins.gaussian_splatting import datamanager
-from fm3d_plugins.gaussian_splatting.backgrounds.behind import Behind
-from fm3d_plugins.gaussian_splatting.backgrounds.plain import backdrop
+from fm3d_plugins.gaussian_splatting.behind import Behind
 from fm3d_plugins.gaussian_splatting.model import GaussianSplattingModelConfig
 from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.io.ply import read_ply

@@ -8,14 +8,14 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.colors import get_color
 from torch import Tensor
 
-from fm3d_plugins.gaussian_splatting.backgrounds.plain import (
+from fm3d_plugins.backgrounds.plain import (
     PlainBackground,
     backdrop,
     with_all_terms,
 )
-from fm3d_plugins.gaussian_splatting.backgrounds.regions import resized
-from fm3d_plugins.gaussian_splatting.backgrounds.still import StillBackground, at_size
-from fm3d_plugins.gaussian_splatting.backgrounds.surroundings import seen_in
+from fm3d_plugins.backgrounds.regions import resized
+from fm3d_plugins.backgrounds.still import StillBackground, at_size
+from fm3d_plugins.backgrounds.surroundings import seen_in
 from fm3d_plugins.nerfstudio_cameras import Pinhole, pixel_directions
 
 BACKGROUND = "background"

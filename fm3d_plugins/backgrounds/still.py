@@ -14,8 +14,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fm3d_plugins.dense_points import evenly_chosen, in_floats
-from fm3d_plugins.gaussian_splatting.backgrounds.regions import (
+from fm3d_plugins.backgrounds.regions import (
     Regions,
     connected,
     counted,
@@ -24,7 +23,8 @@ from fm3d_plugins.gaussian_splatting.backgrounds.regions import (
     resized,
     small,
 )
-from fm3d_plugins.gaussian_splatting.backgrounds.surroundings import smoothly_filled
+from fm3d_plugins.backgrounds.surroundings import smoothly_filled
+from fm3d_plugins.dense_points import evenly_chosen, in_floats
 from fm3d_plugins.geometry.poses import rotation_angle_degrees
 
 LEAST_PHOTOS = 5

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from fm3d_plugins.gaussian_splatting.backgrounds.plain import (
+from fm3d_plugins.backgrounds.plain import (
     ALIKE,
     backdrop,
     plain_background,
     with_all_terms,
 )
-from fm3d_plugins.gaussian_splatting.backgrounds.regions import connected, may_be_things, without
+from fm3d_plugins.backgrounds.regions import connected, may_be_things, without
 
 HEIGHT, WIDTH = 40, 60
 THING = torch.tensor([0.9, 0.5, 0.2])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from fm3d_plugins.gaussian_splatting.backgrounds.still import at_size, still_background
+from fm3d_plugins.backgrounds.still import at_size, still_background
 
 HEIGHT, WIDTH, COUNT = 240, 320, 8
 THING = torch.tensor([0.9, 0.5, 0.2])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fm3d_plugins.gaussian_splatting.backgrounds.surroundings import (
+from fm3d_plugins.backgrounds.surroundings import (
     ROWS,
     seen_in,
     surroundings,

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from fm3d_plugins.gaussian_splatting.backgrounds.regions import (
+from fm3d_plugins.backgrounds.regions import (
     Regions,
     connected,
     counted,
