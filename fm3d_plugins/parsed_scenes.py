@@ -104,6 +104,16 @@ def input_frame(outputs: DataparserOutputs, dataparser: Any) -> Similarity:
     return dataparser_frame(transform, outputs.dataparser_scale)
 
 
+def moved_origin(dataparser: Any) -> list[float] | None:
+    """Where in the user's frame an estimator put its scene's origin; None where it stayed.
+
+    It does where cameras are so far away that single precision would round them.
+    """
+    parser = getattr(dataparser, "inner", dataparser)  # Where one adds views to another's scene.
+    scene = getattr(parser, "scene", None)
+    return None if scene is None else scene().provenance.get("origin")
+
+
 def _applied_transform(data: Path) -> Float[Tensor, "4 4"] | None:
     """Into the frame of a file's poses, as nerfstudio's parser has it; none where it has none."""
     path = data if data.suffix == ".json" else data / "transforms.json"

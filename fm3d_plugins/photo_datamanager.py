@@ -17,6 +17,7 @@ from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing,
 from fm3d_plugins.io.depth_files import DepthFiles
 from fm3d_plugins.parsed_scenes import completed, missing_test_list
 from fm3d_plugins.photos.fitting import Fit, OrientationRule
+from fm3d_plugins.photos.photo_set import mask_beside
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene_points import settle_points
 
@@ -145,6 +146,7 @@ class PhotoDatasets:
             )
         if self.test_mode == "val":
             self._say_what_cannot_be_scored()
+            self._say_which_masks_are_unused()
         self._train_fit, self._held_out_fit = self._fits(list(splits.values()))
         limit = self.config.max_image_size
         if limit is None and self.is_on_cpu:
@@ -211,6 +213,20 @@ class PhotoDatasets:
             say(
                 f"The scene lists photos for training, but none for ns-eval: {missing} is absent. "
                 "ns-eval will end in an error. Add it, with the photos to score.",
+                style="yellow",
+            )
+
+    def _say_which_masks_are_unused(self) -> None:
+        """Estimators take a folder `masks`; posed scenes have to name them."""
+        if self.train_dataparser_outputs.mask_filenames:
+            return
+        files = [Path(file) for file in self.train_dataparser_outputs.image_filenames]
+        unused = [mask for file in files if (mask := mask_beside(file)) is not None]
+        if unused:
+            say(
+                f"{unused[0].parent} has masks of {len(unused)} of the {len(files)} photos, but "
+                "the scene names none: they are not used. Name each as `mask_path` in its frame of "
+                "transforms.json, or for the dataparser colmap say --masks-path masks.",
                 style="yellow",
             )
 

@@ -219,7 +219,9 @@ class _Nerfstudio(_OfAnyExtent, Nerfstudio):
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs) -> DataparserOutputs:
         outputs = super()._generate_dataparser_outputs(split, **kwargs)
-        if self.config.load_3D_points and POINTS not in outputs.metadata:
+        # One held-out camera tells no frame, and none needs points.
+        is_needed = self.config.load_3D_points and split == "train"
+        if is_needed and POINTS not in outputs.metadata:
             data = self.config.data
             scene = data.parent if data.suffix == ".json" else data
             outputs.metadata.update(_points_beside(scene, outputs))

@@ -8,10 +8,12 @@ import torch
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
+from fm3d_plugins.dataparsers.estimated import EstimatedDataParserConfig
+from fm3d_plugins.estimators.given.estimator import Given
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.nerfstudio_cameras import world_from_cameras
-from fm3d_plugins.parsed_scenes import input_frame
+from fm3d_plugins.parsed_scenes import input_frame, moved_origin
 from fm3d_plugins.scene_points import use_own_parser
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
 
@@ -75,3 +77,22 @@ def test_a_transform_that_flattens_is_refused(scene):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"transforms\.json: applied_transform.*flattens"):
         poses_in_input(NerfstudioDataParserConfig(), scene)
+
+
+@pytest.mark.parametrize("shift", [0.0, 5.4e6])
+def test_an_estimators_scene_tells_by_how_much_it_is_moved(scene, tmp_path, shift):
+    path = scene / "transforms.json"
+    content = json.loads(path.read_text())
+    for frame in content["frames"]:
+        frame["transform_matrix"][0][3] += shift
+    path.write_text(json.dumps(content))
+    estimator = Given(poses=path, refine="off")
+    config = EstimatedDataParserConfig(
+        data=scene / "images", estimator=estimator, cache_dir=tmp_path / "cache"
+    )
+    origin = moved_origin(config.setup())
+    if shift:
+        centers = read_transforms(scene).world_from_camera[:, :3, 3]
+        assert origin == pytest.approx(centers.mean(0).tolist())
+    else:
+        assert origin is None

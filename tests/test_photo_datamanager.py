@@ -184,6 +184,21 @@ def test_colmap_models_of_upright_photos_get_upright_pixels(tmp_path, orientatio
         assert np.array_equal(image, picture(48, 64, number))
 
 
+@pytest.mark.parametrize("is_named", [False, True])
+def test_masks_that_lie_beside_a_scene_and_are_not_used_are_told(tmp_path, capsys, is_named):
+    folder = write_scene(tmp_path, (64, 48), [1] * 4)
+    scene = json.loads((folder / "transforms.json").read_text())
+    (folder / "masks").mkdir()
+    for number, frame in enumerate(scene["frames"]):
+        Image.new("L", (64, 48), 255).save(folder / "masks" / f"{number}.png")
+        if is_named:
+            frame["mask_path"] = f"masks/{number}.png"
+    (folder / "transforms.json").write_text(json.dumps(scene))
+    manager_of("3dgs", folder)
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("the scene names none: they are not used" in said) is not is_named
+
+
 def test_cameras_of_stored_photos_get_stored_pixels(tmp_path):
     """The photos on their side tell what is meant of the one that stands upside-down."""
     stored = [picture(48, 64, number) for number in range(4)]

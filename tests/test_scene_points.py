@@ -184,6 +184,17 @@ def test_points_of_a_colmap_model_beside_are_those_of_the_ply(scene, capsys):
     assert "left out" not in capsys.readouterr().out
 
 
+def test_nothing_is_said_of_points_for_a_photo_that_is_held_out(scene, capsys):
+    """Its one camera tells no frame; points are of training cameras, and told of once."""
+    without_ply(scene)
+    parser = NerfstudioDataParserConfig(eval_mode="interval", eval_interval=9, load_3D_points=True)
+    assert len(opened(scene, parser)[0]) > RANDOM_POINTS
+    assert "left out" not in capsys.readouterr().out
+    shutil.rmtree(scene / "colmap")
+    opened(scene, parser)
+    assert capsys.readouterr().out.count("has no points") == 1
+
+
 def test_a_model_in_another_world_is_brought_into_that_of_the_scene(scene, capsys):
     """Turned by 90 degrees about x, three times as large and elsewhere, and nothing says so.
 

@@ -119,6 +119,8 @@ def _write_file(
     """
     from fm3d_plugins.atomic import atomic_write, require_place
     from fm3d_plugins.cli.runs import files_of, load_run, run_inputs
+    from fm3d_plugins.errors import listed
+    from fm3d_plugins.parsed_scenes import moved_origin
     from fm3d_plugins.progress import say
 
     inputs = run_inputs(load_config)
@@ -140,7 +142,11 @@ def _write_file(
     _require_possible(what, str(config.method_name), pipeline)
     with atomic_write(output, inputs) as temporary:
         said = _write(what, pipeline, temporary, limits)
-    say(f"{said} are in {output}, in the frame and unit of the input.")
+    origin = moved_origin(pipeline.datamanager.dataparser)
+    moved = (
+        "" if origin is None else f", its origin moved to ({listed(f'{x:.3f}' for x in origin)})"
+    )
+    say(f"{said} are in {output}, in the frame and unit of the input{moved}.")
 
 
 def _usual(pipeline: Any) -> What:

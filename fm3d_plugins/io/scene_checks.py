@@ -136,7 +136,8 @@ def require_fine_positions(path: Path, centres: Float64[Tensor, "view 3"]) -> No
         raise ValueError(
             f"The cameras of {path} lie about ({place}), within {extent:.3g} units of each other: "
             f"nerfstudio's 32-bit numbers would move them by up to {rounding:.2g}. Expected "
-            "cameras near the origin. Subtract that place from all positions of cameras and points."
+            "cameras near the origin. Subtract that place from all positions, of points as well, "
+            f"or let the dataparser `given` do so: --data PHOTOS given --poses {path}."
         )
 
 

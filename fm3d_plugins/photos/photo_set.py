@@ -122,7 +122,7 @@ def find_photos(
         outcomes.extend(progress(steps, "Reading photos", len(paths)) if progress else steps)
     photos = [outcome for outcome in outcomes if isinstance(outcome, Photo)]
     faults = [outcome for outcome in outcomes if isinstance(outcome, str)]
-    photos, mask_faults = _with_masks(photos, folder)
+    photos, mask_faults = _with_masks(photos)
     faults += mask_faults
     if faults and not skip_unreadable:
         raise ValueError(
@@ -192,10 +192,10 @@ def _natural_key(path: Path) -> list:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts] + [path.name]
 
 
-def _with_masks(photos: Sequence[Photo], folder: Path) -> tuple[list[Photo], list[str]]:
+def _with_masks(photos: Sequence[Photo]) -> tuple[list[Photo], list[str]]:
     found, faults = [], []
     for photo in photos:
-        mask = _mask_of(photo, folder)
+        mask = mask_beside(photo.path)
         fault = _mask_fault(photo, mask) if mask is not None else None
         if fault is not None:
             faults.append(fault)
@@ -204,9 +204,10 @@ def _with_masks(photos: Sequence[Photo], folder: Path) -> tuple[list[Photo], lis
     return found, faults
 
 
-def _mask_of(photo: Photo, folder: Path) -> Path | None:
-    for masks in (folder / "masks", folder.parent / "masks"):
-        for name in (photo.name, f"{photo.name}.png", f"{photo.path.stem}.png"):
+def mask_beside(photo: Path) -> Path | None:
+    """The mask of a photo's file in a folder `masks` inside or beside its own; none without one."""
+    for masks in (photo.parent / "masks", photo.parent.parent / "masks"):
+        for name in (photo.name, f"{photo.name}.png", f"{photo.stem}.png"):
             if (masks / name).is_file():
                 return masks / name
     return None

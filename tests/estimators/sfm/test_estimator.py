@@ -280,3 +280,21 @@ def test_photos_that_see_few_points_are_said_to_have_unsure_cameras(scene, capsy
     say_result(replace(scene, tracks=tracks), found)
     said = " ".join(capsys.readouterr().out.split())
     assert (f"A photo sees {points} points only" in said) == is_said
+
+
+@pytest.mark.parametrize(
+    ("motion", "degrees", "is_said"), [(0.05, 60, True), (0.2, 60, False), (0.05, 10, False)]
+)
+def test_cameras_that_only_turn_are_said_to_tell_no_depth(scene, capsys, motion, degrees, is_said):
+    """They stand on the x axis, 10 units before points, and turn about the y axis."""
+    poses = torch.eye(4, dtype=torch.float64).repeat(len(scene), 1, 1)
+    poses[:, 0, 3] = 10 * motion * torch.linspace(-1, 1, len(scene))
+    for pose, angle in zip(poses, np.radians(np.linspace(0, degrees, len(scene))), strict=True):
+        pose[0, 0] = pose[2, 2] = np.cos(angle)
+        pose[0, 2], pose[2, 0] = np.sin(angle), -np.sin(angle)
+    points = torch.zeros_like(scene.points)
+    points[:, 2] = 10
+    found = Found([], [], {}, Search(Path("a.db"), Path("."), [], 0, 0), None, "")
+    say_result(replace(scene, world_from_camera=poses, points=points), found)
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("as of photos from one place" in said) == is_said
