@@ -57,7 +57,23 @@ def backdrop(
     """The colours of a backdrop in all pixels of a photo."""
     y = torch.linspace(-1 + 1 / height, 1 - 1 / height, height).to(coefficients)[:, None, None]
     x = torch.linspace(-1 + 1 / width, 1 - 1 / width, width).to(coefficients)[:, None]
-    a, b, c, d, e, f = coefficients
+    return _quadratic(coefficients, x, y)
+
+
+def backdrop_at(
+    coefficients: Float[Tensor, "*#ray 6 3"], place: Float[Tensor, "*ray 2"]
+) -> Float[Tensor, "*ray 3"]:
+    """The colours of a backdrop, or of one for each, at places in photos.
+
+    Args:
+        place: Across and down, from 0 to 1 along a photo's sides.
+    """
+    x, y = (2 * place - 1).split(1, dim=-1)
+    return _quadratic(coefficients, x, y)
+
+
+def _quadratic(coefficients: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    a, b, c, d, e, f = coefficients.unbind(-2)
     return (a + b * x + c * y + d * x**2 + e * x * y + f * y**2).clamp(0, 1)
 
 

@@ -91,6 +91,18 @@ def at_size(
     return interpolate(planes, (height, width), mode=mode)[0].permute(1, 2, 0)
 
 
+def at_places(
+    picture: UInt8[Tensor, "_ _ 3"], place: Float[Tensor, "*ray 2"]
+) -> Float[Tensor, "*ray 3"]:
+    """A picture's colours in [0, 1] in its pixels at some places.
+
+    Args:
+        place: Across and down, from 0 to 1 along its sides.
+    """
+    row, column = (place.flip(-1) * place.new_tensor(picture.shape[:2])).long().unbind(-1)
+    return picture[row, column] / 255
+
+
 def still_background(
     images: Sequence[Shaped[Tensor, "_ _ 3"]],
     masks: Sequence[Tensor | None],

@@ -13,9 +13,8 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from fm3d_plugins.backgrounds.plain import plain_background
+from fm3d_plugins.backgrounds.finding import BACKGROUND, find_background
 from fm3d_plugins.backgrounds.regions import may_be_things, without
-from fm3d_plugins.backgrounds.still import StillBackground, still_background
 from fm3d_plugins.backgrounds.surroundings import surroundings
 from fm3d_plugins.dense_points import (
     dense_points,
@@ -24,7 +23,7 @@ from fm3d_plugins.dense_points import (
     posed_photos,
     shown,
 )
-from fm3d_plugins.gaussian_splatting.behind import BACKGROUND, SURROUNDINGS
+from fm3d_plugins.gaussian_splatting.behind import SURROUNDINGS
 from fm3d_plugins.gaussian_splatting.seeding import pixel_width
 from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
@@ -90,17 +89,12 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         masks = [shown(entry, None) for entry in self.cached_train]
         metadata, cameras = self.train_dataset.metadata, self.train_dataset.cameras
         posed = intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
-        found = plain_background(images, masks) or still_background(images, masks, posed[1])
+        against = "--pipeline.model.background-color random"
+        found = find_background(images, masks, posed[1], against)
         if found is None:
             metadata[SURROUNDINGS] = surroundings(images, masks, *posed)
-            return
-        metadata[BACKGROUND] = found
-        if isinstance(found, StillBackground):
-            CONSOLE.print(
-                "A picture stands still in the photos while the cameras turn, as behind a "
-                "turntable. It is taken for the background. Masks tell more exactly what is not "
-                "the thing; against it: --pipeline.model.background-color random."
-            )
+        else:
+            metadata[BACKGROUND] = found
 
     def _add_dense_points(self, metadata: dict, count: int) -> int:
         """At most so many points of the surfaces that photos show, beside those that are there.
