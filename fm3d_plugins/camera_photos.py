@@ -188,6 +188,16 @@ class CameraPhotos(InputDataset):
             data["image"] = image.float() / 255
         return data if mask is None else data | {"mask": mask}
 
+    def region_seen(self, row: int, region: Bool[Tensor, "_ _"]) -> Bool[Tensor, "_ _"]:
+        """A region of a photo, or of a small copy, before lens distortion was undone, as it is
+        seen here."""
+        view = self._views[row]
+        if view is None:
+            return region
+        given = self.metadata[GIVEN_CAMERAS][row]
+        size = (int(given.height.item()), int(given.width.item()))
+        return view.of_mask(_resized(region[..., None], size, "nearest"))[..., 0]
+
     def _read_mask(self, image_idx: int) -> Bool[Tensor, "height width 1"] | None:
         masks = self._dataparser_outputs.mask_filenames
         if masks is None:

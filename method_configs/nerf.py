@@ -35,6 +35,8 @@ def _trainer(
     rays: int | None,
     steps_per_eval: int,
     optimizers: dict,
+    *,
+    find_background: bool = True,
 ) -> TrainerConfig:
     return trainer(
         method_name=name,
@@ -45,6 +47,7 @@ def _trainer(
             datamanager=NerfDataManagerConfig(
                 dataparser=NerfstudioDataParserConfig(load_3D_points=True, eval_mode="interval"),
                 train_num_rays_per_batch=rays,
+                find_background=find_background,
             ),
             model=model,
         ),
@@ -73,6 +76,7 @@ vanilla = MethodSpecification(
         rays=1024,
         steps_per_eval=10_000,
         optimizers={"fields": _decaying(1e-7)},
+        find_background=False,
     ),
     description="The NeRF of Mildenhall et al. 2020 as published: slow, for reference.",
 )

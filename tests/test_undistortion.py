@@ -167,6 +167,8 @@ def test_the_disc_of_a_fisheye_is_scaled_and_undistorted_with_it(tmp_path, limit
     if not limit:
         error = np.abs(data["image"].numpy() - colors_of(rays))
         assert error[kept].max() < 1.5
+        region = manager.train_dataset.region_seen(0, torch.from_numpy(disc))
+        assert torch.equal(region, data["mask"][..., 0])
 
 
 def test_a_round_fisheye_becomes_a_pinhole_of_bounded_field():

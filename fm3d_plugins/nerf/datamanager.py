@@ -20,10 +20,14 @@ from nerfstudio.data.utils.dataloaders import (
 )
 from nerfstudio.data.utils.nerfstudio_collate import nerfstudio_collate
 
+from fm3d_plugins.backgrounds.finding import BACKGROUND, find_background
+from fm3d_plugins.backgrounds.photo_pixels import PhotoPixels
+from fm3d_plugins.backgrounds.regions import may_be_things, without
 from fm3d_plugins.camera_photos import CameraPhotos
 from fm3d_plugins.dense_points import dense_points, evenly_chosen, posed_photos
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nerf.pixels import PixelTable
+from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
 from fm3d_plugins.progress import signs_of_life
 from fm3d_plugins.scene_points import POINTS
@@ -57,6 +61,9 @@ class NerfDataManagerConfig(PhotoOptions, VanillaDataManagerConfig):
     dense_points: bool = True
     """Where the dataparser brings fewer than 30 000 points, find more by comparing neighbouring
     photos (seconds on a CPU): training rays end at them."""
+    find_background: bool = True
+    """Look for a plain backdrop, or a picture that stands still, behind the things: nothing is
+    drawn before it, and it lies behind them in renders."""
 
     # nerfstudio's, without effect here: all pixels of all photos are drawn from, on the device.
     train_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
@@ -95,8 +102,22 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
             count = CPU_RAYS if self.is_on_cpu else CUDA_RAYS
         self.train_pixel_sampler = self._get_pixel_sampler(self.train_dataset, count)
         if self.test_mode == "val":
-            self.train_dataset.metadata[MEAN_COLOR] = self.train_pixels.mean_color().cpu()
+            self._find_background()
             self._add_dense_points()
+
+    def _find_background(self) -> None:
+        """Tell the model, by the dataset's metadata, what lies behind everything in the photos, and
+        the colour of what is before it."""
+        pixels, metadata = self.train_pixels, self.train_dataset.metadata
+        found = None
+        if self.config.find_background and not pixels.has_opacity:
+            poses = world_from_cameras(self.train_dataset.cameras).cpu()
+            against = "--pipeline.datamanager.find-background False"
+            found = find_background(*pixels.photos(), poses, against)
+        shown = None
+        if found is not None:
+            metadata[BACKGROUND], shown = found, PhotoPixels(found).to(self.device)
+        metadata[MEAN_COLOR] = pixels.mean_color(shown).cpu()
 
     def take_settled(self, pinholes: CameraPhotos) -> None:
         """Find surfaces again, now that photos may agree on others."""
@@ -115,12 +136,23 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
             return  # Some of these lenses have no pinhole.
         rows = evenly_chosen(len(pinholes))
         entries = [pinholes.get_data(row, "uint8") for row in rows]
+        background = metadata.get(BACKGROUND)
+        if background is not None:
+            regions = [
+                pinholes.region_seen(row, shown) for row, shown in enumerate(background.is_shown)
+            ]
+            entries = [
+                without(entry, regions[row]) for entry, row in zip(entries, rows, strict=True)
+            ]
         photos = posed_photos(entries, pinholes.cameras[torch.tensor(rows)])
         generator = torch.Generator().manual_seed(self.config.pixel_seed)
         with signs_of_life(lambda t: f"Photos are compared for points: {t:.0f} s."):
-            metadata[DENSE_POINTS], _ = dense_points(
-                photos, known.cpu(), count, generator, only_confirmed=True
-            )
+            points, _ = dense_points(photos, known.cpu(), count, generator, only_confirmed=True)
+        if background is not None:
+            cameras = pinholes.cameras
+            posed = intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
+            points = points[may_be_things(points, regions, *posed, image_sizes(cameras).cpu())]
+        metadata[DENSE_POINTS] = points
 
     def setup_eval(self) -> None:
         """Make the loaders of whole held-out photos."""

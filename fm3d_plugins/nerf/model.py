@@ -1,12 +1,14 @@
 """The fast radiance field as a nerfstudio model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import (
     TrainingCallback,
     TrainingCallbackAttributes,
@@ -16,6 +18,9 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
+from fm3d_plugins.backgrounds.finding import BACKGROUND
+from fm3d_plugins.backgrounds.kept import KEPT, KeptBackground
+from fm3d_plugins.backgrounds.photo_pixels import IS_SHOWN, MAY_BE, PhotoPixels
 from fm3d_plugins.camera_optimization.camera_optimizer import TRACKS
 from fm3d_plugins.camera_optimization.settling import moved_cameras
 from fm3d_plugins.camera_photos import RENDERED_VIEWS
@@ -38,11 +43,16 @@ from fm3d_plugins.nerf.importance_grid import ImportanceGrid
 from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
 from fm3d_plugins.nerf.network import RadianceField, levels_at
 from fm3d_plugins.nerf.options import NerfOptions
+from fm3d_plugins.nerf.pixels import PLACE
 from fm3d_plugins.nerf.ray_model import RayModel, composited
 from fm3d_plugins.scene_points import POINTS
 
 REFRESH_EVERY = 16
 """Steps between refreshes of the memory of where space is empty."""
+
+EMPTINESS = 0.1
+"""Weight in the loss of the mean opacity, over a step's rays, of those that show the photos'
+background."""
 
 
 @dataclass
@@ -55,8 +65,11 @@ class NerfModelConfig(NerfOptions):
 class NerfModel(RayModel):
     """Hash grid and two small networks in contracted space, sampled where a grid remembers matter.
 
-    Outputs: those of `RayModel`; in training also `weights` [R, n] and `intervals`.
+    Outputs: those of `RayModel`; in training also `weights` [R, n] and `intervals`, and where the
+    photos have a background `is_background` [R, 1].
     """
+
+    optional_state = tuple(f"behind.{name}" for name in KEPT)
 
     config: NerfModelConfig
 
@@ -74,6 +87,9 @@ class NerfModel(RayModel):
         metadata = self.kwargs.get("metadata") or {}
         if MEAN_COLOR in metadata:
             self.field.begin_with(metadata[MEAN_COLOR])
+        found = metadata.get(BACKGROUND)
+        self.behind = KeptBackground(found)
+        self.behind_photos = None if found is None else PhotoPixels(found)
         self.importance = ImportanceGrid()
         rendered = metadata.get(RENDERED_VIEWS)
         self.exposure = exposure_of(self.config.exposure, self.num_train_data, rendered)
@@ -86,6 +102,11 @@ class NerfModel(RayModel):
         self.point_rays: PointRays | None = None
         self.free_space: FreeSpace | None = None
         self.step = 0
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args, **kwargs) -> Any:
+        """Load what was trained, and the background of a checkpoint that has one."""
+        state = self.behind.take_from(dict(state_dict), "behind.")
+        return super().load_state_dict(state, *args, **kwargs)
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Hash table, networks, exposure and cameras."""
@@ -199,13 +220,46 @@ class NerfModel(RayModel):
             outputs = {"weights": rendered.weights, "intervals": intervals}
             if self.depth_supervision.is_on:
                 outputs["cosines"] = self._cosines(ray_bundle)
-        background = self.background(rgb)
+        background, is_shown = self._behind(ray_bundle, self.background(rgb))
+        if is_shown is not None:
+            outputs["is_background"] = is_shown
         return outputs | {
             "rgb": (rgb + (1 - opacity) * background).clamp(0, 1),
             "depth": self._depth(rendered.weights.detach(), intervals),
             "accumulation": opacity,
             "background": background,
         }
+
+    def _behind(
+        self, rays: RayBundle, otherwise: Float[Tensor, "ray 3"]
+    ) -> tuple[Float[Tensor, "ray 3"], Bool[Tensor, "ray 1"] | None]:
+        """Colours behind rays; in training also which of them show the photos' background."""
+        place = (rays.metadata or {}).get(PLACE)
+        if place is None:
+            return otherwise, None
+        if not self.training:
+            behind = self.behind.at(place)
+            return (otherwise if behind is None else behind), None
+        if self.behind_photos is None or rays.camera_indices is None:
+            return otherwise, None
+        photo = rays.camera_indices.flatten()
+        shown = self.behind_photos.shown(photo, place)[:, None]
+        behind = self.behind_photos.colors(photo, place)
+        return torch.where(shown >= MAY_BE, behind, otherwise), shown == IS_SHOWN
+
+    @torch.no_grad()
+    def get_outputs_for_camera(
+        self, camera: Cameras, obb_box: OrientedBox | None = None
+    ) -> dict[str, Tensor]:
+        """Render a whole view, over the photos' background where it is not cropped."""
+        outputs = super().get_outputs_for_camera(camera, obb_box)
+        behind = self.behind.at_size(*outputs["rgb"].shape[:2])
+        if behind is None or obb_box is not None:
+            return outputs
+        # In the place of what the rays were laid over.
+        left, behind = 1 - outputs["accumulation"], behind.to(outputs["rgb"])
+        rgb = outputs["rgb"] + left * (behind - outputs["background"])
+        return outputs | {"rgb": rgb.clamp(0, 1), "background": behind}
 
     def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
         """Error of the colours, distortion of the rays, and what holds exposure and cameras."""
@@ -214,6 +268,9 @@ class NerfModel(RayModel):
         losses = {"rgb_loss": error(outputs["rgb"], target, self.ray_weights(batch))}
         if not self.training:
             return losses
+        if "is_background" in outputs:
+            seen = outputs["accumulation"] * outputs["is_background"]
+            losses["emptiness"] = EMPTINESS * seen.mean()
         weight = self._distortion_weight()
         if weight > 0:
             losses["distortion_loss"] = weight * scene_distortion(

@@ -20,6 +20,10 @@ class NerfOptions(RayModelConfig):
     nearest thing that the dataparser's points show, and 0.05 where it brings no points."""
     far_plane: float = 1000.0
     """Distance from the camera at which rays end, scene units; all of space is contracted."""
+    background_color: Literal["random", "black", "white"] = "random"
+    """Behind everything, in training, but the background that photos are found to have
+    (--pipeline.datamanager.find-background). Random teaches the scene to be opaque; it is black in
+    evaluation."""
     num_samples: int | None = None
     """Intervals per ray in training, short where something is. On a CPU multiples of 16 are much
     faster. None: the device's recipe."""

@@ -12,9 +12,10 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
+from fm3d_plugins.backgrounds.photo_pixels import IS_SHOWN, PhotoPixels
 from fm3d_plugins.camera_photos import fisheye_disc
 from fm3d_plugins.geometry.cameras import equal_cameras
-from fm3d_plugins.nerfstudio_cameras import calibrations
+from fm3d_plugins.nerfstudio_cameras import calibrations, image_sizes
 from fm3d_plugins.parsed_scenes import FISHEYE_RADIUS
 from fm3d_plugins.photo_datamanager import all_masked
 from fm3d_plugins.progress import track
@@ -24,6 +25,9 @@ DISCS = {CameraType.FISHEYE.value, CameraType.FISHEYE624.value}
 
 MOST_FOR_MEAN = 1_000_000
 """Pixels that are looked at for the mean colour."""
+
+PLACE = "place"
+"""Key of rays' metadata: [R, 2], across and down the photo of each, from 0 to 1."""
 
 RAYS_AT_ONCE = 1 << 18
 """Bounds the memory while rays of a large photo are made."""
@@ -72,18 +76,47 @@ class PixelTable:
         rays, ray_starts = _rays_of_lenses(cameras, lens.rows)
         self._rays: Float[Tensor, "pixel 5"] = rays.to(device)
         self._ray_starts = ray_starts[lens.lens_of_photo].to(device)
-        self._widths = cameras.width.flatten().long().to(device)
+        self._sizes: Int[Tensor, "photo 2"] = image_sizes(cameras).long().to(device)
         world_from_camera = cameras.camera_to_worlds.to(device)
         self._rotations: Float[Tensor, "photo 3 3"] = world_from_camera[:, :3, :3].contiguous()
         self._centers: Float[Tensor, "photo 3"] = world_from_camera[:, :3, 3].contiguous()
 
-    def mean_color(self) -> Float[Tensor, "3"]:
-        """Of a million pixels that are not masked, evenly taken, by their opacity; in [0, 1]."""
+    @property
+    def has_opacity(self) -> bool:
+        """Whether some photos are transparent."""
+        return self.colors.shape[1] > 3  # noqa: PLR2004
+
+    def photos(self) -> tuple[list[UInt8[Tensor, "_ _ channel"]], list[Bool[Tensor, "_ _ 1"]]]:
+        """All photos, and where they count, on the CPU."""
+        counts = torch.full((len(self.colors),), self._kept is None)
+        if self._kept is not None:
+            counts[self._kept.cpu()] = True
+        sizes = [(height, width) for width, height in self._sizes.tolist()]
+        parts = [height * width for height, width in sizes]
+        images = zip(self.colors.cpu().split(parts), sizes, strict=True)
+        masks = zip(counts.split(parts), sizes, strict=True)
+        return (
+            [image.reshape(*size, -1) for image, size in images],
+            [mask.reshape(*size, 1) for mask, size in masks],
+        )
+
+    def mean_color(self, background: PhotoPixels | None = None) -> Float[Tensor, "3"]:
+        """Of a million pixels that are not masked, evenly taken, by their opacity; in [0, 1].
+
+        Args:
+            background: Pixels that show it do not count.
+        """
         step = max(1, self.num_pixels // MOST_FOR_MEAN)
-        rows = torch.arange(0, self.num_pixels, step, device=self.colors.device)
-        colors = self.colors[rows if self._kept is None else self._kept[rows]].float() / 255
-        opacity = colors[:, 3:] if colors.shape[1] > 3 else torch.ones_like(colors[:, :1])  # noqa: PLR2004
-        return (colors[:, :3] * opacity).sum(0) / opacity.sum().clamp_min(1.0)
+        pixel = torch.arange(0, self.num_pixels, step, device=self.colors.device)
+        if self._kept is not None:
+            pixel = self._kept[pixel]
+        colors = self.colors[pixel].float() / 255
+        weight = colors[:, 3:] if self.has_opacity else torch.ones_like(colors[:, :1])
+        if background is not None:
+            photo, row, column = self._indices(pixel)
+            shown = background.shown(photo, self._place(photo, row, column))
+            weight = weight * (shown < IS_SHOWN)[:, None]
+        return (colors[:, :3] * weight).sum(0) / weight.sum().clamp_min(1.0)
 
     def draw(
         self, count: int, generator: torch.Generator
@@ -91,14 +124,14 @@ class PixelTable:
         """Pixels drawn evenly from all that are not masked, with replacement.
 
         Returns:
-            Rays in the world with `camera_indices` (row of the photo), and nerfstudio's batch:
-            `image` [R, 3 or 4] in [0, 1] and `indices` [R, 3], photo, row and column.
+            Rays in the world with `camera_indices` (row of the photo) and `PLACE`, and nerfstudio's
+            batch: `image` [R, 3 or 4] in [0, 1] and `indices` [R, 3], photo, row and column.
         """
         device = self.colors.device
         pixel = torch.randint(self.num_pixels, (count,), generator=generator, device=device)
         if self._kept is not None:
             pixel = self._kept[pixel]
-        photo = torch.searchsorted(self._ends, pixel, right=True)
+        photo, row, column = self._indices(pixel)
         offset = pixel - self._starts[photo]
         ray = self._rays[self._ray_starts[photo] + offset]
         directions = torch.bmm(self._rotations[photo], ray[:, :3, None]).squeeze(-1)
@@ -107,11 +140,24 @@ class PixelTable:
             directions=directions,
             pixel_area=ray[:, 3:4],
             camera_indices=photo[:, None],
-            metadata={"directions_norm": ray[:, 4:5]},
+            metadata={"directions_norm": ray[:, 4:5], PLACE: self._place(photo, row, column)},
         )
-        row = offset // self._widths[photo]
-        indices = torch.stack([photo, row, offset - row * self._widths[photo]], dim=-1)
+        indices = torch.stack([photo, row, column], dim=-1)
         return bundle, {"image": self.colors[pixel].float() / 255, "indices": indices}
+
+    def _indices(
+        self, pixel: Int[Tensor, " ray"]
+    ) -> tuple[Int[Tensor, " ray"], Int[Tensor, " ray"], Int[Tensor, " ray"]]:
+        """Photo, row and column."""
+        photo = torch.searchsorted(self._ends, pixel, right=True)
+        offset, width = pixel - self._starts[photo], self._sizes[photo, 0]
+        row = offset // width
+        return photo, row, offset - row * width
+
+    def _place(
+        self, photo: Int[Tensor, " ray"], row: Int[Tensor, " ray"], column: Int[Tensor, " ray"]
+    ) -> Float[Tensor, "ray 2"]:
+        return (torch.stack([column, row], -1) + 0.5) / self._sizes[photo]
 
 
 def _read(

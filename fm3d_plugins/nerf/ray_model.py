@@ -31,6 +31,7 @@ from fm3d_plugins.camera_optimization.camera_optimizer import (
 )
 from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS
 from fm3d_plugins.geometry.pointmaps import z_depth
+from fm3d_plugins.nerf.pixels import PLACE
 from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import VIEW_WEIGHTS
 from fm3d_plugins.training import BareModelConfig
@@ -182,6 +183,8 @@ class RayModel(Model):
             camera_indices=torch.zeros(POSE_PIXELS, 1, dtype=torch.long, device=camera.device),
             coords=(torch.stack([row, column], dim=-1) + 0.5).to(camera.device),
         )
+        place = torch.stack([(column + 0.5) / width, (row + 0.5) / height], dim=-1)
+        rays.metadata[PLACE] = place.to(camera.device)
         outputs = self.get_outputs(rays)
         image = batch["image"][row, column].to(outputs["rgb"])
         target = composited(image, outputs["background"])
