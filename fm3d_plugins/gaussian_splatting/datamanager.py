@@ -51,6 +51,9 @@ class GaussianSplattingDataManagerConfig(PhotoOptions, FullImageDatamanagerConfi
     dense_points: bool = True
     """Fill up the dataparser's points by comparing neighbouring photos: seconds on a CPU. False:
     start from those of the dataparser, or random ones."""
+    find_background: bool = True
+    """Look for a plain backdrop, or a picture that stands still, behind the things. False where
+    --pipeline.model.background-color names another background than auto."""
 
 
 class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputDataset]):
@@ -64,7 +67,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         super().__init__(config, **kwargs)
         metadata = self.train_dataparser_outputs.metadata
         count = len(metadata.get(POINTS, ()))
-        if self.test_mode == "val":
+        if self.test_mode == "val" and config.find_background:
             self._find_background()
         # Outside training a checkpoint replaces the points.
         is_wanted = config.dense_points and not config.random_points and self.test_mode == "val"
@@ -95,12 +98,13 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             metadata[SURROUNDINGS] = surroundings(images, masks, *posed)
             return
         metadata[BACKGROUND] = found
+        what = "A plain backdrop is"
         if isinstance(found, StillBackground):
-            CONSOLE.print(
-                "A picture stands still in the photos while the cameras turn, as behind a "
-                "turntable. It is taken for the background. Masks tell more exactly what is not "
-                "the thing; against it: --pipeline.model.background-color random."
-            )
+            what = "A picture that stands still while the cameras turn, as behind a turntable, is"
+        CONSOLE.print(
+            f"{what} taken for the background: nothing is drawn before it. Masks tell more exactly "
+            "what is not the thing; against it: --pipeline.model.background-color random."
+        )
 
     def _add_dense_points(self, metadata: dict, count: int) -> int:
         """At most so many points of the surfaces that photos show, beside those that are there.
