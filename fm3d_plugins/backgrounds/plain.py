@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from fm3d_plugins.backgrounds.regions import (
     Regions,
@@ -30,10 +31,20 @@ FIRST_GUESSES = (0.2, 0.1, 0.05)
 """By how much it may while the backdrop is being found, which begins as the middle colour."""
 
 LEAST_SHARE, LEAST_SHARE_OF_ONE = 0.75, 0.4
-"""Share of the frames' pixels that are alike: of all photos, and of each. The rest is the thing."""
+"""Share of the frames' pixels that are alike: of the photos with a backdrop, and of each of them.
+The rest is the thing."""
 
-MOST_DIFFERENCE = 0.15
-"""Of the mean colours of two photos' backdrops, in each channel."""
+LEAST_PHOTOS = 0.75
+"""Share of the photos that have a backdrop: some may be taken from too close, or elsewhere."""
+
+MOST_TEXTURE, SMOOTHED = 0.02, 5
+"""Deviation of a backdrop's colours from its quadratic, means of squares of so many pixels, as a
+share of the photo's contrast: sweeps, JPEG files and noise have up to 0.014, dark rooms and bare
+tables from 0.03."""
+
+MOST_DIFFERENCE, MOST_GAIN = 0.15, 4.0
+"""Of the mean colours of two photos' backdrops, in each channel, when one is made brighter or
+darker by a factor, and the largest such factor. Photos may be exposed differently."""
 
 NUM_TERMS = 6
 """1, x, y, x^2, xy, y^2, where x and y are -1 and 1 at the sides of a photo."""
@@ -92,15 +103,13 @@ def plain_background(
 
     with ThreadPoolExecutor(min(8, get_num_threads())) as pool:
         found = list(pool.map(found_in, images, masks))
-    known = [one for one in found if one is not None]
-    if not known:
+    known = [one for one in found if one is not None and one.is_plain]
+    if not known or len(known) < LEAST_PHOTOS * len(found):
         return None
     alike, total = torch.tensor([one.alike for one in known]).T
-    if alike.sum() < LEAST_SHARE * total.sum() or (alike < LEAST_SHARE_OF_ONE * total).any():
+    if alike.sum() < LEAST_SHARE * total.sum() or not _is_one_color(known):
         return None
-    middle = torch.stack([backdrop(one.terms, 8, 8).mean((0, 1)) for one in known])
-    if (middle - middle.median(0).values).abs().max() > MOST_DIFFERENCE:
-        return None
+    found = [one if one is not None and one.is_plain else None for one in found]
     mean = torch.stack([one.terms for one in known]).mean(0)
     nothing = torch.zeros(1, 1, dtype=torch.bool)
     return PlainBackground(
@@ -126,6 +135,13 @@ class _Backdrop:
     may_be_shown: Bool[Tensor, "h w"]
     alike: tuple[int, int]
     """How many pixels of the frame have its colour, of how many that count."""
+    texture: float
+    """See `MOST_TEXTURE`."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a backdrop, and no part of a scene."""
+        return self.alike[0] >= LEAST_SHARE_OF_ONE * self.alike[1] and self.texture <= MOST_TEXTURE
 
 
 def _backdrop_of(colors: Float[Tensor, "h w 3"], counts: Bool[Tensor, "h w"]) -> _Backdrop | None:
@@ -143,7 +159,31 @@ def _backdrop_of(colors: Float[Tensor, "h w 3"], counts: Bool[Tensor, "h w"]) ->
     region = _region(colors, counts, frame, terms)
     alike = _is_near(colors, terms, ALIKE)
     share = int((alike & frame).sum()), int(frame.sum())
-    return _Backdrop(terms, region, grown(alike), share)
+    return _Backdrop(terms, region, grown(alike), share, _texture(colors, region, terms))
+
+
+def _texture(
+    colors: Float[Tensor, "h w 3"], region: Bool[Tensor, "h w"], terms: Float[Tensor, "6 3"]
+) -> float:
+    """How much a backdrop's brightness differs from its quadratic; 0 where it is too small."""
+    rest = (colors - backdrop(terms, *region.shape)).mean(-1)
+    # Only where a whole square lies inside.
+    outside = max_pool2d((~region)[None].float(), SMOOTHED, 1, SMOOTHED // 2)[0] > 0
+    smooth = avg_pool2d(rest[None], SMOOTHED, 1, SMOOTHED // 2, count_include_pad=False)[0]
+    if outside.all():
+        return 0.0
+    brightness = colors.mean(-1)
+    contrast = brightness.quantile(0.995) - brightness.quantile(0.005)
+    deviation = smooth[~outside].square().mean().sqrt()
+    return float(deviation / contrast.clamp_min(1e-6))
+
+
+def _is_one_color(backdrops: Sequence[_Backdrop]) -> bool:
+    """Whether backdrops differ in the exposure of the photos alone."""
+    colors = torch.stack([backdrop(one.terms, 8, 8).mean((0, 1)) for one in backdrops])
+    middle = colors.median(0).values
+    gain = (colors @ middle / (middle @ middle).clamp_min(1e-6)).clamp(1 / MOST_GAIN, MOST_GAIN)
+    return bool((colors - gain[:, None] * middle).abs().max() <= MOST_DIFFERENCE)
 
 
 def _region(

@@ -50,6 +50,9 @@ class GaussianSplattingDataManagerConfig(PhotoOptions, FullImageDatamanagerConfi
     dense_points: bool = True
     """Fill up the dataparser's points by comparing neighbouring photos: seconds on a CPU. False:
     start from those of the dataparser, or random ones."""
+    find_background: bool = True
+    """Look for a plain backdrop, or a picture that stands still, behind the things. False where
+    --pipeline.model.background-color names another background than auto."""
 
 
 class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputDataset]):
@@ -63,7 +66,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         super().__init__(config, **kwargs)
         metadata = self.train_dataparser_outputs.metadata
         count = len(metadata.get(POINTS, ()))
-        if self.test_mode == "val":
+        if self.test_mode == "val" and config.find_background:
             self._find_background()
         # Outside training a checkpoint replaces the points.
         is_wanted = config.dense_points and not config.random_points and self.test_mode == "val"

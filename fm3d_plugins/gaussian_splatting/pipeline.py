@@ -49,6 +49,8 @@ class GaussianSplattingPipeline(PerScenePipeline):
     model: GaussianSplattingModel
 
     def __init__(self, config: GaussianSplattingPipelineConfig, *args, **kwargs) -> None:
+        if config.model.background_color != "auto":
+            config.datamanager.find_background = False
         super().__init__(config, *args, **kwargs)
         if config.model.ssim_lambda and self.datamanager.test_mode == "val":
             assert self.datamanager.train_dataset is not None

@@ -101,9 +101,38 @@ def test_photos_of_surroundings_have_none():
     assert plain_background(images, [None] * 4) is None
 
 
-def test_one_photo_before_something_else_is_enough_to_have_none():
-    images = [*photos((0.0, 0.0, 0.0), 19), torch.full((HEIGHT, WIDTH, 3), 0.5)]
-    assert plain_background(images, [None] * 20) is None
+def test_a_few_photos_before_something_else_have_none_and_the_others_have():
+    """One of five shows the thing alone, as from too close; with two of five none has any."""
+    close = THING + 0.3 * torch.rand(HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(0))
+    found = plain_background([*photos((0.0, 0.0, 0.0)), close.clamp(0, 1)], [None] * 5)
+    assert found is not None
+    assert [bool(region.any()) for region in found.is_shown] == [True] * 4 + [False]
+    assert not found.may_be_shown[4].any()
+    few = [*photos((0.0, 0.0, 0.0), 3), close.clamp(0, 1), close.flip(0).clamp(0, 1)]
+    assert plain_background(few, [None] * 5) is None
+
+
+def test_photos_may_be_exposed_differently():
+    """White paper from 0.35 to 0.95; but a green wall and a red one are two."""
+    images = [photo for gain in (0.35, 0.6, 0.95, 0.7) for photo in photos((gain, gain, gain), 1)]
+    found = plain_background(images, [None] * 4)
+    assert found is not None
+    brightness = [backdrop(terms, 8, 8).mean() for terms in found.coefficients]
+    torch.testing.assert_close(
+        torch.stack(brightness), torch.tensor([0.35, 0.6, 0.95, 0.7]), atol=0.01, rtol=0
+    )
+    walls = [*photos((0.6, 0.2, 0.2), 2), *photos((0.2, 0.6, 0.2), 2)]
+    assert plain_background(walls, [None] * 4) is None
+
+
+@pytest.mark.parametrize("light", [1.0, 0.1, 0.05])
+def test_a_dark_room_and_a_bare_table_are_no_backdrop(light):
+    """Boards 0.12 apart in brightness, at any light; within 0.04 of each other in the dark."""
+    boards = (torch.arange(WIDTH) // 6 % 2)[:, None] * torch.tensor([0.12, 0.1, 0.08])
+    room = light * (torch.tensor([0.5, 0.4, 0.3]) + boards)
+    images = [image.minimum(light * torch.ones(3)) for image in photos((0.0, 0.0, 0.0))]
+    dark = [torch.where(image > 0.3 * light, image, room) for image in images]
+    assert plain_background(dark, [None] * 4) is None
 
 
 def test_what_is_masked_does_not_count():
