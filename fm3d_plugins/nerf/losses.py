@@ -1,13 +1,17 @@
 """What the fast model is trained to make small."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fm3d_plugins.geometry.volume_rendering import distortion_loss
 
 CHARBONNIER_WIDTH = 1e-3
 """Errors below this count as squares, larger ones by their size: mip-NeRF 360, section 3."""
+
+
+LEAST_LIGHT = 1e-3
+"""Share of a ray's light below which it is no more pulled to be empty."""
 
 
 def squared_error(
@@ -44,6 +48,16 @@ def scene_distortion(
     """
     start, end = _even((middles - lengths / 2).clamp_min(0)), _even(middles + lengths / 2)
     return distortion_loss(weights, _even(middles), end - start).mean()
+
+
+def emptiness(
+    opacity: Float[Tensor, "ray 1"], is_background: Bool[Tensor, "ray 1"]
+) -> Float[Tensor, ""]:
+    """Mean over all rays of -log(1 - opacity) of those that show the background.
+
+    The opacity itself of a ray that is opaque by now has no gradient.
+    """
+    return -(is_background * (1 + LEAST_LIGHT - opacity).log()).mean()
 
 
 def _even(distances: Float[Tensor, "ray n"]) -> Float[Tensor, "ray n"]:

@@ -40,7 +40,12 @@ from fm3d_plugins.kernels.radiance_field import render_rays
 from fm3d_plugins.kernels.radiance_field.definitions import Intervals
 from fm3d_plugins.nerf.datamanager import DENSE_POINTS, MEAN_COLOR
 from fm3d_plugins.nerf.importance_grid import ImportanceGrid
-from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
+from fm3d_plugins.nerf.losses import (
+    charbonnier_error,
+    emptiness,
+    scene_distortion,
+    squared_error,
+)
 from fm3d_plugins.nerf.network import RadianceField, levels_at
 from fm3d_plugins.nerf.options import NerfOptions
 from fm3d_plugins.nerf.pixels import PLACE
@@ -51,8 +56,7 @@ REFRESH_EVERY = 16
 """Steps between refreshes of the memory of where space is empty."""
 
 EMPTINESS = 0.1
-"""Weight in the loss of the mean opacity, over a step's rays, of those that show the photos'
-background."""
+"""Weight of the loss by which rays that show the photos' background meet nothing."""
 
 
 @dataclass
@@ -269,8 +273,8 @@ class NerfModel(RayModel):
         if not self.training:
             return losses
         if "is_background" in outputs:
-            seen = outputs["accumulation"] * outputs["is_background"]
-            losses["emptiness"] = EMPTINESS * seen.mean()
+            empty = emptiness(outputs["accumulation"], outputs["is_background"])
+            losses["emptiness"] = EMPTINESS * empty
         weight = self._distortion_weight()
         if weight > 0:
             losses["distortion_loss"] = weight * scene_distortion(

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from fm3d_plugins.nerf.losses import charbonnier_error, scene_distortion, squared_error
+from fm3d_plugins.nerf.losses import (
+    charbonnier_error,
+    emptiness,
+    scene_distortion,
+    squared_error,
+)
 
 
 def test_squared_error_is_what_psnr_counts():
@@ -36,3 +41,12 @@ def test_near_distortion_is_half_of_that_in_scene_units_and_far_distortion_inver
     far = scene_distortion(one, 3 * one, two)
     assert float(near) == pytest.approx(0.1 / 3)
     assert float(far) == pytest.approx(0.125 / 3)
+
+
+def test_an_opaque_ray_before_the_background_is_still_pulled_and_no_other():
+    """Truth: d/do of -log(1.001 - o), over three rays: 333 where o is 1, 1 / 3 where it is 0."""
+    opacity = torch.tensor([[1.0], [0.0], [1.0]], requires_grad=True)
+    emptiness(opacity, torch.tensor([[True], [True], [False]])).backward()
+    expected = torch.tensor([[1000 / 3], [1 / 3], [0.0]])
+    # Of 1.001 - 1 in 32 bits a thousandth is left.
+    torch.testing.assert_close(opacity.grad, expected, rtol=2e-3, atol=0)
