@@ -56,7 +56,7 @@ LEAST_DETAILED = 0.03
 ALIKE = 0.06
 """By how much a colour may differ from the picture's there, in each of its channels."""
 
-LEAST_SEEN = 0.3
+LEAST_SEEN = 0.25
 """Share of the photos that show a pixel of the picture. The thing is before all others."""
 
 EDGE, FAINT_EDGE = 0.03, 0.012
