@@ -31,6 +31,9 @@ VIEW_WEIGHTS = "view_weights"
 """Key of a dataparser's metadata: [V], by how much the colours of each training view count; 1 where
 absent."""
 
+FEWEST_TRAINED = 2
+"""Photos. One alone says nothing of depth."""
+
 CPU_IMAGE_SIZE = 640
 """Long side in pixels that a CPU gets through in minutes."""
 
@@ -207,6 +210,13 @@ class PhotoDatasets:
                 f"{len(shared)} of the {len(held_out)} photos that the run is scored by are also "
                 "trained on: scores will flatter. Hold photos out with the dataparser's "
                 "--eval-mode interval (every 8th).",
+                style="yellow",
+            )
+        elif len(trained) < FEWEST_TRAINED:
+            say(
+                f"Of these {len(trained) + len(held_out)} photos only {len(trained)} is left to "
+                f"train on, {len(held_out)} is held out to score the run. To train on all, add "
+                "--eval-mode all to the dataparser's options.",
                 style="yellow",
             )
         if missing:

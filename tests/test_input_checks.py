@@ -269,6 +269,15 @@ def test_scoring_by_training_photos_is_said_before_training(scene, capsys):
     assert "scored by" not in said_of(capsys)
 
 
+def test_a_scene_of_two_photos_says_how_few_are_trained_on(scene, capsys):
+    meta = json.loads((scene / "transforms.json").read_text())
+    (scene / "transforms.json").write_text(json.dumps(meta | {"frames": meta["frames"][:2]}))
+    open_scene(scene, NerfstudioDataParserConfig(eval_mode="interval"))
+    assert "Of these 2 photos only 1 is left to train on, 1 is held out" in said_of(capsys)
+    open_scene(scene, NerfstudioDataParserConfig(eval_mode="all"))
+    assert "is left to train on" not in said_of(capsys)
+
+
 @pytest.mark.parametrize("has_test", [False, True])
 def test_lists_without_photos_for_ns_eval_are_said_before_training(scene, capsys, has_test):
     names = names_of(scene)

@@ -56,7 +56,10 @@ LEAST_DETAILED = 0.03
 ALIKE = 0.06
 """By how much a colour may differ from the picture's there, in each of its channels."""
 
-LEAST_SEEN = 0.3
+DARKEST, MOST_GAIN = 0.1, 2.0
+"""Brightness of pixels that tell a photo's exposure, and how far it may be from the others'."""
+
+LEAST_SEEN = 0.25
 """Share of the photos that show a pixel of the picture. The thing is before all others."""
 
 EDGE, FAINT_EDGE = 0.03, 0.012
@@ -71,12 +74,13 @@ class StillBackground(Regions):
     """The picture behind the thing of all photos."""
 
     picture: UInt8[Tensor, "height width 3"]
-    """As large as the photos."""
+    """As large as the photos, and as bright as their middle."""
+    gains: Float[Tensor, " view"]
+    """How much brighter each photo is."""
 
     def colors(self, photo: int, height: int, width: int) -> Float[Tensor, "_ _ 3"]:
-        """The picture behind a photo, [height, width, 3]; the same for all."""
-        del photo
-        return at_size(self.picture, height, width)
+        """The picture behind a photo, [height, width, 3]."""
+        return (self.gains[photo] * at_size(self.picture, height, width)).clamp(0, 1)
 
 
 def at_size(
@@ -122,21 +126,25 @@ def still_background(
     if rotation_angle_degrees(turns, turns[:1].expand_as(turns)).max() < LEAST_TURN:
         return None
     sights = [_Sight.of(images[row], masks[row]) for row in rows]
-    middle = np.median([sight.colors for sight in sights], axis=0)
+    middle = _middle(sights)
     if not _stands_still(sights, middle):
         return None
-    picture = _most_common(sights, middle)
+    sights = [sight.without_gain(sight.gain(middle)) for sight in sights]
+    picture = _most_common(sights, _middle(sights))
     is_picture = torch.from_numpy(_is_background(sights, picture))
     along = frame_of(*is_picture.shape)
-    regions, may_be, sums = [], [], 0
+    regions, may_be, gains, sums = [], [], [], 0
     for image, mask in zip(images, masks, strict=True):
-        alike = torch.from_numpy(_Sight.of(image, mask).alike(picture)) & is_picture
+        sight = _Sight.of(image, mask)
+        gains.append(sight.gain(middle))
+        alike = torch.from_numpy(sight.without_gain(gains[-1]).alike(picture)) & is_picture
         regions.append(connected(alike, along))
         may_be.append(grown(alike))
         weight = resized(regions[-1], *image.shape[:2])
-        sums = sums + torch.cat([in_floats(image) * weight, weight], -1)
-    filled = smoothly_filled(torch.as_tensor(sums))
-    return StillBackground(regions, may_be, (filled * 255).round().to(torch.uint8))
+        sums = sums + torch.cat([in_floats(image) / gains[-1] * weight, weight], -1)
+    filled = smoothly_filled(torch.as_tensor(sums)).clamp(0, 1)
+    as_bytes = (filled * 255).round().to(torch.uint8)
+    return StillBackground(regions, may_be, as_bytes, torch.tensor(gains))
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,19 @@ class _Sight:
     def of(image: Shaped[Tensor, "_ _ 3"], mask: Tensor | None) -> "_Sight":
         counts = counted(mask, *image.shape[:2])
         return _Sight(small(image).numpy(), counts.numpy())
+
+    def gain(self, picture: Float[np.ndarray, "h w 3"]) -> float:
+        """How much brighter the photo is along its border; 1 where a picture is black there."""
+        along = frame_of(*self.counts.shape, share=FRAME).numpy() & self.counts
+        bright = picture[along].mean(-1)
+        seen = bright > DARKEST
+        if not seen.any():
+            return 1.0
+        ratio = float(np.median(self.colors[along].mean(-1)[seen] / bright[seen]))
+        return min(max(ratio, 1 / MOST_GAIN), MOST_GAIN)
+
+    def without_gain(self, gain: float) -> "_Sight":
+        return _Sight(self.colors / np.float32(gain), self.counts)
 
     def alike(self, picture: Float[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
         """Where most pixels around have the picture's colours."""
@@ -165,6 +186,10 @@ class _Sight:
         has_detail = (power > LEAST_DETAIL**2) & self.counts
         agreement = _mean(own * other, window) >= SAME * np.sqrt(power * others)
         return has_detail, has_detail & agreement
+
+
+def _middle(sights: Sequence[_Sight]) -> Float[np.ndarray, "h w 3"]:
+    return np.median([sight.colors for sight in sights], axis=0)
 
 
 def _stands_still(sights: Sequence[_Sight], picture: Float[np.ndarray, "h w 3"]) -> bool:

@@ -94,6 +94,20 @@ def test_what_of_the_thing_always_looks_the_same_is_not_behind_it():
         assert not region[66:194, 126:194].any() and not may_be[66:194, 126:194].any()
 
 
+def test_photos_may_be_exposed_differently():
+    """From 0.7 to 1.2 of the light; colours are those of each photo, and the region that of equal
+    light but for a hundredth of its pixels."""
+    behind, gains = noise(0, 30, 40), torch.linspace(0.7, 1.2, COUNT)
+    images = [image * gain for image, gain in zip(photos(behind), gains, strict=True)]
+    background, even = found(images), found(photos(behind))
+    assert background is not None
+    for number, gain in enumerate(gains):
+        error = (background.colors(number, HEIGHT, WIDTH) - gain * behind).abs()
+        assert error.mean() < 0.015
+        differs = background.is_shown[number] != even.is_shown[number]
+        assert differs.float().mean() < 0.01
+
+
 def test_photos_of_a_scene_have_none():
     assert found([noise(seed, 30, 40) for seed in range(COUNT)]) is None
 
