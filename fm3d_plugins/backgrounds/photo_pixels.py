@@ -17,11 +17,12 @@ class PhotoPixels(torch.nn.Module):
     _shown: UInt8[Tensor, " pixel"]
     _starts: Int[Tensor, " photo"]
     _sizes: Int[Tensor, "photo 2"]
-    _colors: Float[Tensor, "photo 6 3"] | UInt8[Tensor, "height width 3"]
+    _coefficients: Float[Tensor, "photo 6 3"] | None
+    _picture: UInt8[Tensor, "height width 3"] | None
+    _gains: Float[Tensor, " photo"] | None
 
     def __init__(self, found: PlainBackground | StillBackground) -> None:
         super().__init__()
-        self._is_plain = isinstance(found, PlainBackground)
         regions = list(zip(found.is_shown, found.may_be_shown, strict=True))
         sizes = torch.tensor([is_shown.shape for is_shown, _ in regions])
         counts = sizes.prod(-1)
@@ -30,7 +31,9 @@ class PhotoPixels(torch.nn.Module):
             "_shown": torch.cat([part.flatten() for part in shown]).byte(),
             "_starts": counts.cumsum(0) - counts,
             "_sizes": sizes,
-            "_colors": found.coefficients if isinstance(found, PlainBackground) else found.picture,
+            "_coefficients": getattr(found, "coefficients", None),
+            "_picture": getattr(found, "picture", None),
+            "_gains": getattr(found, "gains", None),
         }
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor, persistent=False)
@@ -47,6 +50,7 @@ class PhotoPixels(torch.nn.Module):
         self, photo: Int[Tensor, " ray"], place: Float[Tensor, "ray 2"]
     ) -> Float[Tensor, "ray 3"]:
         """Of the background there, in [0, 1], also where things hide it."""
-        if self._is_plain:
-            return backdrop_at(self._colors[photo], place)
-        return at_places(self._colors, place)
+        if self._coefficients is not None:
+            return backdrop_at(self._coefficients[photo], place)
+        assert self._picture is not None and self._gains is not None
+        return (self._gains[photo, None] * at_places(self._picture, place)).clamp(0, 1)
