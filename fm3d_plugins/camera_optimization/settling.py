@@ -96,9 +96,9 @@ def settle_before_training(manager: Any, cameras: CameraOptimizer, steps: int) -
         moved = settle_cameras(found, photos, count, torch.Generator().manual_seed(0))
     _take(cameras, found.parameters())
     if moved:
+        say(f"A rough scene moved the cameras by {moved:.1f} pixels on average. {OFF}")
         pinholes.cameras = moved_cameras(pinholes.cameras, cameras)
         manager.take_settled(pinholes)
-        say(f"A rough scene moved the cameras by {moved:.1f} pixels on average. {OFF}")
     else:
         say(f"A rough scene found the cameras as good as it can tell. {OFF}")
 

@@ -105,7 +105,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         metadata = self.train_dataset.metadata
         metadata[SETTLED_POINTS] = points, colors
         metadata[PIXEL_WIDTH] = _pixel_width(points, pinholes.cameras)
-        CONSOLE.print(f"Starting from {len(points)} points that photos agree on now.")
+        CONSOLE.print(f"Now starting from {len(points)} points, found with the moved cameras.")
 
     def skip_photos(self, count: int) -> None:
         """Pass over the first `count` photos of the training sequence, which a resumed run saw."""
