@@ -92,8 +92,9 @@ class PhotoDatasets:
     sees_pinholes: ClassVar[bool] = True
     """Whether photos and cameras are handed over without lens distortion; if not, as they are."""
 
-    follows_settled_cameras: ClassVar[bool] = False
-    """Whether `take_settled` does anything."""
+    settles_when_resumed: ClassVar[bool] = False
+    """Whether a resumed run needs the rough scene once more, because no checkpoint holds what
+    `take_settled` makes."""
 
     def __init__(self, config: Any, **kwargs: Any) -> None:
         """Args:

@@ -31,14 +31,14 @@ OFF = "Without: --pipeline.model.camera-optimizer.rough-scene False."
 def settled(pipeline: Any, config: Any, is_resumed: bool) -> Iterator[None]:
     """Put cameras about right before what the body makes ready for training.
 
-    A resumed run goes on with the cameras of its checkpoint. But where points follow cameras, they
-    must be those of the whole run: the rough scene, which is the same each time, is made once more.
+    A resumed run goes on with the cameras of its checkpoint. But where points that follow cameras
+    are in no checkpoint, the rough scene, which is the same each time, is made once more for them.
 
     Args:
         config: Of the trainer.
     """
     cameras, manager = pipeline.model.camera_optimizer, pipeline.datamanager
-    if not cameras.is_on or (is_resumed and not manager.follows_settled_cameras):
+    if not cameras.is_on or (is_resumed and not manager.settles_when_resumed):
         yield
         return
     reached = [parameter.detach().clone() for parameter in cameras.parameters()]
@@ -96,9 +96,9 @@ def settle_before_training(manager: Any, cameras: CameraOptimizer, steps: int) -
         moved = settle_cameras(found, photos, count, torch.Generator().manual_seed(0))
     _take(cameras, found.parameters())
     if moved:
+        say(f"A rough scene moved the cameras by {moved:.1f} pixels on average. {OFF}")
         pinholes.cameras = moved_cameras(pinholes.cameras, cameras)
         manager.take_settled(pinholes)
-        say(f"A rough scene moved the cameras by {moved:.1f} pixels on average. {OFF}")
     else:
         say(f"A rough scene found the cameras as good as it can tell. {OFF}")
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import (
     FullImageDatamanager,
     FullImageDatamanagerConfig,
@@ -16,6 +17,7 @@ from torch import Tensor
 from fm3d_plugins.backgrounds.finding import BACKGROUND, find_background
 from fm3d_plugins.backgrounds.regions import may_be_things, without
 from fm3d_plugins.backgrounds.surroundings import surroundings
+from fm3d_plugins.camera_photos import CameraPhotos
 from fm3d_plugins.dense_points import (
     dense_points,
     evenly_chosen,
@@ -36,6 +38,11 @@ RGBA_CHANNELS = 4
 PIXEL_WIDTH = "pixel_width"
 """Key of the training dataset's metadata: scene units, as `pixel_width` says it; absent where
 points to start from are random, and None where no photo shows one."""
+
+SETTLED_POINTS = "settled_points"
+"""Key of the training dataset's metadata: points to start from once cameras were put about right
+before training, [N, 3] in the world frame, and their colours, [N, 3] in bytes; absent where cameras
+or points stay as they were."""
 
 
 @dataclass
@@ -65,17 +72,33 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
     def __init__(self, config: GaussianSplattingDataManagerConfig, **kwargs) -> None:
         super().__init__(config, **kwargs)
         metadata = self.train_dataparser_outputs.metadata
-        count = len(metadata.get(POINTS, ()))
+        self._given_points = metadata.get(POINTS, torch.zeros(0, 3))
+        count = len(self._given_points)
         if self.test_mode == "val" and config.find_background:
             self._find_background()
         # Outside training a checkpoint replaces the points.
-        is_wanted = config.dense_points and not config.random_points and self.test_mode == "val"
-        if is_wanted and count < config.num_random_points:
+        self._compares = (
+            config.dense_points and not config.random_points and self.test_mode == "val"
+        )
+        cameras = self.train_dataset.cameras
+        if self._compares and count < config.num_random_points:
             count = self._add_dense_points(metadata, config.num_random_points - count)
         if config.random_points or count < 2:
             self._add_random_points(metadata)
         elif self.test_mode == "val":
-            self.train_dataset.metadata[PIXEL_WIDTH] = self._pixel_width(metadata[POINTS])
+            self.train_dataset.metadata[PIXEL_WIDTH] = _pixel_width(metadata[POINTS], cameras)
+
+    def take_settled(self, pinholes: CameraPhotos) -> None:
+        """Start from what photos agree on now, in place of points made for other cameras."""
+        if not self._compares:
+            return
+        points, colors = self._compared(pinholes.cameras, self.config.num_random_points)
+        if len(points) < 2:
+            return
+        metadata = self.train_dataset.metadata
+        metadata[SETTLED_POINTS] = points, colors
+        metadata[PIXEL_WIDTH] = _pixel_width(points, pinholes.cameras)
+        CONSOLE.print(f"Now starting from {len(points)} points, found with the moved cameras.")
 
     def skip_photos(self, count: int) -> None:
         """Pass over the first `count` photos of the training sequence, which a resumed run saw."""
@@ -91,7 +114,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             return  # Nothing is behind it.
         masks = [shown(entry, None) for entry in self.cached_train]
         metadata, cameras = self.train_dataset.metadata, self.train_dataset.cameras
-        posed = intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
+        posed = _posed(cameras)
         against = "--pipeline.model.background-color random"
         found = find_background(images, masks, posed[1], against)
         if found is None:
@@ -105,35 +128,40 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         Returns:
             How many there are then.
         """
-        rows = evenly_chosen(len(self.cached_train))
-        entries = [self.cached_train[row] for row in rows]
-        background = self.train_dataset.metadata.get(BACKGROUND)
-        if background is not None:
-            entries = [without(entries[i], background.is_shown[row]) for i, row in enumerate(rows)]
-        photos = posed_photos(entries, self.train_dataset.cameras[torch.tensor(rows)])
-        known = metadata.get(POINTS, torch.zeros(0, 3))
-        generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
-        with signs_of_life(lambda t: f"Photos are compared for points to start from: {t:.0f} s."):
-            points, rgb = dense_points(photos, known, count, generator)
-        if background is not None:
-            cameras = self.train_dataset.cameras
-            posed = intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
-            kept = may_be_things(points, background.is_shown, *posed, image_sizes(cameras).cpu())
-            points, rgb = points[kept], rgb[kept]
+        known = self._given_points
+        points, rgb = self._compared(self.train_dataset.cameras, count)
         colors = metadata.get(COLORS, torch.zeros(0, 3, dtype=torch.uint8))
         if len(points):
             metadata[POINTS] = torch.cat([known, points])
-            metadata[COLORS] = torch.cat([colors, (rgb * 255).round().to(torch.uint8)])
+            metadata[COLORS] = torch.cat([colors, rgb])
             CONSOLE.print(
                 f"Starting from {len(known)} points of the scene and {len(points)} that its photos "
                 "agree on or see nothing past."
             )
         return len(known) + len(points)
 
-    def _pixel_width(self, points: Float[Tensor, "point 3"]) -> float | None:
-        cameras = self.train_dataset.cameras
-        posed = world_from_cameras(cameras).cpu(), intrinsics_matrices(cameras).cpu()
-        return pixel_width(points.cpu(), *posed, image_sizes(cameras).cpu())
+    def _compared(
+        self, cameras: Cameras, count: int
+    ) -> tuple[Float[Tensor, "point 3"], UInt8[Tensor, "point 3"]]:
+        """At most so many points of the surfaces that photos show, and colours in bytes.
+
+        Args:
+            cameras: Of all training photos, pinholes.
+        """
+        rows = evenly_chosen(len(self.cached_train))
+        entries = [self.cached_train[row] for row in rows]
+        background = self.train_dataset.metadata.get(BACKGROUND)
+        if background is not None:
+            entries = [without(entries[i], background.is_shown[row]) for i, row in enumerate(rows)]
+        photos = posed_photos(entries, cameras[torch.tensor(rows)])
+        generator = torch.Generator().manual_seed(self.config.train_cameras_sampling_seed)
+        with signs_of_life(lambda t: f"Photos are compared for points to start from: {t:.0f} s."):
+            points, rgb = dense_points(photos, self._given_points, count, generator)
+        if background is not None:
+            sizes = image_sizes(cameras).cpu()
+            kept = may_be_things(points, background.is_shown, *_posed(cameras), sizes)
+            points, rgb = points[kept], rgb[kept]
+        return points, (rgb * 255).round().to(torch.uint8)
 
     def _add_random_points(self, metadata: dict) -> None:
         count = self.config.num_random_points
@@ -155,3 +183,13 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         metadata[POINTS], metadata[COLORS] = points, (rgb * 255).to(torch.uint8)
         if is_training:
             CONSOLE.print(f"Starting from {count} random points.")
+
+
+def _posed(cameras: Cameras) -> tuple[Float[Tensor, "view 3 3"], Float[Tensor, "view 4 4"]]:
+    """Intrinsics (pixels) and world_from_camera (OpenCV) of pinholes, on the CPU."""
+    return intrinsics_matrices(cameras).cpu(), world_from_cameras(cameras).cpu()
+
+
+def _pixel_width(points: Float[Tensor, "point 3"], cameras: Cameras) -> float | None:
+    intrinsics, world_from_camera = _posed(cameras)
+    return pixel_width(points.cpu(), world_from_camera, intrinsics, image_sizes(cameras).cpu())

@@ -15,7 +15,7 @@ from nerfstudio.engine.callbacks import (
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.models.splatfacto import SH2RGB, SplatfactoModel
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Parameter, ParameterDict
 
 from fm3d_plugins.backends.metrics import Lpips, corrected_metrics, image_metrics, psnr
 from fm3d_plugins.camera_optimization.camera_optimizer import TRACKS, CameraOptimizer
@@ -24,7 +24,7 @@ from fm3d_plugins.camera_photos import CAMERA_CONFIDENCE, GIVEN_CAMERAS, RENDERE
 from fm3d_plugins.depth_supervision.supervision import DepthSupervision
 from fm3d_plugins.exposure import PARAMETERS, exposure_of
 from fm3d_plugins.gaussian_splatting.behind import SAVED, Behind
-from fm3d_plugins.gaussian_splatting.datamanager import PIXEL_WIDTH
+from fm3d_plugins.gaussian_splatting.datamanager import PIXEL_WIDTH, SETTLED_POINTS
 from fm3d_plugins.gaussian_splatting.density_control import density_control_of
 from fm3d_plugins.gaussian_splatting.options import GaussianSplattingOptions
 from fm3d_plugins.gaussian_splatting.seeding import evenly_drawn, gaussians_at
@@ -60,10 +60,11 @@ class GaussianSplattingModel(SplatfactoModel):
     training also all `scales` [N, 3] and `opacities` [N, 1], for the loss.
     """
 
-    optional_state = (PARAMETERS, *SAVED, *(f"behind.{name}" for name in SAVED))
+    optional_state = (PARAMETERS, PIXEL_WIDTH, *SAVED, *(f"behind.{name}" for name in SAVED))
 
     config: GaussianSplattingModelConfig  # type: ignore[assignment]
     view_weights: Float[Tensor, " view"] | None
+    pixel_width: Float[Tensor, ""]
 
     def populate_modules(self) -> None:
         """Make one gaussian per seed point (called by nerfstudio's constructor)."""
@@ -73,11 +74,10 @@ class GaussianSplattingModel(SplatfactoModel):
                 "3dgs got no points to start from. Expected seed points from the datamanager. "
                 "Use the datamanager of the method 3dgs, which makes random points when it must."
             )
-        points, colors = self.seed_points
-        rows = evenly_drawn(len(points), self.recipe.max_gaussians)
-        self.gauss_params = gaussians_at(
-            points[rows], byte_colors(colors, len(points))[rows], self.config.sh_degree
-        )
+        self.gauss_params = self._start(*self.seed_points)
+        # In checkpoints, as a resumed run knows no points to start from; 0 for any.
+        width = self.kwargs["metadata"].get(PIXEL_WIDTH)
+        self.register_buffer(PIXEL_WIDTH, torch.tensor(width or 0.0))
         self.density_control = density_control_of(
             self.recipe, self.config.densify_size_thresh, self.config.cull_scale_thresh
         )
@@ -106,6 +106,12 @@ class GaussianSplattingModel(SplatfactoModel):
         """Called by the viewer, for the colour around its crop box."""
         self.behind.color = background_color.to(self.behind.color)
 
+    def _start(self, points: Tensor, colors: Tensor) -> ParameterDict:
+        """Gaussians at some points, of which no more are taken than there may be."""
+        rows = evenly_drawn(len(points), self.recipe.max_gaussians)
+        colors = byte_colors(colors, len(points))
+        return gaussians_at(points[rows], colors[rows], self.config.sh_degree)
+
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         groups = self.get_gaussian_param_groups()
         if self.exposure is not None:
@@ -116,7 +122,14 @@ class GaussianSplattingModel(SplatfactoModel):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        self.depth_supervision.begin_training(self.kwargs["metadata"], self.device)
+        metadata = self.kwargs["metadata"]
+        self.depth_supervision.begin_training(metadata, self.device)
+        if SETTLED_POINTS in metadata:
+            fresh = self._start(*metadata.pop(SETTLED_POINTS))
+            for name, values in self.gauss_params.items():  # Those that the optimizers hold.
+                values.data = fresh[name].data.to(values)
+            self.pixel_width.fill_(metadata[PIXEL_WIDTH] or 0.0)
+        self._largest_move = self.config.largest_step * float(self.pixel_width)
         return [
             TrainingCallback(
                 [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
@@ -134,10 +147,9 @@ class GaussianSplattingModel(SplatfactoModel):
     def step_cb(self, optimizers: Optimizers, step: int) -> None:
         """Called before every step: points that lie on surfaces need not go far."""
         super().step_cb(optimizers, step)
-        width = self.kwargs["metadata"].get(PIXEL_WIDTH)
-        if width is not None and self.config.largest_step > 0:
+        if self._largest_move > 0:
             group = self.optimizers["means"].param_groups[0]
-            group["lr"] = min(group["lr"], self.config.largest_step * width)
+            group["lr"] = min(group["lr"], self._largest_move)
 
     def _control_density(self, step: int) -> None:
         view = self._last_view

@@ -88,7 +88,7 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
 
     takes_rendered_views: ClassVar[bool] = True
     sees_pinholes: ClassVar[bool] = False
-    follows_settled_cameras: ClassVar[bool] = True
+    settles_when_resumed: ClassVar[bool] = True
 
     def __init__(self, config: NerfDataManagerConfig, **kwargs) -> None:
         super().__init__(config, **kwargs)

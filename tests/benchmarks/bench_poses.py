@@ -2,14 +2,17 @@
 
     python tests/benchmarks/bench_poses.py [--scenes NAME ...] [--levels 0 1 2] [--methods 3dgs]
         [--modes off SO3xR3 SE3] [--steps N] [--repeats N] [--seed N] [--photometric N]
-        [--track-weights W ...] [--no-rough-scene] [--max-image-size N] [--json PATH]
+        [--track-weights W ...] [--no-rough-scene] [--compared-points] [--max-image-size N]
+        [--json PATH]
 
 Cameras of a posed scene are perturbed: every rotation by an isotropic random turn of 1.09 degrees
 on average, every centre by 1.8 % of the centres' extent (root mean square), all focal lengths by
 2 % with one sign; level 2 doubles all three, and level 0 leaves the reference's cameras. A method
 is then trained with the cameras frozen and with the cameras optimised, each time from random
-points, because points of the reference would leak its geometry. One run's PSNR is a draw: a row is
-the mean of `--repeats` runs with other random numbers and the same noise of the cameras.
+points, because points of the reference would leak its geometry; or, with `--compared-points`, from
+those that photos agree on under the perturbed cameras, as the recipe does it. One run's PSNR is a
+draw: a row is the mean of `--repeats` runs with other random numbers and the same noise of the
+cameras.
 
 Every row is scored alike, as by Lin et al. 2021 (BARF): the reference's held-out cameras are moved
 by the similarity from the reference's training cameras to the run's (column sim3), and then by K
@@ -132,6 +135,7 @@ def train(
     folder: Path,
     max_image_size: int | None,
     has_rough_scene: bool,
+    has_random_points: bool,
     change: Callable[[Any], None],
 ):
     """The trained pipeline and the CPU seconds of its set-up and training."""
@@ -140,7 +144,7 @@ def train(
     config: Any = copy.deepcopy(all_methods[method])
     config.pipeline.datamanager.data = data
     if hasattr(config.pipeline.datamanager, "random_points"):
-        config.pipeline.datamanager.random_points = True
+        config.pipeline.datamanager.random_points = has_random_points
     config.pipeline.datamanager.max_image_size = max_image_size
     cameras = config.pipeline.model.camera_optimizer
     cameras.mode = mode
@@ -269,7 +273,7 @@ def bench(
         reference = perturb(scene, level, options.seed, data)
         pipeline, seconds = train(
             method, data, mode, options.steps, repeat, output / "out", options.max_image_size,
-            not options.no_rough_scene,
+            not options.no_rough_scene, not options.compared_points,
             partial(with_tracks, weight=weight, scene=scene, level=level, data=data),
         )  # fmt: skip
         scores = score(pipeline, reference, options.photometric)
@@ -291,6 +295,10 @@ def main() -> None:
     parser.add_argument(
         "--no-rough-scene", action="store_true", help="leave cameras as they are before training"
     )
+    parser.add_argument(
+        "--compared-points", action="store_true",
+        help="start from points that photos agree on under the perturbed cameras, not random ones",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, help="default: the method's own recipe")
     parser.add_argument("--max-image-size", type=int, help="long side in pixels")
     parser.add_argument("--repeats", type=int, default=1)

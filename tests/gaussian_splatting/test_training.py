@@ -96,11 +96,17 @@ def test_device_and_recipe_are_written_to_the_config(trained):
     assert config.optimizers["means"]["scheduler"].max_steps == STEPS
 
 
-def test_checkpoint_holds_gaussians_exposure_and_what_is_behind_only(trained):
+def test_checkpoint_holds_gaussians_exposure_and_what_goes_with_them_only(trained):
     path = next(trained[0].checkpoint_dir.glob("*.ckpt"))
     state = torch.load(path, weights_only=True)
     parts = {key.split(".")[1] for key in state["pipeline"]}
-    assert parts == {"gauss_params", "exposure", "behind", "device_indicator_param"}
+    assert parts == {
+        "gauss_params",
+        "exposure",
+        "behind",
+        "pixel_width",
+        "device_indicator_param",
+    }
 
 
 def test_a_checkpoint_from_before_exposures_is_taken(trained):

@@ -7,7 +7,7 @@ from nerfstudio.data.scene_box import SceneBox
 
 from fm3d_plugins.camera_photos import GIVEN_CAMERAS
 from fm3d_plugins.geometry.poses import se3_exp
-from fm3d_plugins.nerf.ray_model import SHORTEST_NEAR, composited, nearest_in_view
+from fm3d_plugins.nerf.ray_model import SHORTEST_NEAR, composited, moved_across, nearest_in_view
 from fm3d_plugins.nerf.vanilla_model import VanillaNerfModelConfig
 
 
@@ -113,3 +113,28 @@ def test_rays_begin_halfway_to_the_points_if_there_are_any():
         model = config.setup(scene_box=box, num_train_data=1, metadata=metadata)
         near.append(model.near_plane)
     assert near == pytest.approx([SHORTEST_NEAR, 1.0])
+
+
+def test_origins_learn_nothing_of_where_along_their_rays_they_are():
+    """A gradient keeps its parts across the ray, and the origins their values."""
+    origins = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    directions = torch.nn.functional.normalize(torch.randn(5, 3, dtype=torch.float64), dim=-1)
+    given = torch.randn(5, 3, dtype=torch.float64)
+    moved = moved_across(origins, directions)
+    assert torch.equal(moved, origins)
+    (gradient,) = torch.autograd.grad(moved, origins, given)
+    torch.testing.assert_close((gradient * directions).sum(-1), torch.zeros(5).double())
+    taken = given - gradient
+    torch.testing.assert_close(torch.linalg.cross(taken, directions), torch.zeros(5, 3).double())
+
+
+def test_colours_of_a_model_move_cameras_across_their_rays_alone():
+    """Truth: a ray that begins farther back on its own line sees the same."""
+    given = cameras(2)
+    rays = given.generate_rays(camera_indices=torch.tensor([[1]] * 6), coords=3 * torch.rand(6, 2))
+    rays.origins = rays.origins.clone().requires_grad_()
+    colors = make_model(given, "SO3xR3").get_outputs(rays)["rgb"]
+    (gradient,) = torch.autograd.grad(colors.sum(), rays.origins)
+    along = (gradient * rays.directions).sum(-1)
+    assert gradient.norm(dim=-1).min() > 0
+    torch.testing.assert_close(along / gradient.norm(dim=-1), torch.zeros(6), rtol=0, atol=1e-4)
