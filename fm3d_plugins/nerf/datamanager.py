@@ -118,6 +118,8 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
         if found is not None:
             metadata[BACKGROUND], shown = found, PhotoPixels(found).to(self.device)
         metadata[MEAN_COLOR] = pixels.mean_color(shown).cpu()
+        if shown is not None:
+            pixels.thin(shown)
 
     def take_settled(self, pinholes: CameraPhotos) -> None:
         """Find surfaces again, now that photos may agree on others."""

@@ -55,7 +55,7 @@ from fm3d_plugins.scene_points import POINTS
 REFRESH_EVERY = 16
 """Steps between refreshes of the memory of where space is empty."""
 
-EMPTINESS = 0.1
+EMPTINESS = 0.3
 """Weight of the loss by which rays that show the photos' background meet nothing."""
 
 

@@ -29,6 +29,12 @@ MOST_FOR_MEAN = 1_000_000
 PLACE = "place"
 """Key of rays' metadata: [R, 2], across and down the photo of each, from 0 to 1."""
 
+BACKGROUND_SHARE = 1 / 3
+"""Pixels that show the background, for each that does not, of those that are drawn from."""
+
+PIXELS_AT_ONCE = 1 << 22
+"""Bounds the memory while they are told apart."""
+
 RAYS_AT_ONCE = 1 << 18
 """Bounds the memory while rays of a large photo are made."""
 
@@ -100,6 +106,25 @@ class PixelTable:
             [mask.reshape(*size, 1) for mask, size in masks],
         )
 
+    def thin(self, background: PhotoPixels) -> None:
+        """Leave out most pixels that show the background, so that most rays meet things.
+
+        Those that stay are a third of the others, and all where there are fewer.
+        """
+        pixel = self._kept
+        if pixel is None:
+            pixel = torch.arange(self.num_pixels, device=self.colors.device)
+        is_background = torch.cat(
+            [self._shown(background, part) == IS_SHOWN for part in pixel.split(PIXELS_AT_ONCE)]
+        )
+        count = int(is_background.sum())
+        share = BACKGROUND_SHARE * (len(pixel) - count) / max(1, count)
+        generator = torch.Generator(pixel.device).manual_seed(0)
+        chance = torch.rand(len(pixel), generator=generator, device=pixel.device)
+        kept = pixel[~is_background | (chance < share)]
+        if len(kept):
+            self._kept, self.num_pixels = kept, len(kept)
+
     def mean_color(self, background: PhotoPixels | None = None) -> Float[Tensor, "3"]:
         """Of a million pixels that are not masked, evenly taken, by their opacity; in [0, 1].
 
@@ -113,9 +138,7 @@ class PixelTable:
         colors = self.colors[pixel].float() / 255
         weight = colors[:, 3:] if self.has_opacity else torch.ones_like(colors[:, :1])
         if background is not None:
-            photo, row, column = self._indices(pixel)
-            shown = background.shown(photo, self._place(photo, row, column))
-            weight = weight * (shown < IS_SHOWN)[:, None]
+            weight = weight * (self._shown(background, pixel) < IS_SHOWN)[:, None]
         return (colors[:, :3] * weight).sum(0) / weight.sum().clamp_min(1.0)
 
     def draw(
@@ -144,6 +167,10 @@ class PixelTable:
         )
         indices = torch.stack([photo, row, column], dim=-1)
         return bundle, {"image": self.colors[pixel].float() / 255, "indices": indices}
+
+    def _shown(self, background: PhotoPixels, pixel: Int[Tensor, " ray"]) -> UInt8[Tensor, " ray"]:
+        photo, row, column = self._indices(pixel)
+        return background.shown(photo, self._place(photo, row, column))
 
     def _indices(
         self, pixel: Int[Tensor, " ray"]

@@ -12,6 +12,7 @@ from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
 from fm3d_plugins.backgrounds.finding import BACKGROUND
+from fm3d_plugins.backgrounds.photo_pixels import IS_SHOWN, PhotoPixels
 from fm3d_plugins.camera_optimization.saved_state import check_state
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, transform_points
@@ -96,7 +97,7 @@ def test_behind_rays_of_the_background_is_its_colour_and_behind_others_any(befor
     finally:
         model.config.background_color = "black"
     is_shown, is_aside = first["is_background"][:, 0], aside(batch["indices"], 8)
-    assert is_aside.sum() > 50 and is_shown[is_aside].all()
+    assert is_aside.sum() > 20 and is_shown[is_aside].all()
     torch.testing.assert_close(
         first["background"][is_shown], torch.ones(int(is_shown.sum()), 3), atol=0.02, rtol=0
     )
@@ -105,6 +106,20 @@ def test_behind_rays_of_the_background_is_its_colour_and_behind_others_any(befor
     # The thing has white parts, which may be connected with the white around it.
     assert is_random[~aside(batch["indices"], -2)].float().mean() > 0.5
     assert not is_random[is_aside].any()
+
+
+def test_a_quarter_of_the_rays_show_the_background(before_white):
+    """A third of the others, of which none is left out. Nine tenths of the pixels show it. 4000
+    rays have a deviation of 0.7 percent."""
+    trainer, _ = before_white
+    manager = trainer.pipeline.datamanager
+    pixels, found = manager.train_pixels, PhotoPixels(manager.train_dataset.metadata[BACKGROUND])
+    rays, _ = pixels.draw(4000, torch.Generator().manual_seed(0))
+    shown = found.shown(rays.camera_indices[:, 0], rays.metadata[PLACE])
+    assert (shown == IS_SHOWN).float().mean() == pytest.approx(0.25, abs=0.03)
+    regions = manager.train_dataset.metadata[BACKGROUND].is_shown
+    others = sum(int((~region).sum()) for region in regions)
+    assert pixels.num_pixels == pytest.approx(4 / 3 * others, rel=0.03)
 
 
 def test_what_is_drawn_before_the_background_costs(before_white):
@@ -120,7 +135,7 @@ def test_what_is_drawn_before_the_background_costs(before_white):
             loss = float(model.get_loss_dict(outputs, batch)["emptiness"])
             # 0.001 of the light is taken for there, so that the loss of opaque rays is bounded.
             assert loss == pytest.approx(EMPTINESS * expected * share, abs=0.003 * EMPTINESS)
-    assert 0.5 < share < 1
+    assert 0.1 < share < 0.4
 
 
 def test_a_plain_background_stays_with_the_checkpoint(before_white):
