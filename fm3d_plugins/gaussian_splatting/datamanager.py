@@ -58,8 +58,8 @@ class GaussianSplattingDataManagerConfig(PhotoOptions, FullImageDatamanagerConfi
     """Fill up the dataparser's points by comparing neighbouring photos: seconds on a CPU. False:
     start from those of the dataparser, or random ones."""
     find_background: bool = True
-    """Look for a plain backdrop, or a picture that stands still, behind the things. False where
-    --pipeline.model.background-color names another background than auto."""
+    """Look for a plain backdrop, or a picture that stands still, behind the things. Nothing is
+    looked for where --pipeline.model.background-color is another than auto."""
 
 
 class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputDataset]):
@@ -74,7 +74,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         metadata = self.train_dataparser_outputs.metadata
         self._given_points = metadata.get(POINTS, torch.zeros(0, 3))
         count = len(self._given_points)
-        if self.test_mode == "val" and config.find_background:
+        if self.test_mode == "val":
             self._find_background()
         # Outside training a checkpoint replaces the points.
         self._compares = (
@@ -116,7 +116,9 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         metadata, cameras = self.train_dataset.metadata, self.train_dataset.cameras
         posed = _posed(cameras)
         against = "--pipeline.model.background-color random"
-        found = find_background(images, masks, posed[1], against)
+        found = None
+        if self.config.find_background:
+            found = find_background(images, masks, posed[1], against)
         if found is None:
             metadata[SURROUNDINGS] = surroundings(images, masks, *posed)
         else:

@@ -2,17 +2,18 @@
 
 import copy
 import math
-import shutil
 
 import numpy as np
 import pytest
 import torch
 from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.models.splatfacto import SplatfactoModel
 from nerfstudio.scripts.exporter import ExportGaussianSplat
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
+from fm3d_plugins.backgrounds.finding import BACKGROUND
 from fm3d_plugins.backgrounds.plain import backdrop
 from fm3d_plugins.camera_optimization.saved_state import check_state
 from fm3d_plugins.dense_points import in_floats
@@ -23,6 +24,7 @@ from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.io.ply import read_ply
 from fm3d_plugins.kernels.rasterizer import RasterizedView
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
+from tests.things_before import before, one_color
 
 STEPS = 200
 
@@ -141,14 +143,8 @@ def test_exposure_is_of_training_views_alone(trained):
 
 @pytest.fixture
 def before_white(capture, tmp_path, train_run):
-    """A run on photos of 96 x 72 pixels whose middle shows a thing before white."""
-    scene = tmp_path / "scene"
-    shutil.copytree(capture, scene)
-    for photo in (scene / "images").iterdir():
-        thing = Image.open(photo).convert("RGB").crop((30, 20, 60, 50))
-        canvas = Image.new("RGB", (96, 72), (255, 255, 255))
-        canvas.paste(thing, (30, 20))
-        canvas.save(photo, quality=95)
+    """A run on photos of a thing before white."""
+    scene = before(one_color(255), capture, tmp_path)
     return train_run(run_config(scene, tmp_path / "runs", steps=2), [])
 
 
@@ -162,16 +158,10 @@ def test_a_plain_background_stays_with_the_checkpoint(before_white):
 
 @pytest.fixture
 def before_picture(capture, tmp_path, train_run):
-    """A run on photos of 96 x 72 pixels whose middle shows a thing before one picture."""
-    scene = tmp_path / "scene"
-    shutil.copytree(capture, scene)
+    """A run on photos of a thing before one picture."""
     noise = np.random.default_rng(0).integers(40, 200, (9, 12, 3), np.uint8)
     behind = Image.fromarray(noise).resize((96, 72), Image.Resampling.BICUBIC)
-    for photo in (scene / "images").iterdir():
-        thing = Image.open(photo).convert("RGB").crop((30, 20, 60, 50))
-        canvas = behind.copy()
-        canvas.paste(thing, (30, 20))
-        canvas.save(photo, quality=95)
+    scene = before(behind, capture, tmp_path)
     return behind, train_run(run_config(scene, tmp_path / "runs", steps=2), [])
 
 
@@ -199,6 +189,32 @@ def test_a_checkpoint_from_before_names_its_background_otherwise(trained):
     drawn = backdrop(behind.plain_background, 2, 5)
     torch.testing.assert_close(drawn, state["plain_background"].expand(2, 5, 3))
     assert not behind.state_dict().keys() - {"plain_background"}
+
+
+@pytest.mark.parametrize("option", ["background_color", "find_background"])
+def test_a_background_is_not_looked_for_where_an_option_says_so(capture, tmp_path, option):
+    """Then no pixel is left out; with the colour auto renders still have no holes."""
+    config = run_config(before(one_color(255), capture, tmp_path), tmp_path / "runs", steps=2)
+    if option == "background_color":
+        config.pipeline.model.background_color = "random"
+    else:
+        config.pipeline.datamanager.find_background = False
+    pipeline = config.pipeline.setup(device="cpu", test_mode="val")
+    assert BACKGROUND not in pipeline.datamanager.train_dataset.metadata
+    assert pipeline.model.behind.of_photos is None
+    has_surroundings = pipeline.model.behind.surroundings is not None
+    assert has_surroundings == (option == "find_background")
+
+
+def test_around_the_viewers_crop_box_lies_the_colour_it_asks_for(before_white):
+    """Nothing is in this box, so that the whole view has it."""
+    model = before_white.pipeline.model.eval()
+    camera = before_white.pipeline.datamanager.train_dataset.cameras[0:1].to(model.device)
+    green = torch.tensor([0.0, 1.0, 0.0])
+    model.set_background(green)
+    far = OrientedBox(R=torch.eye(3), T=torch.full((3,), 1e4), S=torch.ones(3))
+    rgb = model.get_outputs_for_camera(camera, far)["rgb"]
+    torch.testing.assert_close(rgb, green.expand_as(rgb))
 
 
 def test_before_a_plain_background_nothing_is_drawn_and_things_are_opaque(before_white):

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -20,52 +19,27 @@ from fm3d_plugins.nerf.datamanager import DENSE_POINTS, MEAN_COLOR
 from fm3d_plugins.nerf.model import EMPTINESS
 from fm3d_plugins.nerf.pixels import PLACE
 from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
+from tests.nerf.conftest import run_config
+from tests.things_before import BOX, before, one_color
 
 STEPS = 30
-ROWS, COLUMNS = (20, 50), (30, 60)
-"""Where the thing is in every photo of 96 x 72 pixels."""
+COLUMNS, ROWS = BOX[::2], BOX[1::2]
 
 
-def before(background, capture, folder):
-    """Photos whose middle shows a thing."""
-    scene = folder / "scene"
-    shutil.copytree(capture, scene)
-    for photo in (scene / "images").iterdir():
-        box = (COLUMNS[0], ROWS[0], COLUMNS[1], ROWS[1])
-        thing = Image.open(photo).convert("RGB").crop(box)
-        canvas = background.copy()
-        canvas.paste(thing, box)
-        canvas.save(photo, quality=95)
-    return scene
-
-
-def run_config(scene, output, steps=STEPS):
-    config = copy.deepcopy(all_methods["nerf"])
-    config.pipeline.datamanager.data = scene
-    config.pipeline.datamanager.train_num_rays_per_batch = 256
-    config.pipeline.model.log2_table_size = 12
-    config.pipeline.model.num_levels = 4
-    config.output_dir = output
-    config.max_num_iterations = steps
-    config.vis = "tensorboard"
-    config.viewer.quit_on_train_completion = True
-    config.logging.local_writer.enable = False
-    config.pipeline.model.background_color = "black"  # Random colours differ in a resumed run.
-    config.set_timestamp()
-    config.save_config()
-    return config
+def config_of(scene, output, steps=STEPS):
+    """Random colours behind rays would differ in a resumed run."""
+    return run_config(scene, output, steps, background_color="black")
 
 
 @pytest.fixture(scope="module")
 def white_scene(capture, tmp_path_factory):
-    white = Image.new("RGB", (96, 72), (255, 255, 255))
-    return before(white, capture, tmp_path_factory.mktemp("white"))
+    return before(one_color(255), capture, tmp_path_factory.mktemp("white"))
 
 
 @pytest.fixture(scope="module")
 def before_white(white_scene, tmp_path_factory, train_run):
     losses = []
-    config = run_config(white_scene, tmp_path_factory.mktemp("runs"))
+    config = config_of(white_scene, tmp_path_factory.mktemp("runs"))
     return train_run(config, losses, term="rgb_loss"), losses
 
 
@@ -74,7 +48,7 @@ def before_picture(capture, tmp_path_factory, train_run):
     noise = np.random.default_rng(0).integers(40, 200, (9, 12, 3), np.uint8)
     picture = Image.fromarray(noise).resize((96, 72), Image.Resampling.BICUBIC)
     folder = tmp_path_factory.mktemp("picture")
-    config = run_config(before(picture, capture, folder), folder / "runs", steps=2)
+    config = config_of(before(picture, capture, folder), folder / "runs", steps=2)
     return picture, train_run(config, [])
 
 
@@ -180,10 +154,10 @@ def test_resumed_run_before_a_background_repeats_the_unbroken_one(
     before_white, white_scene, tmp_path, train_run
 ):
     losses, half, rest = before_white[1], [], []
-    config = run_config(white_scene, tmp_path / "a")
+    config = config_of(white_scene, tmp_path / "a")
     config.max_num_iterations = STEPS // 3
     first = train_run(config, half, term="rgb_loss")
-    config = run_config(white_scene, tmp_path / "b")
+    config = config_of(white_scene, tmp_path / "b")
     config.max_num_iterations = STEPS - STEPS // 3
     config.load_dir = first.checkpoint_dir
     train_run(config, rest, term="rgb_loss")

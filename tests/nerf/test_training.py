@@ -1,14 +1,9 @@
 """`nerf` through nerfstudio's own objects: trained, saved, loaded, evaluated, resumed, exported."""
 
-import copy
-import shutil
-
 import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.utils.eval_utils import eval_setup
-from PIL import Image
 
 from fm3d_plugins.depth_supervision.free_space import free_space_loss
 from fm3d_plugins.depth_supervision.point_rays import (
@@ -21,26 +16,8 @@ from fm3d_plugins.effort import Effort
 from fm3d_plugins.kernels.radiance_field import render_rays
 from fm3d_plugins.nerf.recipe import recipe_for
 from fm3d_plugins.scene_points import POINTS
-
-STEPS = 60
-
-
-def run_config(capture, output, steps=STEPS, **model):
-    config = copy.deepcopy(all_methods["nerf"])
-    config.pipeline.datamanager.data = capture
-    config.pipeline.datamanager.train_num_rays_per_batch = 256
-    config.pipeline.model.log2_table_size = 12
-    config.pipeline.model.num_levels = 4
-    config.output_dir = output
-    config.max_num_iterations = steps
-    config.vis = "tensorboard"
-    config.viewer.quit_on_train_completion = True
-    config.logging.local_writer.enable = False
-    for name, value in model.items():
-        setattr(config.pipeline.model, name, value)
-    config.set_timestamp()
-    config.save_config()
-    return config
+from tests.nerf.conftest import STEPS, run_config
+from tests.things_before import before, one_color
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +70,10 @@ def test_loaded_checkpoint_renders_the_same_picture(trained):
 
 @pytest.mark.parametrize("level", [0, 255])
 def test_a_thing_before_black_or_white_keeps_its_colours(capture, tmp_path, train_run, level):
-    """Nine tenths of each photo are black, or white: a field that begins grey is carried past that,
-    and then all of it is black, with a hundredth of the things' contrast after so many steps. Where
-    it is found as the background, it is not learnt at all."""
-    scene = tmp_path / "scene"
-    shutil.copytree(capture, scene)
-    for photo in (scene / "images").iterdir():
-        canvas = Image.new("RGB", (96, 72), (level, level, level))
-        canvas.paste(Image.open(photo).convert("RGB").crop((36, 24, 60, 52)), (36, 24))
-        canvas.save(photo, quality=95)
+    """Seven eighths of each photo are black, or white: a field that begins grey is carried past
+    that, and then all of it is black, with a hundredth of the things' contrast after so many steps.
+    Where it is found as the background, it is not learnt at all."""
+    scene = before(one_color(level), capture, tmp_path)
     config = run_config(scene, tmp_path / "runs")
     config.pipeline.datamanager.find_background = False
     trainer = train_run(config, [])
