@@ -5,6 +5,7 @@ a little aside, and the costs are smoothed along eight paths, so that plain surf
 is beside them. Seconds on a CPU; a start for gaussians, no reconstruction.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,19 +19,30 @@ from torch import Tensor
 from fm3d_plugins.geometry.cameras import is_in_picture
 from fm3d_plugins.geometry.looked_at import distance_looked_at
 from fm3d_plugins.geometry.point_filtering import DepthViews, consistent_mask
-from fm3d_plugins.geometry.pointmaps import points_at
+from fm3d_plugins.geometry.pointmaps import pointmap_from_depth, points_at
 from fm3d_plugins.geometry.poses import invert, transform_points
 from fm3d_plugins.geometry.rays import pixel_centers
 from fm3d_plugins.kernels.threads import get_num_threads
 from fm3d_plugins.nerfstudio_cameras import intrinsics_matrices, world_from_cameras
 
-WORKING_SIZE, SMALLEST_SIDE = 200, 16
+WORKING_SIZE, SMALLEST_SIDE = 240, 16
 """Long side in pixels at which photos are compared, and the least of the short one."""
 
 MOST_PHOTOS = 24
 """Photos that are compared; of more, evenly chosen ones."""
 
-NUM_NEIGHBOURS, NUM_PLANES = 3, 96
+NUM_NEIGHBOURS = 4
+
+PLANE_STEP, FEWEST_PLANES, MOST_PLANES = 2.0, 32, 384
+"""Pixels by which the next plane moves what a neighbour sees there, at most; and how many planes
+there may be, whatever it takes."""
+
+JUMP = 2.4
+"""Price of a jump of depth (`smooth_costs`): rooms of 8 to 12 photos have the more right depths the
+higher it is, up to here."""
+
+MOST_AT_ONCE = 8
+"""Photos that are swept at a time: each takes two tables of its pixels times planes."""
 
 NEAREST, FARTHEST = 0.25, 12.0
 """Depths that are tried, in units of the cameras' distance to the point they look at."""
@@ -162,14 +174,26 @@ def evenly_chosen(count: int) -> list[int]:
 
 
 def sweep_depth(photos: PosedPhotos, known_points: Float[Tensor, "known 3"]) -> SweptDepth:
-    """Depth of the photos where planes make them agree best, each in a thread of its own.
+    """Depth of the photos where planes make them agree best.
 
+    What copies of half the size agree on tells, as known points do, which depths to try.
     The same for any number of threads (`kernels.threads`).
     """
+    coarse = _swept(photos, known_points, WORKING_SIZE // 2)
+    views = coarse.views
+    points = pointmap_from_depth(views.depth, views.intrinsics, views.world_from_camera)
+    agreed = points[(views.confidence == 1) & coarse.is_wanted]
+    return _swept(photos, torch.cat([known_points, agreed.to(known_points)]), WORKING_SIZE)
+
+
+def _swept(
+    photos: PosedPhotos, known_points: Float[Tensor, "known 3"], working_size: int
+) -> SweptDepth:
+    """A sweep of copies of one size, each photo in a thread of its own."""
     from fm3d_plugins.kernels.plane_sweep import plane_sweep_costs, smooth_costs
 
     poses = photos.world_from_camera.double()
-    colors, intrinsics, is_wanted = _small(photos)
+    colors, intrinsics, is_wanted = _small(photos, working_size)
     size = colors.shape[1], colors.shape[2]
     limits = _inverse_depths(poses, intrinsics, size, known_points.double())
     neighbours = _neighbours(poses, intrinsics, size, limits)
@@ -180,10 +204,11 @@ def sweep_depth(photos: PosedPhotos, known_points: Float[Tensor, "known 3"]) -> 
         if not others:
             return torch.ones_like(grey[view])
         low, high = limits[view].tolist()
-        planes = torch.linspace(low, high, NUM_PLANES, dtype=torch.float64)
+        count = _num_planes(poses, intrinsics, view, others, high - low)
+        planes = torch.linspace(low, high, count, dtype=torch.float64)
         warps = plane_homographies(poses, intrinsics, view, others, planes)
         costs = plane_sweep_costs(grey[view].numpy(), grey[others].numpy(), warps.numpy())
-        totals = torch.from_numpy(smooth_costs(costs, grey[view].numpy()))
+        totals = torch.from_numpy(smooth_costs(costs, grey[view].numpy(), jump=JUMP))
         return (1 / _at_least_cost(totals, planes)).float()
 
     def is_confirmed(view: int) -> Bool[Tensor, "height width"]:
@@ -192,13 +217,30 @@ def sweep_depth(photos: PosedPhotos, known_points: Float[Tensor, "known 3"]) -> 
 
     has_say = torch.tensor([bool(others) for others in neighbours])[:, None, None]
     everyone = range(len(neighbours))
-    with ThreadPoolExecutor(get_num_threads()) as pool:
+    with ThreadPoolExecutor(min(MOST_AT_ONCE, get_num_threads())) as pool:
         depth = torch.stack(list(pool.map(best_depth, everyone)))
         known = has_say.expand_as(depth).float()
         views = DepthViews(depth, known, intrinsics.float(), poses.float())
         confirmed = torch.stack(list(pool.map(is_confirmed, everyone)))
     confidence = torch.where(confirmed, 1.0, DOUBT) * has_say
     return SweptDepth(replace(views, confidence=confidence), colors, is_wanted)
+
+
+def _num_planes(
+    poses: Float64[Tensor, "view 4 4"],
+    intrinsics: Float64[Tensor, "view 3 3"],
+    view: int,
+    others: Sequence[int],
+    inverse_depths: float,
+) -> int:
+    """Planes that a view needs between two inverse depths so far apart.
+
+    A neighbour aside by t sees a point of depth z moved by f t / z.
+    """
+    shifts = invert(poses[list(others)])[:, :3] @ poses[view][:, 3]
+    across = (intrinsics[list(others), :2, :2] @ shifts[:, :2, None]).norm(dim=(1, 2))
+    needed = math.ceil(float(across.max()) * inverse_depths / PLANE_STEP) + 1
+    return min(MOST_PLANES, max(FEWEST_PLANES, needed))
 
 
 def plane_homographies(
@@ -228,7 +270,7 @@ def _of_rows(photos: PosedPhotos, rows: Sequence[int]) -> PosedPhotos:
 
 
 def _small(
-    photos: PosedPhotos,
+    photos: PosedPhotos, working_size: int
 ) -> tuple[
     Float32[Tensor, "view height width 3"],
     Float64[Tensor, "view 3 3"],
@@ -237,7 +279,7 @@ def _small(
     """Photos of one small size, their intrinsics, and what their masks leave of them."""
     sizes = torch.tensor([image.shape[:2] for image in photos.images], dtype=torch.float64)
     middle = sizes.median(0).values
-    factor = min(1.0, WORKING_SIZE / float(middle.max()))
+    factor = min(1.0, working_size / float(middle.max()))
     height, width = (max(SMALLEST_SIDE, round(float(side) * factor)) for side in middle)
 
     def resized(planes: Tensor) -> Tensor:
