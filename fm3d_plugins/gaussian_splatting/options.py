@@ -47,7 +47,7 @@ class GaussianSplattingOptions(BareModelConfig):
     is the photos' mean; scores tell cc_psnr besides, with the colours fitted to each photo's."""
     exposure_penalty: float = 0.1
     """Weight of the mean square of these corrections in the loss."""
-    largest_step: float = 0.2
+    largest_step: float = 0.5
     """Pixels of the photos, at the median depth of the points to start from, by which a step of
     training may move a gaussian, whatever the learning rate; 0: any number. Random points may
     always move."""
