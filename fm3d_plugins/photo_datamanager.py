@@ -15,9 +15,9 @@ from fm3d_plugins.camera_photos import CameraPhotos, fit_of
 from fm3d_plugins.errors import listed, one_line_errors
 from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing, data_of
 from fm3d_plugins.io.depth_files import DepthFiles
-from fm3d_plugins.parsed_scenes import completed, missing_test_list
+from fm3d_plugins.parsed_scenes import MASKS_BESIDE, completed, missing_test_list, scene_folder
 from fm3d_plugins.photos.fitting import Fit, OrientationRule
-from fm3d_plugins.photos.photo_set import mask_beside
+from fm3d_plugins.photos.masks import folder_of_masks, require_own_masks
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene_points import settle_points
 
@@ -150,7 +150,7 @@ class PhotoDatasets:
             )
         if self.test_mode == "val":
             self._say_what_cannot_be_scored()
-            self._say_which_masks_are_unused()
+            self._settle_masks_beside(list(splits.values()))
         self._train_fit, self._held_out_fit = self._fits(list(splits.values()))
         limit = self.config.max_image_size
         if limit is None and self.is_on_cpu:
@@ -190,7 +190,7 @@ class PhotoDatasets:
                 split, cache_images_device=cache_images_device
             )
             is_learnt_from = split == "train" and self.test_mode == "val"
-            if is_learnt_from and entries and not any(map(_shows_anything, entries)):
+            if is_learnt_from and entries and not any(map(shows_anything, entries)):
                 raise ValueError(all_masked(len(entries), "training"))
         return entries
 
@@ -227,17 +227,32 @@ class PhotoDatasets:
                 style="yellow",
             )
 
-    def _say_which_masks_are_unused(self) -> None:
-        """Estimators take a folder `masks`; posed scenes have to name them."""
-        if self.train_dataparser_outputs.mask_filenames:
-            return
-        files = [Path(file) for file in self.train_dataparser_outputs.image_filenames]
-        unused = [mask for file in files if (mask := mask_beside(file)) is not None]
-        if unused:
+    def _settle_masks_beside(self, splits: list[DataparserOutputs]) -> None:
+        """Say which masks are used of a folder that the scene does not name."""
+        masks = {
+            Path(photo): mask
+            for outputs in splits
+            for photo, mask in zip(
+                outputs.image_filenames,
+                outputs.mask_filenames or [None] * len(outputs.image_filenames),
+                strict=True,
+            )
+        }
+        folder = folder_of_masks(next(iter(masks)), scene_folder(self.dataparser))
+        found = [mask for mask in masks.values() if mask is not None]
+        if any(MASKS_BESIDE in outputs.metadata for outputs in splits):
+            require_own_masks(masks)
+            whole = [photo.name for photo, mask in masks.items() if mask is None]
+            rest = f" The others have none and count whole: {listed(whole)}." if whole else ""
             say(
-                f"{unused[0].parent} has masks of {len(unused)} of the {len(files)} photos, but "
-                "the scene names none: they are not used. Name each as `mask_path` in its frame of "
-                "transforms.json, or for the dataparser colmap say --masks-path masks.",
+                f"Masks of {len(found)} of the {len(masks)} photos are in {found[0].parent}: what "
+                f"is black in them is ignored.{rest} To train on whole photos rename that folder."
+            )
+        elif not found and folder is not None:
+            photo = next(iter(masks))
+            say(
+                f"{folder} has no mask of these photos: none is used. Expected names as "
+                f"{photo.stem}.png or {photo.name}.png for {photo.name}.",
                 style="yellow",
             )
 
@@ -273,7 +288,7 @@ def all_masked(count: int, label: str) -> str:
     )
 
 
-def _shows_anything(entry: Mapping[str, Any]) -> bool:
+def shows_anything(entry: Mapping[str, Any]) -> bool:
     """Whether the mask of a photo, as nerfstudio's batches hold it, leaves a pixel."""
     return "mask" not in entry or bool(entry["mask"].any())
 

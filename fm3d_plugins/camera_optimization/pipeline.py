@@ -148,7 +148,7 @@ class PerScenePipeline(VanillaPipeline):
         """PSNR, dB, of the render of a photo, or an estimate of it."""
         outputs = self.model.get_outputs_for_camera(camera)
         photo = photo_colors(batch["image"], outputs["rgb"], outputs["background"])
-        return float(psnr(outputs["rgb"], photo))
+        return float(psnr(outputs["rgb"], photo, batch.get("mask")))
 
     def result(self) -> str:
         """What was made and how large it is, in a few words."""

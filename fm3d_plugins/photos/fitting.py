@@ -45,6 +45,8 @@ class FittedPhoto:
     """Whether that is applied."""
     size: Size
     """Of the picture, after that."""
+    downscale: int = 1
+    """By how much the file is smaller than its camera, of whose size a mask may be too."""
 
     def read(self) -> UInt8[np.ndarray, "height width channel"]:
         """RGB, or RGBA where the file has transparency."""
@@ -87,9 +89,10 @@ class FittedPhoto:
         header = _read_header(path)
         for orientation in (header.orientation, AS_STORED, self.exif_orientation):
             size = _turned_size(header.stored, orientation)
-            # A scaled-down mask may be rounded otherwise than its photo.
-            if all(abs(a - b) <= 1 for a, b in zip(size, self.size, strict=True)):
-                return orientation
+            for times in {1, self.downscale}:
+                # A mask, or a smaller copy, may be rounded otherwise than its photo.
+                if all(abs(a - times * b) <= times for a, b in zip(size, self.size, strict=True)):
+                    return orientation
         width, height = header.stored
         raise ValueError(
             f"is {width} x {height} but its photo {self.path.name} {self.size[0]} x {self.size[1]}"
@@ -162,7 +165,9 @@ def fitted_photos(
     told = answers.pop() if len(answers) == 1 else None
     is_upright = told is not False if orientation == "auto" else orientation == "upright"
     chosen = [(header, is_upright if len(ways) > 1 else ways[0]) for header, ways in fitting]
-    photos = tuple(FittedPhoto(h.path, h.orientation, up, h.size(up)) for h, up in chosen)
+    photos = tuple(
+        FittedPhoto(h.path, h.orientation, up, h.size(up), downscale) for h, up in chosen
+    )
     undecided = tuple(header.path.name for header, ways in fitting if len(ways) > 1)
     return Fit(photos, told, undecided), faults
 

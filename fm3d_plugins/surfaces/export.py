@@ -36,11 +36,11 @@ def rendered_views(pipeline: Any) -> list[DepthView]:
         ValueError: Lenses have no pinhole of the same view.
     """
     pipeline.eval()
-    cameras = view_cameras(pipeline, MOST_VIEWS)
+    cameras, masks = view_cameras(pipeline, MOST_VIEWS)
     count = len(cameras)
     size = float(image_sizes(cameras).double().prod(-1).sum()) * BYTES_PER_PIXEL
     began, views = time.monotonic(), []
-    for view in track(depth_views(pipeline.model, cameras), "Rendering depth", total=count):
+    for view in track(depth_views(pipeline.model, cameras, masks), "Rendering depth", total=count):
         views.append(view)
         if len(views) == 1:
             began = time.monotonic()  # The first one also pays for what is compiled once.
