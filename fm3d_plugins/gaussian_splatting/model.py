@@ -28,6 +28,7 @@ from fm3d_plugins.gaussian_splatting.datamanager import PIXEL_WIDTH, SETTLED_POI
 from fm3d_plugins.gaussian_splatting.density_control import density_control_of
 from fm3d_plugins.gaussian_splatting.options import GaussianSplattingOptions
 from fm3d_plugins.gaussian_splatting.seeding import evenly_drawn, gaussians_at
+from fm3d_plugins.gaussian_splatting.unlearnt import drop_unlearnt
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.kernels.rasterizer.surface_depth import surface_depth
@@ -141,6 +142,10 @@ class GaussianSplattingModel(SplatfactoModel):
             ),
             TrainingCallback(
                 [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.camera_optimizer.hold_gauge
+            ),
+            TrainingCallback(
+                [TrainingCallbackLocation.AFTER_TRAIN],
+                lambda step: drop_unlearnt(training_callback_attributes.pipeline),
             ),
         ]
 

@@ -14,10 +14,7 @@ from fm3d_plugins.nerfstudio_cameras import image_sizes
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life, track
 from fm3d_plugins.surfaces.fusion import fused_mesh, plan_fusion, surface_points
-from fm3d_plugins.surfaces.views import DepthView, depth_views, view_cameras
-
-MOST_VIEWS = 200
-"""Training photos whose views are rendered; beyond these every second, third, ... is left out."""
+from fm3d_plugins.surfaces.views import MOST_VIEWS, DepthView, depth_views, view_cameras
 
 TIMED = 3
 """Views by which the time of all of them is told."""

@@ -20,6 +20,9 @@ from fm3d_plugins.nerfstudio_cameras import (
     world_from_cameras,
 )
 
+MOST_VIEWS = 200
+"""Training photos whose views are rendered; beyond these every second, third, ... is left out."""
+
 LEAST_OPACITY = 0.5
 """Of a pixel whose depth is that of a surface."""
 
