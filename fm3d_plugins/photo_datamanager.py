@@ -1,6 +1,6 @@
 """What every datamanager here does with photos: checked, fitted to cameras, as they were given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,7 +11,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from fm3d_plugins.camera_photos import CameraPhotos, fit_of
+from fm3d_plugins.camera_photos import RENDERED_VIEWS, CameraPhotos, fit_of
 from fm3d_plugins.errors import listed, one_line_errors
 from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing, data_of
 from fm3d_plugins.io.depth_files import DepthFiles
@@ -30,6 +30,9 @@ LATENT_CAMERAS = "latent_cameras"
 VIEW_WEIGHTS = "view_weights"
 """Key of a dataparser's metadata: [V], by how much the colours of each training view count; 1 where
 absent."""
+
+RGBA = 4
+"""Channels of a photo that is transparent in places."""
 
 FEWEST_TRAINED = 2
 """Photos. One alone says nothing of depth."""
@@ -192,6 +195,8 @@ class PhotoDatasets:
             is_learnt_from = split == "train" and self.test_mode == "val"
             if is_learnt_from and entries and not any(map(shows_anything, entries)):
                 raise ValueError(all_masked(len(entries), "training"))
+        if is_learnt_from:
+            self._say_if_some_are_cut_out([entry["image"].shape[-1] for entry in entries])
         return entries
 
     def _say_what_cannot_be_scored(self) -> None:
@@ -224,6 +229,22 @@ class PhotoDatasets:
             say(
                 f"The scene lists photos for training, but none for ns-eval: {missing} is absent. "
                 "ns-eval will end in an error. Add it, with the photos to score.",
+                style="yellow",
+            )
+
+    def _say_if_some_are_cut_out(self, channels: Sequence[int]) -> None:
+        """Args:
+        channels: Of the training photos, four where some pixels are transparent.
+        """
+        files = self.train_dataparser_outputs.image_filenames
+        if RENDERED_VIEWS in self.train_dataparser_outputs.metadata:
+            return  # Of these none is transparent.
+        whole = [file.name for file, count in zip(files, channels, strict=True) if count != RGBA]
+        if 0 < len(whole) < len(files):
+            say(
+                f"{len(files) - len(whole)} of the {len(files)} training photos have transparent "
+                f"pixels, which show nothing, the others have none ({listed(whole)}). If those are "
+                "of the same things, cut them out too, or the scene is told two things.",
                 style="yellow",
             )
 

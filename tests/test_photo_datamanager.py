@@ -425,3 +425,31 @@ def test_masks_that_leave_nothing_are_refused_before_training(tmp_path, method):
     (folder / "transforms.json").write_text(json.dumps(content))
     with pytest.raises(SystemExit, match="Every pixel of the 7 training photos is masked"):
         manager_of(method, folder)
+
+
+def with_alpha(pixels, alpha):
+    return np.concatenate([pixels, np.full_like(pixels[..., :1], alpha)], axis=-1)
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf"])
+def test_photos_with_alpha_that_is_opaque_are_as_those_without(tmp_path, method, capsys):
+    files = [with_alpha(picture(48, 64, number), 255) for number in range(4)]
+    folder = write_scene(tmp_path, (64, 48), [1] * 4, files)
+    manager = manager_of(method, folder)
+    for number, image, _ in photos_of(manager):
+        assert np.array_equal(image, picture(48, 64, number))
+    assert "transparent pixels" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf"])
+def test_photos_of_which_some_are_cut_out_are_told(tmp_path, method, capsys):
+    files = [picture(48, 64, number) for number in range(4)]
+    for number in (1, 3):
+        files[number] = with_alpha(files[number], 255)
+        files[number][:20, :, 3] = 0
+    folder = write_scene(tmp_path, (64, 48), [1] * 4, files)
+    manager = manager_of(method, folder)
+    assert manager is not None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 of the 3 training photos have transparent pixels" in said
+    assert "(2.png)" in said

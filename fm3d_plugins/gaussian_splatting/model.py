@@ -28,7 +28,7 @@ from fm3d_plugins.gaussian_splatting.datamanager import PIXEL_WIDTH, SETTLED_POI
 from fm3d_plugins.gaussian_splatting.density_control import density_control_of
 from fm3d_plugins.gaussian_splatting.options import GaussianSplattingOptions
 from fm3d_plugins.gaussian_splatting.seeding import evenly_drawn, gaussians_at
-from fm3d_plugins.gaussian_splatting.unlearnt import drop_unlearnt
+from fm3d_plugins.gaussian_splatting.unlearnt import Unlearnt
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.kernels.rasterizer.surface_depth import surface_depth
@@ -131,6 +131,12 @@ class GaussianSplattingModel(SplatfactoModel):
                 values.data = fresh[name].data.to(values)
             self.pixel_width.fill_(metadata[PIXEL_WIDTH] or 0.0)
         self._largest_move = self.config.largest_step * float(self.pixel_width)
+        trainer: Any = training_callback_attributes.trainer
+        unlearnt = Unlearnt(
+            training_callback_attributes.pipeline,
+            trainer._start_step,
+            trainer.config.max_num_iterations,
+        )
         return [
             TrainingCallback(
                 [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
@@ -143,10 +149,8 @@ class GaussianSplattingModel(SplatfactoModel):
             TrainingCallback(
                 [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.camera_optimizer.hold_gauge
             ),
-            TrainingCallback(
-                [TrainingCallbackLocation.AFTER_TRAIN],
-                lambda step: drop_unlearnt(training_callback_attributes.pipeline),
-            ),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], unlearnt.after_step),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], unlearnt.after_training),
         ]
 
     def step_cb(self, optimizers: Optimizers, step: int) -> None:

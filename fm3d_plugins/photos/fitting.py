@@ -30,6 +30,9 @@ _EXPECTED = "Expected an image that can be decoded to its end. Restore it, or dr
 AS_STORED = 1
 """EXIF orientation of a picture that is stored upright."""
 
+OPAQUE = 255
+"""Alpha of a pixel behind which nothing shows."""
+
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that lay a picture on its side."""
 
@@ -49,12 +52,13 @@ class FittedPhoto:
     """By how much the file is smaller than its camera, of whose size a mask may be too."""
 
     def read(self) -> UInt8[np.ndarray, "height width channel"]:
-        """RGB, or RGBA where the file has transparency."""
+        """RGB, or RGBA where some pixel of it is not opaque."""
         from PIL import Image
 
         with naming_damage(self.path, _EXPECTED), Image.open(self.path) as stored:
             image = _oriented(stored, self.exif_orientation if self.is_upright else AS_STORED)
-            if alpha_channel(image) is not None:
+            alpha = alpha_channel(image)
+            if alpha is not None and (alpha < OPAQUE).any():
                 return np.array(image.convert("RGBA"))
             return rgb_pixels(image)
 
