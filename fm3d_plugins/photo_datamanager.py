@@ -1,6 +1,7 @@
 """What every datamanager here does with photos: checked, fitted to cameras, as they were given."""
 
-from collections.abc import Mapping, Sequence
+import filecmp
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -218,6 +219,13 @@ class PhotoDatasets:
                 "--eval-mode interval (every 8th).",
                 style="yellow",
             )
+        elif copies := same_files(held_out, trained):
+            pairs = listed(f"{Path(a).name} is {Path(b).name}" for a, b in copies.items())
+            say(
+                f"{len(copies)} of the {len(held_out)} photos that the run is scored by are copies "
+                f"of photos that are trained on ({pairs}): scores will flatter. Take copies out.",
+                style="yellow",
+            )
         elif len(trained) < FEWEST_TRAINED:
             say(
                 f"Of these {len(trained) + len(held_out)} photos only {len(trained)} is left to "
@@ -299,6 +307,20 @@ class PhotoDatasets:
         dataset = CameraPhotos(outputs, fit, self._scale, as_pinholes=self.sees_pinholes)
         dataset.metadata[DEPTH_FILES] = depth_files_of(outputs)
         return dataset
+
+
+def same_files(files: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Files that have the bytes of another, and that one."""
+    by_size: dict[int, list[str]] = {}
+    for other in sorted(others):
+        by_size.setdefault(Path(other).stat().st_size, []).append(other)
+    found = {}
+    for file in files:
+        alike = by_size.get(Path(file).stat().st_size, [])
+        same = (other for other in alike if filecmp.cmp(file, other, shallow=False))
+        if (other := next(same, None)) is not None:
+            found[file] = other
+    return found
 
 
 def all_masked(count: int, label: str) -> str:

@@ -453,3 +453,11 @@ def test_photos_of_which_some_are_cut_out_are_told(tmp_path, method, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "2 of the 3 training photos have transparent pixels" in said
     assert "(2.png)" in said
+
+
+def test_held_out_photos_that_are_copies_of_training_photos_are_told(tmp_path, capsys):
+    files = [picture(48, 64, max(number, 1)) for number in range(4)]
+    manager_of("3dgs", write_scene(tmp_path, (64, 48), [1] * 4, files))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 of the 1 photos that the run is scored by are copies" in said
+    assert "(0.png is 1.png)" in said
