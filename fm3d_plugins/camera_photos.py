@@ -199,6 +199,8 @@ class CameraPhotos(InputDataset):
     def mask(self, row: int) -> Bool[Tensor, "height width 1"] | None:
         """Which pixels of a photo count, as `get_data` gives them; none without a mask."""
         mask = self._read_mask(row)
+        if mask is None and (self.cameras.metadata or {}).get(FISHEYE_RADIUS) is None:
+            return None
         size = self._given_size(row)
         blank = torch.zeros(*size, 1, dtype=torch.uint8)
         mask = None if mask is None else _resized(mask, size, "nearest")

@@ -195,11 +195,13 @@ def half_black(width, height, row):
 
 def masks_seen(manager):
     """The mask of each photo, by its number; none where it has none."""
-    return {
-        int(file.stem): dataset.get_data(row, "uint8").get("mask")
-        for dataset in (manager.train_dataset, manager.eval_dataset)
-        for row, file in enumerate(dataset.image_filenames)
-    }
+    found = {}
+    for dataset in (manager.train_dataset, manager.eval_dataset):
+        for row, file in enumerate(dataset.image_filenames):
+            mask = found[int(file.stem)] = dataset.get_data(row, "uint8").get("mask")
+            alone = dataset.mask(row)
+            assert alone is mask is None or torch.equal(alone, mask)
+    return found
 
 
 @pytest.mark.parametrize("method", ["3dgs", "nerf"])
