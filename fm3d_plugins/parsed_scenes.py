@@ -123,7 +123,8 @@ def _mask_that_is_there(mask: Any, factor: int) -> Any:
 
 def scene_folder(dataparser: Any) -> Path:
     """The folder of the scene that a dataparser reads."""
-    data = Path(getattr(dataparser.config, "data", None) or "")
+    config = getattr(dataparser, "config", None)  # None where another has parsed it already.
+    data = Path(getattr(config, "data", None) or "")
     return data.parent if data.suffix == ".json" else data
 
 
