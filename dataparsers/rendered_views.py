@@ -183,7 +183,7 @@ class LvsmDataParser(DataParser):
         made_from = {
             "package": version("fm3d-plugins"),
             "files": [
-                hashlib.blake2b(Path(file).read_bytes()).hexdigest()
+                file and hashlib.blake2b(Path(file).read_bytes()).hexdigest()
                 for file in (*outputs.image_filenames, *(outputs.mask_filenames or ()))
             ],
             "backgrounds": [outputs.alpha_color, outputs.metadata.get("mask_color")],

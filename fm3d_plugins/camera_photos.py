@@ -53,16 +53,17 @@ def fit_of(outputs: DataparserOutputs, orientation: OrientationRule = "auto") ->
     )
     if faults:
         raise ValueError(misfits("The scene", faults, [str(file) for file in files]))
-    masks = [Path(mask) for mask in outputs.mask_filenames or ()]
+    masks = outputs.mask_filenames or ()
     wrong = [
         fault
         for photo, mask in zip(fit.photos, masks, strict=bool(masks))
-        if (fault := photo.mask_fault(mask))
+        if mask is not None and (fault := photo.mask_fault(Path(mask)))
     ]
     if wrong:
         raise ValueError(
             f"{len(wrong)} of {len(masks)} masks cannot be used: {'; '.join(wrong)}. Expected "
-            "images of the size of their photos. Make them anew, or leave masks out."
+            "images of the size of their photos. Make them anew, or leave masks out (rename their "
+            "folder)."
         )
     return fit
 
@@ -178,8 +179,7 @@ class CameraPhotos(InputDataset):
             if self.mask_color:
                 color = (255 * torch.tensor(self.mask_color)).round().to(torch.uint8)
                 image = torch.where(mask, image, color)
-        given = self.metadata[GIVEN_CAMERAS][image_idx]
-        size = (int(given.height.item()), int(given.width.item()))
+        size = self._given_size(image_idx)
         image = _resized(image, size, "area")
         mask = None if mask is None else _resized(mask, size, "nearest")
         image, mask = self._through_pinhole(image_idx, image, mask)
@@ -194,17 +194,29 @@ class CameraPhotos(InputDataset):
         view = self._views[row]
         if view is None:
             return region
+        return view.of_mask(_resized(region[..., None], self._given_size(row), "nearest"))[..., 0]
+
+    def mask(self, row: int) -> Bool[Tensor, "height width 1"] | None:
+        """Which pixels of a photo count, as `get_data` gives them; none without a mask."""
+        mask = self._read_mask(row)
+        if mask is None and (self.cameras.metadata or {}).get(FISHEYE_RADIUS) is None:
+            return None
+        size = self._given_size(row)
+        blank = torch.zeros(*size, 1, dtype=torch.uint8)
+        mask = None if mask is None else _resized(mask, size, "nearest")
+        return self._through_pinhole(row, blank, mask)[1]
+
+    def _given_size(self, row: int) -> tuple[int, int]:
+        """Height and width of a photo before lens distortion is undone."""
         given = self.metadata[GIVEN_CAMERAS][row]
-        size = (int(given.height.item()), int(given.width.item()))
-        return view.of_mask(_resized(region[..., None], size, "nearest"))[..., 0]
+        return int(given.height.item()), int(given.width.item())
 
     def _read_mask(self, image_idx: int) -> Bool[Tensor, "height width 1"] | None:
         masks = self._dataparser_outputs.mask_filenames
-        if masks is None:
+        mask = None if masks is None else masks[image_idx]
+        if mask is None:
             return None
-        return torch.from_numpy(self._photos[image_idx].read_mask(Path(masks[image_idx])))[
-            ..., None
-        ]
+        return torch.from_numpy(self._photos[image_idx].read_mask(Path(mask)))[..., None]
 
     def require_readable(self) -> None:
         """Decode every photo and mask.

@@ -13,6 +13,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.parsed_scenes import automatic_downscale
+from fm3d_plugins.progress import say
 from fm3d_plugins.scene_points import use_own_parser
 
 
@@ -86,7 +87,14 @@ def _check_transforms(data: Path, dataparser: NerfstudioDataParserConfig) -> Non
 def _check_colmap(data: Path, dataparser: ColmapDataParserConfig) -> None:
     from fm3d_plugins.io.colmap import check_colmap
     from fm3d_plugins.io.colmap_files import largest_model
+    from fm3d_plugins.io.posed_scenes import colmap_model
 
+    usual = ColmapDataParserConfig().colmap_path
+    if dataparser.colmap_path == usual and not (data / usual).is_dir():
+        found = colmap_model(data, tell=False)
+        if found is not None:
+            say(f"The COLMAP model is {found}; there is no {data / usual}.")
+            dataparser.colmap_path = found.relative_to(data)
     dataparser.colmap_path = largest_model(data / dataparser.colmap_path).relative_to(data)
     photos = data / dataparser.images_path
     _use_copies_that_are_there(photos, dataparser)
@@ -133,7 +141,7 @@ def check_dataparser_outputs(outputs: DataparserOutputs) -> None:
         ("photos", outputs.image_filenames),
         ("masks", outputs.mask_filenames or []),
     ):
-        absent = [str(file) for file in files if not Path(file).is_file()]
+        absent = [str(file) for file in files if file is not None and not Path(file).is_file()]
         if absent:
             raise FileNotFoundError(
                 f"{len(absent)} of {len(files)} {what} that the scene names are absent:\n  "

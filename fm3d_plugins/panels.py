@@ -26,7 +26,10 @@ NARROWEST_SCALE = 120
 
 
 def panels(
-    photo: Float[Tensor, "h w 3"], outputs: dict[str, Tensor], psnr: float
+    photo: Float[Tensor, "h w 3"],
+    outputs: dict[str, Tensor],
+    psnr: float,
+    counts: Tensor | None = None,
 ) -> UInt8[Tensor, "rows columns 3"]:
     """A photo, its render, depth (where the model has one) and error in one picture.
 
@@ -37,6 +40,8 @@ def panels(
         photo: RGB in [0, 1].
         outputs: Of the model: `rgb`, `depth` [h, w, 1] and `accumulation` [h, w, 1].
         psnr: Of the render, in decibels.
+        counts: Mask as nerfstudio's batches hold it: where it is false there is no error. None:
+            all counts.
     """
     rendered = outputs["rgb"]
     parts: list[tuple[str, Tensor, _Scale | None]] = [
@@ -50,6 +55,8 @@ def panels(
         numbers = (f"{near:.3g}", f"{middle:.3g}", f"{far:.3g}")
         parts.append(("depth, scene units", colored * outputs["accumulation"], (1.0, 0.0, numbers)))
     error = (rendered - photo).abs().mean(-1, keepdim=True) / WORST
+    if counts is not None:
+        error = error * counts.to(error)
     numbers = ("0", f"{WORST / 2:.3g}", f"{WORST:.3g} and more")
     parts.append(("error, mean over colours", _turbo(error), (0.0, 1.0, numbers)))
     columns = []

@@ -22,6 +22,7 @@ from fm3d_plugins.geometry.alignment import Similarity
 from fm3d_plugins.geometry.lenses import FISHEYE
 from fm3d_plugins.io.transforms_fields import lenses_of, load
 from fm3d_plugins.nerfstudio_cameras import dataparser_frame, image_sizes
+from fm3d_plugins.photos.masks import MASKS, mask_beside, names_of_mask
 
 FULL_SIZES = "full_sizes"
 """Key of metadata: [V, 2] int, width and height of each photo before it was scaled down into the
@@ -30,6 +31,10 @@ file that is read. The cameras' focal lengths and principal points are those of 
 
 DOWNSCALE = "downscale"
 """Key of metadata: by how much."""
+
+MASKS_BESIDE = "masks_beside"
+"""Key of metadata: whether the masks were found in a folder, and not named by the scene. Photos
+without one have None in their list then."""
 
 FISHEYE_RADIUS = "fisheye_crop_radius"
 """Key of cameras' metadata, nerfstudio's: pixels from the middle that a fisheye's picture reaches.
@@ -45,9 +50,11 @@ SMALLEST_VOLUME = 1e-9
 
 
 class FisheyeColmapParser(ColmapDataParser):
-    """nerfstudio's COLMAP parser, which also takes fisheye lenses that have a k4.
+    """nerfstudio's COLMAP parser, which also takes fisheye lenses that have a k4, and masks that
+    are called as COLMAP calls them.
 
-    nerfstudio 1.1.5 takes that for another number of COLMAP's FULL_OPENCV and refuses it.
+    nerfstudio 1.1.5 takes a k4 for another number of COLMAP's FULL_OPENCV and refuses it, and knows
+    masks as `1.png` alone, where COLMAP writes `1.jpg.png`.
     """
 
     fourth_coefficients: Mapping[Path, float] = {}
@@ -55,10 +62,22 @@ class FisheyeColmapParser(ColmapDataParser):
 
     def _get_all_images_and_cameras(self, recon_dir: Path) -> dict[str, Any]:
         meta = super()._get_all_images_and_cameras(recon_dir)
+        self._name_masks(meta["frames"])
         if meta["camera_model"] in FISHEYE.transforms_models:
             frames = meta["frames"]
             self.fourth_coefficients = {Path(f["file_path"]): f.pop("k4", 0.0) for f in frames}
         return meta
+
+    def _name_masks(self, frames: list[dict[str, Any]]) -> None:
+        """Of the names that `--masks-path` allows, the one that is there, where one is."""
+        if self.config.masks_path is None:
+            return
+        folder = self.config.data / self.config.masks_path
+        for frame in frames:
+            photo = Path(frame["file_path"]).relative_to(self.config.data / self.config.images_path)
+            names = names_of_mask(folder / photo)
+            there = next((name for name in names if name.is_file()), None)
+            frame["mask_path"] = frame["mask_path"] if there is None else there.as_posix()
 
 
 def completed(outputs: DataparserOutputs, dataparser: Any, split: str) -> DataparserOutputs:
@@ -68,7 +87,10 @@ def completed(outputs: DataparserOutputs, dataparser: Any, split: str) -> Datapa
     where none stands at the top.
 
     A parser that reads copies of the photos (`images_2`) divides its cameras' sizes and rounds
-    them; programs that make copies round in other ways. So the undivided sizes are added.
+    them; programs that make copies round in other ways. So the undivided sizes are added. It
+    expects copies of named masks too; the masks themselves stand in for absent ones.
+
+    Where a scene names no masks, those in a folder `masks` are its masks.
 
     Args:
         dataparser: After it has parsed.
@@ -78,11 +100,41 @@ def completed(outputs: DataparserOutputs, dataparser: Any, split: str) -> Datapa
     if factor > 1 and FULL_SIZES not in outputs.metadata:
         outputs.metadata[FULL_SIZES] = _full_sizes(dataparser, split)
         outputs.metadata[DOWNSCALE] = factor
+    masks: list[Any] = outputs.mask_filenames or []
+    if masks and factor > 1:
+        outputs.mask_filenames = [_mask_that_is_there(mask, factor) for mask in masks]
+    elif not masks:
+        _add_masks_beside(outputs, scene_folder(dataparser), factor)
     if isinstance(dataparser, Nerfstudio):
         _set_lenses_of_frames(outputs, dataparser)
     if isinstance(dataparser, FisheyeColmapParser) and dataparser.fourth_coefficients:
         _set_fourth_coefficients(outputs, dataparser)
     return outputs
+
+
+def _mask_that_is_there(mask: Any, factor: int) -> Any:
+    """A smaller copy of a mask, or where there is none the mask itself."""
+    if mask is None or mask.is_file():
+        return mask
+    folder = mask.parent.name.removesuffix(f"_{factor}")
+    original = mask.parent.parent / folder / mask.name
+    return original if original.is_file() else mask
+
+
+def scene_folder(dataparser: Any) -> Path:
+    """The folder of the scene that a dataparser reads."""
+    config = getattr(dataparser, "config", None)  # None where another has parsed it already.
+    data = Path(getattr(config, "data", None) or "")
+    return data.parent if data.suffix == ".json" else data
+
+
+def _add_masks_beside(outputs: DataparserOutputs, scene: Path, factor: int) -> None:
+    """The masks of a folder beside the photos, None for photos that have none in it."""
+    folders = (MASKS,) if factor == 1 else (f"{MASKS}_{factor}", MASKS)
+    masks: list[Any] = [mask_beside(Path(f), scene, folders) for f in outputs.image_filenames]
+    if any(masks):
+        outputs.mask_filenames = masks
+        outputs.metadata[MASKS_BESIDE] = True
 
 
 def input_frame(outputs: DataparserOutputs, dataparser: Any) -> Similarity:

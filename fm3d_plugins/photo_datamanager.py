@@ -1,6 +1,7 @@
 """What every datamanager here does with photos: checked, fitted to cameras, as they were given."""
 
-from collections.abc import Mapping
+import filecmp
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,13 +12,13 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from fm3d_plugins.camera_photos import CameraPhotos, fit_of
+from fm3d_plugins.camera_photos import RENDERED_VIEWS, CameraPhotos, fit_of
 from fm3d_plugins.errors import listed, one_line_errors
 from fm3d_plugins.input_checks import check_dataparser_outputs, checked_parsing, data_of
 from fm3d_plugins.io.depth_files import DepthFiles
-from fm3d_plugins.parsed_scenes import completed, missing_test_list
+from fm3d_plugins.parsed_scenes import MASKS_BESIDE, completed, missing_test_list, scene_folder
 from fm3d_plugins.photos.fitting import Fit, OrientationRule
-from fm3d_plugins.photos.photo_set import mask_beside
+from fm3d_plugins.photos.masks import folder_of_masks, require_own_masks
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene_points import settle_points
 
@@ -30,6 +31,9 @@ LATENT_CAMERAS = "latent_cameras"
 VIEW_WEIGHTS = "view_weights"
 """Key of a dataparser's metadata: [V], by how much the colours of each training view count; 1 where
 absent."""
+
+RGBA = 4
+"""Channels of a photo that is transparent in places."""
 
 FEWEST_TRAINED = 2
 """Photos. One alone says nothing of depth."""
@@ -150,7 +154,7 @@ class PhotoDatasets:
             )
         if self.test_mode == "val":
             self._say_what_cannot_be_scored()
-            self._say_which_masks_are_unused()
+            self._settle_masks_beside(list(splits.values()))
         self._train_fit, self._held_out_fit = self._fits(list(splits.values()))
         limit = self.config.max_image_size
         if limit is None and self.is_on_cpu:
@@ -190,8 +194,10 @@ class PhotoDatasets:
                 split, cache_images_device=cache_images_device
             )
             is_learnt_from = split == "train" and self.test_mode == "val"
-            if is_learnt_from and entries and not any(map(_shows_anything, entries)):
+            if is_learnt_from and entries and not any(map(shows_anything, entries)):
                 raise ValueError(all_masked(len(entries), "training"))
+        if is_learnt_from:
+            self._say_if_some_are_cut_out([entry["image"].shape[-1] for entry in entries])
         return entries
 
     def _say_what_cannot_be_scored(self) -> None:
@@ -213,6 +219,13 @@ class PhotoDatasets:
                 "--eval-mode interval (every 8th).",
                 style="yellow",
             )
+        elif copies := same_files(held_out, trained):
+            pairs = listed(f"{Path(a).name} is {Path(b).name}" for a, b in copies.items())
+            say(
+                f"{len(copies)} of the {len(held_out)} photos that the run is scored by are copies "
+                f"of photos that are trained on ({pairs}): scores will flatter. Take copies out.",
+                style="yellow",
+            )
         elif len(trained) < FEWEST_TRAINED:
             say(
                 f"Of these {len(trained) + len(held_out)} photos only {len(trained)} is left to "
@@ -227,17 +240,48 @@ class PhotoDatasets:
                 style="yellow",
             )
 
-    def _say_which_masks_are_unused(self) -> None:
-        """Estimators take a folder `masks`; posed scenes have to name them."""
-        if self.train_dataparser_outputs.mask_filenames:
-            return
-        files = [Path(file) for file in self.train_dataparser_outputs.image_filenames]
-        unused = [mask for file in files if (mask := mask_beside(file)) is not None]
-        if unused:
+    def _say_if_some_are_cut_out(self, channels: Sequence[int]) -> None:
+        """Args:
+        channels: Of the training photos, four where some pixels are transparent.
+        """
+        files = self.train_dataparser_outputs.image_filenames
+        if RENDERED_VIEWS in self.train_dataparser_outputs.metadata:
+            return  # Of these none is transparent.
+        whole = [file.name for file, count in zip(files, channels, strict=True) if count != RGBA]
+        if 0 < len(whole) < len(files):
             say(
-                f"{unused[0].parent} has masks of {len(unused)} of the {len(files)} photos, but "
-                "the scene names none: they are not used. Name each as `mask_path` in its frame of "
-                "transforms.json, or for the dataparser colmap say --masks-path masks.",
+                f"{len(files) - len(whole)} of the {len(files)} training photos have transparent "
+                f"pixels, which show nothing, the others have none ({listed(whole)}). If those are "
+                "of the same things, cut them out too, or the scene is told two things.",
+                style="yellow",
+            )
+
+    def _settle_masks_beside(self, splits: list[DataparserOutputs]) -> None:
+        """Say which masks are used of a folder that the scene does not name."""
+        masks = {
+            Path(photo): mask
+            for outputs in splits
+            for photo, mask in zip(
+                outputs.image_filenames,
+                outputs.mask_filenames or [None] * len(outputs.image_filenames),
+                strict=True,
+            )
+        }
+        folder = folder_of_masks(next(iter(masks)), scene_folder(self.dataparser))
+        found = [mask for mask in masks.values() if mask is not None]
+        if any(MASKS_BESIDE in outputs.metadata for outputs in splits):
+            require_own_masks(masks)
+            whole = [photo.name for photo, mask in masks.items() if mask is None]
+            rest = f" The others have none and count whole: {listed(whole)}." if whole else ""
+            say(
+                f"Masks of {len(found)} of the {len(masks)} photos are in {found[0].parent}: what "
+                f"is black in them is ignored.{rest} To train on whole photos rename that folder."
+            )
+        elif not found and folder is not None:
+            photo = next(iter(masks))
+            say(
+                f"{folder} has no mask of these photos: none is used. Expected names as "
+                f"{photo.stem}.png or {photo.name}.png for {photo.name}.",
                 style="yellow",
             )
 
@@ -265,6 +309,20 @@ class PhotoDatasets:
         return dataset
 
 
+def same_files(files: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Files that have the bytes of another, and that one."""
+    by_size: dict[int, list[str]] = {}
+    for other in sorted(others):
+        by_size.setdefault(Path(other).stat().st_size, []).append(other)
+    found = {}
+    for file in files:
+        alike = by_size.get(Path(file).stat().st_size, [])
+        same = (other for other in alike if filecmp.cmp(file, other, shallow=False))
+        if (other := next(same, None)) is not None:
+            found[file] = other
+    return found
+
+
 def all_masked(count: int, label: str) -> str:
     """The message about so many photos of a kind of which masks leave nothing."""
     return (
@@ -273,7 +331,7 @@ def all_masked(count: int, label: str) -> str:
     )
 
 
-def _shows_anything(entry: Mapping[str, Any]) -> bool:
+def shows_anything(entry: Mapping[str, Any]) -> bool:
     """Whether the mask of a photo, as nerfstudio's batches hold it, leaves a pixel."""
     return "mask" not in entry or bool(entry["mask"].any())
 

@@ -354,10 +354,11 @@ class Trainer(nerfstudio_trainer.Trainer):
     def _finish(self) -> None:
         """Keep the result, score it, say what came of the run, and leave the viewer open."""
         self.training_state = "completed"
-        self.save_checkpoint(self.step)
         writer.write_out_storage()
-        for callback in self.callbacks:
-            callback.run_callback_at_location(self.step, TrainingCallbackLocation.AFTER_TRAIN)
+        with self.train_lock:  # They may change what the viewer renders.
+            for callback in self.callbacks:
+                callback.run_callback_at_location(self.step, TrainingCallbackLocation.AFTER_TRAIN)
+        self.save_checkpoint(self.step)
         for line in self._what_came():
             say(line)
         if not self.config.viewer.quit_on_train_completion:

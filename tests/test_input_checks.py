@@ -128,6 +128,18 @@ def test_a_colmap_model_that_rounding_would_move_is_refused(scene):
         open_scene(scene, parser)
 
 
+@pytest.mark.parametrize("place", ["sparse/0", "sparse", "."])
+def test_a_colmap_model_is_found_where_colmap_writes_it(scene, place, capsys):
+    """nerfstudio's default is colmap/sparse/0; COLMAP's own projects have sparse/0."""
+    write_colmap(read_transforms(scene), scene / "model")
+    (scene / place).mkdir(parents=True, exist_ok=True)
+    for file in (scene / "model").iterdir():
+        file.rename(scene / place / file.name)
+    manager = open_scene(scene, ColmapDataParserConfig())
+    assert len(manager.train_dataset) == NUM_PHOTOS - 2
+    assert "The COLMAP model is" in capsys.readouterr().out
+
+
 def test_photos_without_poses_are_pointed_to_an_estimator(scene):
     with pytest.raises(SystemExit, match="sfm"):
         open_scene(scene / "images")

@@ -47,8 +47,10 @@ def captures(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", OPTIONS)
-def test_masked_pixels_do_not_show_in_the_scene(method, captures, tmp_path, train_run):
-    states = []
+def test_masked_pixels_do_not_show_in_the_scene_nor_in_scores(
+    method, captures, tmp_path, train_run
+):
+    states, scores = [], []
     for folder in captures:
         config = copy.deepcopy(all_methods[method])
         config.pipeline.datamanager.data = folder
@@ -59,7 +61,13 @@ def test_masked_pixels_do_not_show_in_the_scene(method, captures, tmp_path, trai
         config.logging.local_writer.enable = False
         config.set_timestamp()
         config.save_config()
-        states.append(train_run(config).pipeline.model.state_dict())
+        pipeline = train_run(config).pipeline
+        states.append(pipeline.model.state_dict())
+        found = pipeline.get_average_eval_image_metrics()
+        names = ("psnr", "ssim", "cc_psnr", "cc_ssim")
+        scores.append([found[name] for name in names] + [pipeline.held_out_psnr()])
     assert states[0].keys() == states[1].keys()
     for name, values in states[0].items():
         torch.testing.assert_close(values, states[1][name], msg=lambda why, n=name: f"{n}: {why}")
+    # Both held-out photos are mostly noise where they are masked.
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from fm3d_plugins.camera_photos import (
 from fm3d_plugins.io.colmap import write_colmap
 from fm3d_plugins.io.transforms import read_transforms
 from fm3d_plugins.nerfstudio_cameras import with_pinholes
+from fm3d_plugins.photos.masks import mask_beside
 
 
 def outputs(folder, width, height):
@@ -184,19 +186,126 @@ def test_colmap_models_of_upright_photos_get_upright_pixels(tmp_path, orientatio
         assert np.array_equal(image, picture(48, 64, number))
 
 
-@pytest.mark.parametrize("is_named", [False, True])
-def test_masks_that_lie_beside_a_scene_and_are_not_used_are_told(tmp_path, capsys, is_named):
+def half_black(width, height, row):
+    """A mask whose rows above one are black."""
+    mask = np.full((height, width), 255, np.uint8)
+    mask[:row] = 0
+    return mask
+
+
+def masks_seen(manager):
+    """The mask of each photo, by its number; none where it has none."""
+    found = {}
+    for dataset in (manager.train_dataset, manager.eval_dataset):
+        for row, file in enumerate(dataset.image_filenames):
+            mask = found[int(file.stem)] = dataset.get_data(row, "uint8").get("mask")
+            alone = dataset.mask(row)
+            assert alone is mask is None or torch.equal(alone, mask)
+    return found
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf"])
+@pytest.mark.parametrize("is_colmap", [False, True])
+@pytest.mark.parametrize("name", ["{}.png", "{}.png.png"])
+def test_masks_beside_a_scene_are_used_and_told(tmp_path, capsys, method, is_colmap, name):
+    """Whatever their names end in; photo 3 has none and counts whole."""
     folder = write_scene(tmp_path, (64, 48), [1] * 4)
-    scene = json.loads((folder / "transforms.json").read_text())
-    (folder / "masks").mkdir()
-    for number, frame in enumerate(scene["frames"]):
-        Image.new("L", (64, 48), 255).save(folder / "masks" / f"{number}.png")
-        if is_named:
-            frame["mask_path"] = f"masks/{number}.png"
-    (folder / "transforms.json").write_text(json.dumps(scene))
+    parser = None
+    if is_colmap:
+        write_colmap(read_transforms(folder), folder / "sparse/0")
+        (folder / "transforms.json").unlink()
+        parser = ColmapDataParserConfig(load_3D_points=False, colmap_path=Path("sparse/0"))
+    for number in range(3):
+        save(half_black(64, 48, 5 + number), folder / "masks" / name.format(number))
+    seen = masks_seen(manager_of(method, folder, parser))
+    assert seen.pop(3) is None
+    for number, mask in seen.items():
+        assert np.array_equal(mask[..., 0], half_black(64, 48, 5 + number) > 0)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"Masks of 3 of the 4 photos are in {folder / 'masks'}" in said.replace("- ", "-")
+    assert "count whole: 3.png" in said
+
+
+@pytest.mark.parametrize("name", ["left/0.png", "left/0.jpg.png"])
+def test_masks_of_photos_in_folders_lie_in_such_folders(tmp_path, name):
+    photo, mask = tmp_path / "images/left/0.jpg", tmp_path / "masks" / name
+    mask.parent.mkdir(parents=True)
+    mask.touch()
+    assert mask_beside(photo, tmp_path) == mask
+    assert mask_beside(tmp_path / "images/right/0.jpg", tmp_path) is None
+    # A scene beside this one may be called masks, too.
+    assert mask_beside(photo, tmp_path / "images") is None
+
+
+def test_one_mask_of_photos_in_two_folders_is_refused(tmp_path):
+    folder = write_scene(tmp_path, (64, 48), [1] * 4)
+    content = json.loads((folder / "transforms.json").read_text())
+    for number, frame in enumerate(content["frames"]):
+        frame["file_path"] = f"images/{number % 2}/{number // 2}.png"
+        save(picture(48, 64, number), folder / frame["file_path"])
+    (folder / "transforms.json").write_text(json.dumps(content))
+    save(half_black(64, 48, 5), folder / "images/masks/0.png")
+    with pytest.raises(SystemExit, match=r"0\.png would be the mask of both"):
+        manager_of("3dgs", folder)
+
+
+def test_masks_that_the_scene_names_go_before_those_beside_it(tmp_path, capsys):
+    folder = write_scene(tmp_path, (64, 48), [1] * 4)
+    content = json.loads((folder / "transforms.json").read_text())
+    for number, frame in enumerate(content["frames"]):
+        frame["mask_path"] = f"named/{number}.png"
+        save(half_black(64, 48, 20), folder / frame["mask_path"])
+        save(half_black(64, 48, 5), folder / "masks" / f"{number}.png")
+    (folder / "transforms.json").write_text(json.dumps(content))
+    for mask in masks_seen(manager_of("3dgs", folder)).values():
+        assert np.array_equal(mask[..., 0], half_black(64, 48, 20) > 0)
+    assert "Masks of" not in capsys.readouterr().out
+
+
+def test_a_folder_of_masks_with_other_names_is_told(tmp_path, capsys):
+    folder = write_scene(tmp_path, (64, 48), [1] * 4)
+    save(half_black(64, 48, 5), folder / "masks/mask_0.png")
     manager_of("3dgs", folder)
     said = " ".join(capsys.readouterr().out.split())
-    assert ("the scene names none: they are not used" in said) is not is_named
+    assert "has no mask of these photos: none is used" in said
+
+
+def test_masks_beside_a_scene_of_another_size_are_named(tmp_path):
+    folder = write_scene(tmp_path, (64, 48), [1] * 4)
+    save(half_black(50, 50, 5), folder / "masks/2.png")
+    with pytest.raises(SystemExit, match=r"2\.png is 50 x 50 but its photo 2\.png 64 x 48"):
+        manager_of("3dgs", folder)
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+@pytest.mark.parametrize("has_copies", [False, True])
+def test_masks_fit_smaller_copies_of_photos(tmp_path, is_named, has_copies):
+    """As copies of their own, or as masks of the photos that the copies are of."""
+    folder = write_scene(tmp_path, (65, 49), [1] * 4)
+    content = json.loads((folder / "transforms.json").read_text())
+    for number, frame in enumerate(content["frames"]):
+        save(picture(25, 33, number), folder / "images_2" / f"{number}.png")
+        save(half_black(65, 49, 20), folder / "masks" / f"{number}.png")
+        if has_copies:
+            save(half_black(33, 25, 10), folder / "masks_2" / f"{number}.png")
+        if is_named:
+            frame["mask_path"] = f"masks/{number}.png"
+    (folder / "transforms.json").write_text(json.dumps(content))
+    parser = NerfstudioDataParserConfig(downscale_factor=2, eval_mode="interval")
+    for mask in masks_seen(manager_of("3dgs", folder, parser)).values():
+        assert np.array_equal(mask[..., 0], half_black(33, 25, 10) > 0)
+
+
+def test_masks_path_of_colmap_takes_the_names_that_colmap_gives(tmp_path):
+    folder = write_scene(tmp_path, (64, 48), [1] * 4)
+    write_colmap(read_transforms(folder), folder / "sparse/0")
+    for number in range(4):
+        save(half_black(64, 48, 7), folder / "own" / f"{number}.png.png")
+    parser = ColmapDataParserConfig(
+        load_3D_points=False, colmap_path=Path("sparse/0"), masks_path=Path("own")
+    )
+    for mask in masks_seen(manager_of("3dgs", folder, parser)).values():
+        assert np.array_equal(mask[..., 0], half_black(64, 48, 7) > 0)
 
 
 def test_cameras_of_stored_photos_get_stored_pixels(tmp_path):
@@ -318,3 +427,39 @@ def test_masks_that_leave_nothing_are_refused_before_training(tmp_path, method):
     (folder / "transforms.json").write_text(json.dumps(content))
     with pytest.raises(SystemExit, match="Every pixel of the 7 training photos is masked"):
         manager_of(method, folder)
+
+
+def with_alpha(pixels, alpha):
+    return np.concatenate([pixels, np.full_like(pixels[..., :1], alpha)], axis=-1)
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf"])
+def test_photos_with_alpha_that_is_opaque_are_as_those_without(tmp_path, method, capsys):
+    files = [with_alpha(picture(48, 64, number), 255) for number in range(4)]
+    folder = write_scene(tmp_path, (64, 48), [1] * 4, files)
+    manager = manager_of(method, folder)
+    for number, image, _ in photos_of(manager):
+        assert np.array_equal(image, picture(48, 64, number))
+    assert "transparent pixels" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["3dgs", "nerf"])
+def test_photos_of_which_some_are_cut_out_are_told(tmp_path, method, capsys):
+    files = [picture(48, 64, number) for number in range(4)]
+    for number in (1, 3):
+        files[number] = with_alpha(files[number], 255)
+        files[number][:20, :, 3] = 0
+    folder = write_scene(tmp_path, (64, 48), [1] * 4, files)
+    manager = manager_of(method, folder)
+    assert manager is not None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 of the 3 training photos have transparent pixels" in said
+    assert "(2.png)" in said
+
+
+def test_held_out_photos_that_are_copies_of_training_photos_are_told(tmp_path, capsys):
+    files = [picture(48, 64, max(number, 1)) for number in range(4)]
+    manager_of("3dgs", write_scene(tmp_path, (64, 48), [1] * 4, files))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 of the 1 photos that the run is scored by are copies" in said
+    assert "(0.png is 1.png)" in said

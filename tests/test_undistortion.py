@@ -159,6 +159,7 @@ def test_the_disc_of_a_fisheye_is_scaled_and_undistorted_with_it(tmp_path, limit
     write_transforms(tmp_path, "OPENCV_FISHEYE", (0, 0, 0, 0), fisheye_crop_radius=25.0)
     manager = manager_of("3dgs", tmp_path, max_image_size=limit)
     data, camera = manager.train_dataset.get_data(0, "uint8"), manager.train_dataset.cameras[0]
+    assert torch.equal(manager.train_dataset.mask(0), data["mask"])
     kept = data["mask"][..., 0].numpy()
     rays = seen_rays(camera)
     off_axis = np.arccos(rays[..., 2])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
@@ -24,9 +24,17 @@ _BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 def psnr(
     rendered: Float[Tensor, "height width 3"],
     target: Float[Tensor, "height width 3"],
+    counts: Bool[Tensor, "height width 1"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Peak signal-to-noise ratio in decibels of images in [0, 1]; infinite for equal images."""
-    return -10 * (rendered - target).square().mean().log10()
+    """Peak signal-to-noise ratio in decibels of images in [0, 1]; infinite for equal images.
+
+    Args:
+        counts: Pixels that are compared; None: all.
+    """
+    errors = (rendered - target).square()
+    if counts is not None:
+        errors = errors[counts[..., 0].to(errors.device)]
+    return -10 * errors.mean().log10()
 
 
 class Lpips:
@@ -106,14 +114,18 @@ def image_metrics(
     target: Float[Tensor, "height width 3"],
     lpips: Sequence[Lpips],
     sample_covariance: bool = False,
+    counts: Bool[Tensor, "height width 1"] | None = None,
 ) -> dict[str, float]:
     """`psnr` (dB), `ssim`, and LPIPS where its weights are there: `lpips` (alex), `lpips_vgg`.
 
     Args:
         sample_covariance: Of SSIM, as there.
+        counts: Pixels that are compared; None: all. The others are black in both. SSIM is averaged
+            over the windows around pixels that count, LPIPS is that of the whole picture.
     """
-    similarity = ssim(rendered, target, sample_covariance)
-    metrics = {"psnr": float(psnr(rendered, target)), "ssim": float(similarity)}
+    rendered, target, counts = counted(rendered, target, counts)
+    similarity = ssim(rendered, target, sample_covariance, counts)
+    metrics = {"psnr": float(psnr(rendered, target, counts)), "ssim": float(similarity)}
     for metric in lpips:
         distance = metric.distance(rendered, target)
         if distance is not None:
@@ -123,30 +135,64 @@ def image_metrics(
 
 @torch.no_grad()
 def corrected_metrics(
-    rendered: Float[Tensor, "height width 3"], target: Float[Tensor, "height width 3"]
+    rendered: Float[Tensor, "height width 3"],
+    target: Float[Tensor, "height width 3"],
+    counts: Bool[Tensor, "height width 1"] | None = None,
 ) -> dict[str, float]:
     """`cc_psnr` (dB) and `cc_ssim`: after the render's exposure and tint are made the photo's.
 
     They tell how good a scene is where photos differ in exposure, which no render can know; the
     others tell what is seen.
+
+    Args:
+        counts: As of `image_metrics`.
     """
-    corrected = color_corrected(rendered, target)
-    return {"cc_psnr": float(psnr(corrected, target)), "cc_ssim": float(ssim(corrected, target))}
+    corrected = color_corrected(rendered, target, counts)
+    corrected, target, counts = counted(corrected, target, counts)
+    return {
+        "cc_psnr": float(psnr(corrected, target, counts)),
+        "cc_ssim": float(ssim(corrected, target, counts=counts)),
+    }
+
+
+def counted(
+    rendered: Float[Tensor, "height width 3"],
+    target: Float[Tensor, "height width 3"],
+    counts: Tensor | None,
+) -> tuple[
+    Float[Tensor, "height width 3"],
+    Float[Tensor, "height width 3"],
+    Bool[Tensor, "height width 1"] | None,
+]:
+    """A render and a photo, black where no pixel counts, and the mask of those that do.
+
+    Args:
+        counts: Mask as nerfstudio's batches hold it, on any device; None: all.
+    """
+    if counts is None:
+        return rendered, target, None
+    counts = counts.to(rendered.device).bool()
+    return rendered * counts, target * counts, counts
 
 
 def color_corrected(
-    rendered: Float[Tensor, "height width 3"], target: Float[Tensor, "height width 3"]
+    rendered: Float[Tensor, "height width 3"],
+    target: Float[Tensor, "height width 3"],
+    counts: Bool[Tensor, "height width 1"] | None = None,
 ) -> Float[Tensor, "height width 3"]:
     """A render whose colours went through the affine map that brings them nearest to a photo's.
 
-    Least squares of 3 x 4 numbers over all pixels; the result is clipped to [0, 1].
+    Least squares of 3 x 4 numbers over the pixels that count; the result is clipped to [0, 1].
     """
     colors = rendered.reshape(-1, 3).double()
+    weights = torch.ones_like(colors[:, :1])
+    if counts is not None:
+        weights = counts.reshape(-1, 1).to(weights)
     columns = torch.cat([colors, torch.ones_like(colors[:, :1])], dim=-1)
-    products = columns.T @ columns
+    products = columns.T @ (weights * columns)
     # A picture of one colour determines no map; a trace of the identity does.
-    products.diagonal().add_(1e-6 * len(columns))
+    products.diagonal().add_(1e-6 * weights.sum().clamp_min(1.0))
     identity = torch.eye(4, 3, dtype=colors.dtype, device=colors.device)
     difference = target.reshape(-1, 3).double() - colors
-    affine = identity + torch.linalg.solve(products, columns.T @ difference)
+    affine = identity + torch.linalg.solve(products, columns.T @ (weights * difference))
     return (columns @ affine).clamp(0, 1).to(rendered).reshape(rendered.shape)

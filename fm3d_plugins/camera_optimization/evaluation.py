@@ -19,11 +19,12 @@ from fm3d_plugins.camera_optimization.held_out_poses import (
     training_cameras,
 )
 from fm3d_plugins.camera_photos import GIVEN_CAMERAS
-from fm3d_plugins.errors import one_line_errors
+from fm3d_plugins.errors import listed, one_line_errors
 from fm3d_plugins.nerfstudio_cameras import fovs_and_aspects, world_from_cameras
 from fm3d_plugins.panels import panels as draw_panels
 from fm3d_plugins.panels import photo_colors, write_picture
-from fm3d_plugins.progress import track
+from fm3d_plugins.photo_datamanager import all_masked, shows_anything
+from fm3d_plugins.progress import say, track
 from fm3d_plugins.viewer import CameraFrusta
 
 PROTOCOL = "test_poses"
@@ -81,7 +82,7 @@ def _with_panels(
     pipeline.eval()
     found: list[dict[str, float]] = []
     with without_fetching(model):
-        for row, (camera, batch) in enumerate(track(views, "Scoring held-out photos", len(views))):
+        for camera, batch in track(views, "Scoring held-out photos", len(views)):
             start = time.monotonic()
             outputs = model.get_outputs_for_camera(camera)
             metrics, _ = model.get_image_metrics_and_images(outputs, batch)
@@ -89,8 +90,9 @@ def _with_panels(
             rays = fps * int(camera.height) * int(camera.width)
             found.append(metrics | {"num_rays_per_sec": rays, "fps": fps})
             photo = photo_colors(batch["image"], outputs["rgb"], outputs["background"])
-            picture = draw_panels(photo, outputs, metrics["psnr"])
+            picture = draw_panels(photo, outputs, metrics["psnr"], batch.get("mask"))
             # Photos of different folders may have one name.
+            row = int(batch["image_idx"])
             name = f"{row:04d}_{dataset.image_filenames[row].stem}.png"
             write_picture(folder / name, picture)
     pipeline.train()
@@ -112,10 +114,30 @@ def protocol_name(pipeline: Any, protocol: TestPoseProtocol) -> str:
 
 
 def held_out_views(pipeline: VanillaPipeline, protocol: TestPoseProtocol) -> list[HeldOutView]:
-    """Held-out photos and their cameras where the protocol puts them."""
-    loader: Any = pipeline.datamanager.fixed_indices_eval_dataloader
-    views = list(loader)
-    return placed_views(pipeline, protocol, views, range(len(views)))
+    """Held-out photos and their cameras where the protocol puts them.
+
+    Those of which masks leave nothing are left out, and named.
+
+    Raises:
+        SystemExit: Masks leave nothing of any.
+    """
+    manager: Any = pipeline.datamanager
+    views = list(manager.fixed_indices_eval_dataloader)
+    rows = [row for row, (_, batch) in enumerate(views) if shows_anything(batch)]
+    with one_line_errors():
+        if views and not rows:
+            raise ValueError(all_masked(len(views), "held-out"))
+    if len(rows) < len(views):
+        masked = [
+            manager.eval_dataset.image_filenames[row].name
+            for row in range(len(views))
+            if row not in rows
+        ]
+        say(
+            f"Masks leave nothing of {len(masked)} held-out photos, which have no score: "
+            f"{listed(masked)}."
+        )
+    return placed_views(pipeline, protocol, [views[row] for row in rows], rows)
 
 
 def placed_views(

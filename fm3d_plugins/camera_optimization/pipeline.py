@@ -28,6 +28,9 @@ from fm3d_plugins.nerfstudio_commands import require_supported
 from fm3d_plugins.panels import photo_colors
 from fm3d_plugins.viewer import StartAtPhoto
 
+MUCH_BY_COLORS = 3.0
+"""Decibels by which fitted colours are better where photos differ in exposure."""
+
 MOST_WATCHED = 4
 """Held-out photos that are looked at during training."""
 
@@ -148,7 +151,7 @@ class PerScenePipeline(VanillaPipeline):
         """PSNR, dB, of the render of a photo, or an estimate of it."""
         outputs = self.model.get_outputs_for_camera(camera)
         photo = photo_colors(batch["image"], outputs["rgb"], outputs["background"])
-        return float(psnr(outputs["rgb"], photo))
+        return float(psnr(outputs["rgb"], photo, batch.get("mask")))
 
     def result(self) -> str:
         """What was made and how large it is, in a few words."""
@@ -157,7 +160,13 @@ class PerScenePipeline(VanillaPipeline):
 
     def caveats(self, metrics: dict[str, Any]) -> list[str]:
         """How to take the scores, in sentences."""
-        return []
+        gain = metrics.get("cc_psnr", 0.0) - metrics.get("psnr", 0.0)
+        if gain < MUCH_BY_COLORS or getattr(self.model, "exposure", True) is not None:
+            return []
+        return [
+            f"With colours fitted they are {gain:.1f} dB better: photos seem to differ in exposure "
+            "or white balance. --pipeline.model.exposure affine learns how."
+        ]
 
     def further_commands(self, config: Path) -> dict[str, str]:
         """What may be done with the run besides looking at it and scoring it, and how."""

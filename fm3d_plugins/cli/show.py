@@ -37,9 +37,10 @@ def command(load_config: Path, output: Path = Path("result.png"), views: int = 3
     for i, (camera, batch) in enumerate(held_out):
         outputs = pipeline.model.get_outputs_for_camera(camera)
         photo = photo_colors(batch["image"], outputs["rgb"], outputs["background"])
-        ratios.append(float(psnr(outputs["rgb"], photo)))
+        counts = batch.get("mask")
+        ratios.append(float(psnr(outputs["rgb"], photo, counts)))
         if i in shown:
-            rows.append(panels(photo, outputs, ratios[-1]))
+            rows.append(panels(photo, outputs, ratios[-1], counts))
     with atomic_write(output, inputs) as temporary:
         Image.fromarray(stacked(rows).numpy()).save(temporary, format="PNG")
     say(

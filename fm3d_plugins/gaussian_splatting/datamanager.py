@@ -28,12 +28,10 @@ from fm3d_plugins.dense_points import (
 from fm3d_plugins.gaussian_splatting.behind import SURROUNDINGS
 from fm3d_plugins.gaussian_splatting.seeding import pixel_width
 from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
-from fm3d_plugins.photo_datamanager import PhotoDatasets, PhotoOptions
+from fm3d_plugins.photo_datamanager import RGBA, PhotoDatasets, PhotoOptions
 from fm3d_plugins.progress import signs_of_life
 from fm3d_plugins.random_points import random_points_in_view
 from fm3d_plugins.scene_points import COLORS, POINTS
-
-RGBA_CHANNELS = 4
 
 PIXEL_WIDTH = "pixel_width"
 """Key of the training dataset's metadata: scene units, as `pixel_width` says it; absent where
@@ -110,7 +108,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
     def _find_background(self) -> None:
         """Tell the model, by the dataset's metadata, what lies behind everything in the photos."""
         images = [entry["image"] for entry in self.cached_train]
-        if any(image.shape[-1] == RGBA_CHANNELS for image in images):
+        if any(image.shape[-1] == RGBA for image in images):
             return  # Nothing is behind it.
         masks = [shown(entry, None) for entry in self.cached_train]
         metadata, cameras = self.train_dataset.metadata, self.train_dataset.cameras

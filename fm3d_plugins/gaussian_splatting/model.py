@@ -28,6 +28,7 @@ from fm3d_plugins.gaussian_splatting.datamanager import PIXEL_WIDTH, SETTLED_POI
 from fm3d_plugins.gaussian_splatting.density_control import density_control_of
 from fm3d_plugins.gaussian_splatting.options import GaussianSplattingOptions
 from fm3d_plugins.gaussian_splatting.seeding import evenly_drawn, gaussians_at
+from fm3d_plugins.gaussian_splatting.unlearnt import Unlearnt
 from fm3d_plugins.kernels.image_loss import l1_ssim_loss
 from fm3d_plugins.kernels.rasterizer import RasterizedView, rasterize
 from fm3d_plugins.kernels.rasterizer.surface_depth import surface_depth
@@ -130,6 +131,12 @@ class GaussianSplattingModel(SplatfactoModel):
                 values.data = fresh[name].data.to(values)
             self.pixel_width.fill_(metadata[PIXEL_WIDTH] or 0.0)
         self._largest_move = self.config.largest_step * float(self.pixel_width)
+        trainer: Any = training_callback_attributes.trainer
+        unlearnt = Unlearnt(
+            training_callback_attributes.pipeline,
+            trainer._start_step,
+            trainer.config.max_num_iterations,
+        )
         return [
             TrainingCallback(
                 [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
@@ -142,6 +149,8 @@ class GaussianSplattingModel(SplatfactoModel):
             TrainingCallback(
                 [TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.camera_optimizer.hold_gauge
             ),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], unlearnt.after_step),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], unlearnt.after_training),
         ]
 
     def step_cb(self, optimizers: Optimizers, step: int) -> None:
@@ -302,8 +311,10 @@ class GaussianSplattingModel(SplatfactoModel):
         target = self.composite_with_background(
             self.get_gt_img(batch["image"]), outputs["background"]
         )
+        mask = self._mask(batch)
+        counts = None if mask is None else mask > 0.5  # noqa: PLR2004
         metrics = {
-            "psnr": psnr(outputs["rgb"].detach(), target),
+            "psnr": psnr(outputs["rgb"].detach(), target, counts),
             "gaussian_count": torch.tensor(float(self.num_points)),
         }
         self.camera_optimizer.get_metrics_dict(metrics)
@@ -314,9 +325,8 @@ class GaussianSplattingModel(SplatfactoModel):
         target = self.composite_with_background(
             self.get_gt_img(batch["image"]), outputs["background"]
         )
-        rendered, mask = outputs["rgb"], None
-        if "mask" in batch:
-            mask = self._downscale_if_required(batch["mask"]).to(target)
+        rendered, mask = outputs["rgb"], self._mask(batch)
+        if mask is not None:
             target, rendered = target * mask, rendered * mask
         loss = {"main_loss": l1_ssim_loss(rendered, target, self.config.ssim_lambda)}
         if self.training and self.view_weights is not None:
@@ -345,6 +355,12 @@ class GaussianSplattingModel(SplatfactoModel):
             self.camera_optimizer.get_loss_dict(loss)
         return loss
 
+    def _mask(self, batch: dict[str, Any]) -> Float[Tensor, "height width 1"] | None:
+        """How much of each pixel counts, at the size that is trained on; none without a mask."""
+        if "mask" not in batch:
+            return None
+        return self._downscale_if_required(batch["mask"]).to(self.device).float()
+
     def render_loss(self, camera: Cameras, batch: dict[str, Any]) -> Float[Tensor, ""]:
         """Difference between a photo and its render; differentiable in the camera's pose."""
         return self.get_loss_dict(self.get_outputs(camera), batch)["main_loss"]
@@ -356,14 +372,16 @@ class GaussianSplattingModel(SplatfactoModel):
         """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side.
 
         `cc_psnr` and `cc_ssim` are those of colours fitted to the photo's; see `corrected_metrics`.
+        Masked pixels do not count.
         """
         target = self.composite_with_background(
             self.get_gt_img(batch["image"]), outputs["background"]
         )
         rendered = outputs["rgb"]
         images = {"img": torch.cat([target, rendered], dim=1)}
-        metrics = image_metrics(rendered, target, self.lpips_metrics)
-        return metrics | corrected_metrics(rendered, target), images
+        counts = batch.get("mask")
+        metrics = image_metrics(rendered, target, self.lpips_metrics, counts=counts)
+        return metrics | corrected_metrics(rendered, target, counts), images
 
 
 def _empty_view(width: int, height: int, background: Float[Tensor, "3"]) -> dict[str, Tensor]:

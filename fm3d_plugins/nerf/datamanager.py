@@ -102,6 +102,7 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
             count = CPU_RAYS if self.is_on_cpu else CUDA_RAYS
         self.train_pixel_sampler = self._get_pixel_sampler(self.train_dataset, count)
         if self.test_mode == "val":
+            self._say_if_some_are_cut_out(self.train_pixels.channels)
             self._find_background()
             self._add_dense_points()
 

@@ -67,7 +67,8 @@ class PixelTable:
         """
         cameras = dataset.cameras
         photos = list(track(_read(dataset), f"Reading {label} photos", total=len(dataset)))
-        channels = max(photo.shape[-1] for photo, _ in photos)
+        self.channels = [photo.shape[-1] for photo, _ in photos]
+        channels = max(self.channels)
         colors = torch.cat([_with_channels(photo, channels) for photo, _ in photos])
         self.colors: UInt8[Tensor, "pixel channel"] = colors.to(device)
         kept = torch.cat([keep for _, keep in photos])

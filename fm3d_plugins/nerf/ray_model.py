@@ -175,7 +175,7 @@ class RayModel(Model):
         return metrics
 
     def render_loss(self, camera: Cameras, batch: dict[str, Any]) -> Float[Tensor, ""]:
-        """Squared error of some pixels of a photo, the same at every call.
+        """Squared error of some pixels of a photo that count, the same at every call.
 
         Differentiable in the camera's pose; used to place held-out cameras.
         """
@@ -192,7 +192,11 @@ class RayModel(Model):
         outputs = self.get_outputs(rays)
         image = batch["image"][row, column].to(outputs["rgb"])
         target = composited(image, outputs["background"])
-        return (outputs["rgb"] - target).square().mean()
+        errors = (outputs["rgb"] - target).square().mean(-1)
+        if "mask" not in batch:
+            return errors.mean()
+        counts = batch["mask"][row, column, 0].to(errors)
+        return (errors * counts).sum() / counts.sum().clamp_min(1)
 
     def surface_depth(
         self, camera: Cameras, outputs: dict[str, Tensor]
@@ -210,12 +214,14 @@ class RayModel(Model):
         """PSNR (dB), SSIM and LPIPS where its weights are there; photo and render side by side.
 
         `cc_psnr` and `cc_ssim` are those of colours fitted to the photo's; see `corrected_metrics`.
+        Masked pixels do not count.
         """
         rendered = outputs["rgb"]
         target = composited(batch["image"].to(rendered), outputs["background"])
         images = {"img": torch.cat([target, rendered], dim=1)}
-        metrics = image_metrics(rendered, target, self.lpips_metrics)
-        return metrics | corrected_metrics(rendered, target), images
+        counts = batch.get("mask")
+        metrics = image_metrics(rendered, target, self.lpips_metrics, counts=counts)
+        return metrics | corrected_metrics(rendered, target, counts), images
 
     def get_rgba_image(
         self, outputs: dict[str, Tensor], output_name: str = "rgb"

@@ -30,6 +30,9 @@ _EXPECTED = "Expected an image that can be decoded to its end. Restore it, or dr
 AS_STORED = 1
 """EXIF orientation of a picture that is stored upright."""
 
+OPAQUE = 255
+"""Alpha of a pixel behind which nothing shows."""
+
 TURNED = (5, 6, 7, 8)
 """EXIF orientations that lay a picture on its side."""
 
@@ -45,14 +48,17 @@ class FittedPhoto:
     """Whether that is applied."""
     size: Size
     """Of the picture, after that."""
+    downscale: int = 1
+    """By how much the file is smaller than its camera, of whose size a mask may be too."""
 
     def read(self) -> UInt8[np.ndarray, "height width channel"]:
-        """RGB, or RGBA where the file has transparency."""
+        """RGB, or RGBA where some pixel of it is not opaque."""
         from PIL import Image
 
         with naming_damage(self.path, _EXPECTED), Image.open(self.path) as stored:
             image = _oriented(stored, self.exif_orientation if self.is_upright else AS_STORED)
-            if alpha_channel(image) is not None:
+            alpha = alpha_channel(image)
+            if alpha is not None and (alpha < OPAQUE).any():
                 return np.array(image.convert("RGBA"))
             return rgb_pixels(image)
 
@@ -87,9 +93,10 @@ class FittedPhoto:
         header = _read_header(path)
         for orientation in (header.orientation, AS_STORED, self.exif_orientation):
             size = _turned_size(header.stored, orientation)
-            # A scaled-down mask may be rounded otherwise than its photo.
-            if all(abs(a - b) <= 1 for a, b in zip(size, self.size, strict=True)):
-                return orientation
+            for times in {1, self.downscale}:
+                # A mask, or a smaller copy, may be rounded otherwise than its photo.
+                if all(abs(a - times * b) <= times for a, b in zip(size, self.size, strict=True)):
+                    return orientation
         width, height = header.stored
         raise ValueError(
             f"is {width} x {height} but its photo {self.path.name} {self.size[0]} x {self.size[1]}"
@@ -162,7 +169,9 @@ def fitted_photos(
     told = answers.pop() if len(answers) == 1 else None
     is_upright = told is not False if orientation == "auto" else orientation == "upright"
     chosen = [(header, is_upright if len(ways) > 1 else ways[0]) for header, ways in fitting]
-    photos = tuple(FittedPhoto(h.path, h.orientation, up, h.size(up)) for h, up in chosen)
+    photos = tuple(
+        FittedPhoto(h.path, h.orientation, up, h.size(up), downscale) for h, up in chosen
+    )
     undecided = tuple(header.path.name for header, ways in fitting if len(ways) > 1)
     return Fit(photos, told, undecided), faults
 

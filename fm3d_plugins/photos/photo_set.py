@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fm3d_plugins.errors import listed
 from fm3d_plugins.photos.copies import is_copy, write_mask, write_plain_copy
+from fm3d_plugins.photos.masks import mask_beside
 from fm3d_plugins.photos.photo import READ_SUFFIXES, UNREAD_SUFFIXES, Photo, examine, fault_of
 
 WIDEST_ASPECT = 8.0
@@ -195,22 +196,13 @@ def _natural_key(path: Path) -> list:
 def _with_masks(photos: Sequence[Photo]) -> tuple[list[Photo], list[str]]:
     found, faults = [], []
     for photo in photos:
-        mask = mask_beside(photo.path)
+        mask = mask_beside(photo.path, photo.path.parent)
         fault = _mask_fault(photo, mask) if mask is not None else None
         if fault is not None:
             faults.append(fault)
         else:
             found.append(replace(photo, mask_path=mask))
     return found, faults
-
-
-def mask_beside(photo: Path) -> Path | None:
-    """The mask of a photo's file in a folder `masks` inside or beside its own; none without one."""
-    for masks in (photo.parent / "masks", photo.parent.parent / "masks"):
-        for name in (photo.name, f"{photo.name}.png", f"{photo.stem}.png"):
-            if (masks / name).is_file():
-                return masks / name
-    return None
 
 
 def _mask_fault(photo: Photo, mask: Path) -> str | None:

@@ -21,6 +21,7 @@ class HeldOutWatch:
         self._pause_steps = max(1, num_steps // MOST_LOOKS)
         self._next_step = self._pause_steps
         self._next_time = 0.0
+        self._is_first = True
 
     def is_due(self, step: int) -> bool:
         """Whether it is time for a look after a step of the run, from 0."""
@@ -28,9 +29,14 @@ class HeldOutWatch:
 
     @contextmanager
     def timed(self, step: int) -> Iterator[None]:
-        """Look here; the longer it takes, the later comes the next."""
+        """Look here; the longer it takes, the later comes the next.
+
+        But for the first, which also reads the photos: that says nothing of the others.
+        """
         start = time.monotonic()
         yield
         now = time.monotonic()
         self._next_step = step + self._pause_steps
-        self._next_time = now + (now - start) / SHARE
+        if not self._is_first:
+            self._next_time = now + (now - start) / SHARE
+        self._is_first = False

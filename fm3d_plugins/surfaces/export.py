@@ -14,10 +14,7 @@ from fm3d_plugins.nerfstudio_cameras import image_sizes
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life, track
 from fm3d_plugins.surfaces.fusion import fused_mesh, plan_fusion, surface_points
-from fm3d_plugins.surfaces.views import DepthView, depth_views, view_cameras
-
-MOST_VIEWS = 200
-"""Training photos whose views are rendered; beyond these every second, third, ... is left out."""
+from fm3d_plugins.surfaces.views import MOST_VIEWS, DepthView, depth_views, view_cameras
 
 TIMED = 3
 """Views by which the time of all of them is told."""
@@ -36,11 +33,11 @@ def rendered_views(pipeline: Any) -> list[DepthView]:
         ValueError: Lenses have no pinhole of the same view.
     """
     pipeline.eval()
-    cameras = view_cameras(pipeline, MOST_VIEWS)
+    cameras, masks = view_cameras(pipeline, MOST_VIEWS)
     count = len(cameras)
     size = float(image_sizes(cameras).double().prod(-1).sum()) * BYTES_PER_PIXEL
     began, views = time.monotonic(), []
-    for view in track(depth_views(pipeline.model, cameras), "Rendering depth", total=count):
+    for view in track(depth_views(pipeline.model, cameras, masks), "Rendering depth", total=count):
         views.append(view)
         if len(views) == 1:
             began = time.monotonic()  # The first one also pays for what is compiled once.

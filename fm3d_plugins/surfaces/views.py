@@ -1,6 +1,6 @@
 """The training photos' views of a trained scene, rendered with depth."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from fm3d_plugins.camera_optimization.held_out_poses import training_cameras
 from fm3d_plugins.camera_photos import RENDERED_VIEWS
@@ -19,6 +20,9 @@ from fm3d_plugins.nerfstudio_cameras import (
     world_from_cameras,
 )
 
+MOST_VIEWS = 200
+"""Training photos whose views are rendered; beyond these every second, third, ... is left out."""
+
 LEAST_OPACITY = 0.5
 """Of a pixel whose depth is that of a surface."""
 
@@ -28,6 +32,9 @@ LONGEST_SIDE = 960
 STEEPEST = 0.1
 """Largest change of depth from a pixel to the next on one surface, as a share of the depth; beyond
 it rendered depth lies between two surfaces."""
+
+
+Mask = Bool[Tensor, "_ _ 1"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,14 @@ class DepthView:
         return points[self.depth > 0]
 
 
-def view_cameras(pipeline: Any, most: int) -> Cameras:
+def view_cameras(pipeline: Any, most: int) -> tuple[Cameras, list[Mask | None]]:
     """Pinholes of the training photos where training has put them, evenly chosen if too many.
 
     Args:
         most: No more than this many.
+
+    Returns:
+        Cameras, and the masks of their photos, at the photos' sizes.
 
     Raises:
         ValueError: Lenses have no pinhole of the same view.
@@ -70,16 +80,20 @@ def view_cameras(pipeline: Any, most: int) -> Cameras:
     longest = int(image_sizes(chosen).max())
     if longest > LONGEST_SIDE:
         chosen.rescale_output_resolution(LONGEST_SIDE / longest)
-    return chosen
+    return chosen, [photos.mask(row) for row in rows.tolist()]
 
 
 @torch.no_grad()
-def depth_views(model: Any, cameras: Cameras) -> Iterator[DepthView]:
+def depth_views(
+    model: Any, cameras: Cameras, masks: Sequence[Mask | None] | None = None
+) -> Iterator[DepthView]:
     """Render cameras one after the other.
 
     Args:
         model: `3dgs` or `nerf`, which finds by `surface_depth` the z of what it shows.
         cameras: Pinholes.
+        masks: Of any size; where one is false nothing has taught the model what is there, so no
+            surface is seen. None: everything counts.
     """
     for row in range(len(cameras)):
         camera = cameras[row : row + 1]
@@ -88,6 +102,10 @@ def depth_views(model: Any, cameras: Cameras) -> Iterator[DepthView]:
         rgb, opacity = (outputs[name].cpu().float() for name in ("rgb", "accumulation"))
         depth = model.surface_depth(camera, outputs).cpu().float()
         is_surface = (opacity[..., 0] >= LEAST_OPACITY) & (depth > 0) & is_smooth(depth)
+        mask = None if masks is None else masks[row]
+        if mask is not None:
+            planes = mask.permute(2, 0, 1)[None].float()
+            is_surface &= interpolate(planes, size=depth.shape, mode="nearest")[0, 0] > 0
         yield DepthView(
             rgb.clamp(0, 1),
             torch.where(is_surface, depth, 0.0),

@@ -1,9 +1,17 @@
 """Image metrics, and LPIPS with and without its backbone."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from fm3d_plugins.backends.metrics import Lpips, color_corrected, corrected_metrics, psnr
+from fm3d_plugins.backends.metrics import (
+    Lpips,
+    color_corrected,
+    corrected_metrics,
+    image_metrics,
+    psnr,
+)
 
 
 def test_psnr_of_a_constant_difference():
@@ -53,3 +61,32 @@ def test_fitted_colours_are_never_farther_off():
     assert float(after) >= float(before)
     flat = torch.full((20, 30, 3), 0.3)
     assert float(psnr(color_corrected(flat, photo), photo)) > float(psnr(flat, photo))
+
+
+def test_only_pixels_that_count_are_compared():
+    """Truth: scores of the part that counts, whatever the render shows beside it; here an error of
+    0.1 where pixels count, which is 20 dB, and of 0.5 beside it."""
+    target = 0.4 * torch.ones(40, 60, 3)
+    counts = torch.zeros(40, 60, 1, dtype=torch.bool)
+    counts[:, :30] = True
+    rendered = torch.where(counts, target + 0.1, target + 0.5)
+    assert float(psnr(rendered, target, counts)) == pytest.approx(20.0, abs=1e-4)
+    metrics = image_metrics(rendered, target, [], counts=counts)
+    assert metrics["psnr"] == pytest.approx(20.0, abs=1e-4)
+    # A render that is the photo's affine map where pixels count is mapped onto it there.
+    photo = torch.rand(40, 60, 3)
+    rendered = torch.where(counts, 0.5 * photo + 0.1, torch.rand(40, 60, 3))
+    assert corrected_metrics(rendered, photo, counts)["cc_psnr"] > 60
+
+
+def test_what_lies_beside_pixels_that_count_changes_no_score():
+    target, rendered, other = torch.rand(3, 40, 60, 3)
+    counts = torch.rand(40, 60, 1) > 0.4
+    for scores in (partial(image_metrics, lpips=[]), corrected_metrics):
+        expected = scores(rendered, target, counts=counts)
+        changed = (torch.where(counts, image, other) for image in (rendered, target))
+        assert scores(*changed, counts=counts) == expected
+    everything = torch.ones_like(counts)
+    whole = image_metrics(rendered, target, [])
+    for name, value in image_metrics(rendered, target, [], counts=everything).items():
+        assert value == pytest.approx(whole[name], abs=1e-5)

@@ -30,9 +30,15 @@ def test_cheap_looks_come_evenly(monkeypatch):
 def test_dear_looks_come_as_seldom_as_their_share_asks(monkeypatch):
     clock = Clock(monkeypatch)
     looks = run(HeldOutWatch(1000), clock, 1000, 1.0, 5.0)
-    # 5 s at 2 percent: 250 s from one to the next.
-    assert looks == [50, 300, 550, 800]
-    assert 5.0 * (len(looks) - 1) <= SHARE * 1000
+    # 5 s at 2 percent: 250 s from one to the next, after the first.
+    assert looks == [50, 100, 350, 600, 850]
+    assert 5.0 * (len(looks) - 2) <= SHARE * 1000
+
+
+def test_a_first_look_that_reads_photos_for_long_puts_off_no_other(monkeypatch):
+    watch, clock = HeldOutWatch(1000), Clock(monkeypatch)
+    assert run(watch, clock, 60, 1.0, 30.0) == [50]
+    assert run(watch, clock, 1000, 1.0, 0.01)[:3] == [100, 150, 200]
 
 
 def test_a_run_of_few_steps_may_look_after_each(monkeypatch):

@@ -1,10 +1,13 @@
 """Depth of rendered views: what it is measured along, and where it is no surface's."""
 
+from types import SimpleNamespace
+
 import torch
+from nerfstudio.cameras.cameras import Cameras
 
 from fm3d_plugins.geometry.cameras import intrinsics_matrix
 from fm3d_plugins.geometry.pointmaps import z_depth
-from fm3d_plugins.surfaces.views import DepthView, is_smooth
+from fm3d_plugins.surfaces.views import DepthView, depth_views, is_smooth
 
 INTRINSICS = intrinsics_matrix(*torch.tensor([20.0, 25.0, 8.0, 6.0]))
 
@@ -33,3 +36,20 @@ def test_points_are_those_of_pixels_with_depth():
     view = DepthView(torch.zeros(12, 16, 3), depth, INTRINSICS, pose)
     # Half a pixel right and below of the principal point: (0.5 / 20, 0.5 / 25, 1) * 4.
     torch.testing.assert_close(view.points(), torch.tensor([[1.1, 2.08, 7.0]]))
+
+
+def test_masked_pixels_see_no_surface():
+    """A wall, rendered at half the size of photos whose left half is masked, and of whole ones."""
+    depth = torch.full((12, 16), 3.0)
+    wall = {"rgb": torch.ones(12, 16, 3), "accumulation": torch.ones(12, 16, 1)}
+    model = SimpleNamespace(
+        device="cpu",
+        get_outputs_for_camera=lambda camera: wall,
+        surface_depth=lambda camera, outputs: depth,
+    )
+    cameras = Cameras(torch.eye(4)[None, :3].repeat(2, 1, 1), 20.0, 25.0, 8.0, 6.0, 16, 12)
+    mask = torch.zeros(24, 32, 1, dtype=torch.bool)
+    mask[:, 16:] = True
+    half, whole = depth_views(model, cameras, [mask, None])
+    assert (half.depth[:, :8] == 0).all() and (half.depth[:, 8:] == 3).all()
+    assert (whole.depth == 3).all()

@@ -1,7 +1,7 @@
 """SSIM and the L1 + SSIM loss in plain torch: the definition."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fm3d_plugins.kernels.shapes import check_shapes
@@ -33,6 +33,7 @@ def ssim(
     rendered: Float[Tensor, "height width 3"],
     target: Float[Tensor, "height width 3"],
     sample_covariance: bool = False,
+    counts: Bool[Tensor, "height width 1"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean structural similarity of two images in [0, 1] (Wang et al. 2004), differentiable.
 
@@ -42,6 +43,7 @@ def ssim(
     Args:
         sample_covariance: Variances times N / (N - 1) for the N pixels of a window, as
             scikit-image takes them unless told otherwise; on photos, less by about 0.0005.
+        counts: Pixels whose windows are averaged over (nan where there are none); None: all.
 
     Raises:
         ValueError: The images are smaller than the window or differ in size.
@@ -56,7 +58,11 @@ def ssim(
     structure = (2.0 * factor * (product - means) + STABILITY_VARIANCE) / (
         factor * (square_x + square_y - squares) + STABILITY_VARIANCE
     )
-    return (luminance * structure).mean()
+    similarity = luminance * structure
+    if counts is None:
+        return similarity.mean()
+    reach = WINDOW_SIZE // 2
+    return similarity[:, counts[reach:-reach, reach:-reach, 0]].mean()
 
 
 def l1_ssim_torch(

@@ -12,7 +12,7 @@ from nerfstudio.models.splatfacto import RGB2SH, SplatfactoModel
 from torch import Tensor
 from torch.nn import Parameter
 
-from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
+from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, counted, image_metrics, psnr
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizer,
     CameraOptimizerConfig,
@@ -203,11 +203,14 @@ class GeometryModel(SplatfactoModel):
     def get_metrics_dict(self, outputs, batch) -> dict[str, Tensor]:
         """PSNR of this view, in decibels, and the number of points."""
         count = torch.tensor(float(len(self.splat_means)))
-        return {"psnr": psnr(outputs["rgb"], self._target(outputs, batch)), "points": count}
+        ratio = psnr(outputs["rgb"], self._target(outputs, batch), batch.get("mask"))
+        return {"psnr": ratio, "points": count}
 
     def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
         """How far a render is from its photo; for test poses, as no parameter depends on it."""
-        return {"main_loss": l1_ssim_loss(outputs["rgb"], self._target(outputs, batch), 0.2)}
+        target = self._target(outputs, batch)
+        rendered, target, _ = counted(outputs["rgb"], target, batch.get("mask"))
+        return {"main_loss": l1_ssim_loss(rendered, target, 0.2)}
 
     def render_loss(self, camera: Cameras, batch: dict[str, Any]) -> Float[Tensor, ""]:
         """Difference between a photo and its render; differentiable in the camera's pose."""
@@ -222,17 +225,19 @@ class GeometryModel(SplatfactoModel):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """PSNR (dB), SSIM and LPIPS over all pixels, holes included; photo beside render.
+        """PSNR (dB), SSIM and LPIPS over all pixels that no mask leaves out, holes included; photo
+        beside render.
 
         `coverage` is the share of pixels that are covered, `psnr_covered` the PSNR over these
         alone (nan without any): it flatters, and tells colours and holes apart.
         """
         target, rendered = self._target(outputs, batch), outputs["rgb"]
-        covered = outputs["accumulation"].squeeze(-1) >= COVERED
-        error = (rendered - target)[covered].square().mean()
-        metrics = image_metrics(rendered, target, self.lpips_metrics)
-        metrics["psnr_covered"] = float(-10 * error.log10())
-        metrics["coverage"] = float(covered.float().mean())
+        metrics = image_metrics(rendered, target, self.lpips_metrics, counts=batch.get("mask"))
+        covered, counts = outputs["accumulation"] >= COVERED, torch.ones_like(rendered[..., :1]) > 0
+        if "mask" in batch:
+            counts = batch["mask"].to(rendered.device).bool()
+        metrics["psnr_covered"] = float(psnr(rendered, target, covered & counts))
+        metrics["coverage"] = float(covered[counts].float().mean())
         return metrics, {"img": torch.cat([target, rendered], dim=1)}
 
 

@@ -13,7 +13,7 @@ from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, image_metrics, psnr
+from fm3d_plugins.backends.metrics import Lpips, LpipsNetwork, counted, image_metrics, psnr
 from fm3d_plugins.camera_optimization.camera_optimizer import (
     CameraOptimizer,
     CameraOptimizerConfig,
@@ -173,11 +173,13 @@ class ViewModel(Model):
 
     def get_metrics_dict(self, outputs, batch) -> dict[str, Tensor]:
         """PSNR of this view, in decibels."""
-        return {"psnr": psnr(outputs["rgb"], self.target(batch))}
+        return {"psnr": psnr(outputs["rgb"], self.target(batch), batch.get("mask"))}
 
     def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
-        """Mean squared error of the colours."""
-        return {"main_loss": (outputs["rgb"] - self.target(batch)).square().mean()}
+        """Mean squared error of the colours; 0 where a mask leaves them out."""
+        target = self.target(batch)
+        rendered, target, _ = counted(outputs["rgb"], target, batch.get("mask"))
+        return {"main_loss": (rendered - target).square().mean()}
 
     def render_loss(self, camera: Cameras, batch: dict[str, Any]) -> Float[Tensor, ""]:
         """Difference between a photo and its render; differentiable in the camera's pose."""
@@ -191,9 +193,9 @@ class ViewModel(Model):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """PSNR (dB), SSIM and LPIPS; photo beside render."""
+        """PSNR (dB), SSIM and LPIPS of what no mask leaves out; photo beside render."""
         target, rendered = self.target(batch), outputs["rgb"]
-        metrics = image_metrics(rendered, target, self.lpips_metrics)
+        metrics = image_metrics(rendered, target, self.lpips_metrics, counts=batch.get("mask"))
         return metrics, {"img": torch.cat([target, rendered], dim=1)}
 
 
