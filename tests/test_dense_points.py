@@ -39,7 +39,7 @@ def wall_photo(pose, intrinsics=INTRINSICS, size=(60, 80), finer=1.0):
     origins, rays = camera_rays(pixel_centers(*size).flatten(0, 1), intrinsics, pose)
     x, y, _ = (finer * (origins + rays * ((WALL - origins[:, 2:]) / rays[:, 2:]))).unbind(-1)
     waves = [(5.1, 3.3), (-4.3, 6.1), (9.7, 1.9), (2.3, -8.9)]
-    grey = sum(torch.sin(a * x + b * y + a) for a, b in waves) / 8 + 0.5
+    grey = torch.stack([torch.sin(a * x + b * y + a) for a, b in waves]).mean(0) / 2 + 0.5
     return torch.stack([grey, 1 - grey, 0.5 * grey], -1).reshape(*size, 3)
 
 
