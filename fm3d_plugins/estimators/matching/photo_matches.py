@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
@@ -33,6 +34,27 @@ PAIRS_AT_ONCE = 32
 Pair = tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Demands:
+    """What is asked of the SIFT matches of a pair."""
+
+    ratio: float = RATIO
+    """Most of the angle between a descriptor and the second nearest that the nearest may have."""
+    least: int = 15
+    """Matches that must agree on a two-view geometry."""
+    least_share: float = 0.0
+    """Of those that look alike, that must agree on it."""
+
+
+USUAL = Demands()
+
+NEAR = Demands(ratio=0.85, least=20, least_share=0.5)
+"""Of photos that should see the same. Of photos that do not, 15 to 25 of 30 to 60 matches agree by
+chance, mostly fewer than half; of photos a step of a ring apart two thirds and more. More matches
+near epipolar lines were a third more right ones, and of all matches half wrong instead of a
+quarter."""
+
+
 def camera_guess(one: WorkingPhoto, lens: str) -> CameraGuess:
     """What is known beforehand of a camera, by one of the photos that it took.
 
@@ -51,6 +73,7 @@ def match_photos(
     seed: int,
     num_threads: int,
     report: Report | None = None,
+    demands: Mapping[Pair, Demands] | None = None,
 ) -> dict[Pair, VerifiedMatches]:
     """Verified matches of those of some pairs of photos that have any, in order.
 
@@ -62,9 +85,15 @@ def match_photos(
     Args:
         pairs: Rows of the photos, the smaller first.
         report: Gets the number of pairs done.
+        demands: Of pairs of which others are made first, and the usual ones where they do not meet
+            these.
     """
     known = found_before()
-    keys = {pair: _key(working[pair[0]], working[pair[1]], seed) for pair in pairs}
+    asked = demands or {}
+    keys = {
+        pair: _key(working[pair[0]], working[pair[1]], seed, asked.get(pair, USUAL))
+        for pair in pairs
+    }
     new = [pair for pair in pairs if keys[pair] not in known]
     done = len(pairs) - len(new)
     if report is not None and done:
@@ -91,29 +120,36 @@ def rows_of(matches: Mapping[Pair, VerifiedMatches]) -> dict[Pair, np.ndarray]:
 
 
 def _key(
-    one: WorkingPhoto, other: WorkingPhoto, seed: int
-) -> tuple[WorkingPhoto, WorkingPhoto, int]:
+    one: WorkingPhoto, other: WorkingPhoto, seed: int, demands: Demands
+) -> tuple[WorkingPhoto, WorkingPhoto, int, Demands]:
     """What the matches of two photos depend on, whichever comes first."""
     first, second = sorted((one, other), key=lambda each: each.photo.name)
-    return first, second, seed
+    return first, second, seed, demands
 
 
-def _matched(first: WorkingPhoto, second: WorkingPhoto, seed: int) -> VerifiedMatches | None:
-    rows = _without_still(_candidates(first, second), first, second)
+def _matched(
+    first: WorkingPhoto, second: WorkingPhoto, seed: int, demands: Demands
+) -> VerifiedMatches | None:
+    rows = _without_still(_candidates(first, second, demands.ratio), first, second)
     one, other = (
         (camera_guess(each, "SIMPLE_PINHOLE"), each.features.keypoints[:, :2].astype(np.float64))
         for each in (first, second)
     )
-    return verified_matches(one, other, rows, seed=seed)
+    found = verified_matches(one, other, rows, seed=seed)
+    if found is not None and len(found.rows) >= max(demands.least, demands.least_share * len(rows)):
+        return found
+    return None if demands == USUAL else _matched(first, second, seed, USUAL)
 
 
-def _candidates(first: WorkingPhoto, second: WorkingPhoto) -> Int64[np.ndarray, "_match 2"]:
+def _candidates(
+    first: WorkingPhoto, second: WorkingPhoto, ratio: float
+) -> Int64[np.ndarray, "_match 2"]:
     """Rows of features that look alike, to be verified."""
     if first.kind == "sift":
         return mutual_matches(
             first.features.descriptors,
             second.features.descriptors,
-            ratio=RATIO,
+            ratio=ratio,
             widest_angle=WIDEST_ANGLE,
         )
     seen, other = (

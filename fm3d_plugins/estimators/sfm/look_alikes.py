@@ -7,6 +7,7 @@ order of their names are believed first, where the matches of all contradict eac
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float32
@@ -44,6 +45,7 @@ NEAR_PART = 8
 """Photos less than this part of all around from each other are near: a thing with four equal sides
 looks the same a quarter around, and from an eighth on more so to the wrong side."""
 
+Item = TypeVar("Item")
 Pair = tuple[int, int]
 Matches = Mapping[Pair, VerifiedMatches]
 Keypoints = Sequence[Float32[np.ndarray, "_feature _"]]
@@ -54,11 +56,11 @@ def reach_in_order(count: int) -> int:
     return max(1, (count - 1) // NEAR_PART)
 
 
-def near_in_order(matches: Matches, count: int) -> dict[Pair, VerifiedMatches]:
+def near_in_order(matches: Mapping[Pair, Item], count: int) -> dict[Pair, Item]:
     """Those of photos that are near each other in their order, the last being next to the first.
 
     Args:
-        matches: By rows of photos in the order of their names.
+        matches: Or anything else of pairs, by rows of photos in the order of their names.
         count: Of all photos.
     """
     reach = reach_in_order(count)
