@@ -115,7 +115,8 @@ def refine_by_evidence(
     lens = dict.fromkeys(views, "SIMPLE_RADIAL")
     best = refine_model(model, folder / "simple", lens)
     if implausibility(best, image_sizes) is not None:
-        return model
+        straight = refine_model(model, folder / "straight", dict.fromkeys(views, "SIMPLE_PINHOLE"))
+        return straight if implausibility(straight, image_sizes) is None else model
     rich = [group for group, count in views.items() if count >= RICH_LENS_VIEWS]
     told: tuple[str, ...] = ()
     asked, deviations = None, {}
