@@ -19,7 +19,7 @@ from fm3d_plugins.estimators.matching.image_pairs import (
     sequential_pairs,
     similar_pairs,
 )
-from fm3d_plugins.estimators.matching.photo_matches import NEAR, match_photos
+from fm3d_plugins.estimators.matching.photo_matches import NEAR, THOROUGH, match_photos
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
 from fm3d_plugins.estimators.sfm.attempts import Search, implausibility
 from fm3d_plugins.estimators.sfm.joining import Joining
@@ -123,8 +123,9 @@ class Sfm(Estimator):
         with temporary_folder("sfm") as folder:
             working = self._find_features(photos, stages)
             matches = self._match(working, stages)
+            seeks_zooms = self.camera == "auto"
             joining = Joining(
-                folder, stages, self.camera, self.camera_model, self.mapper, self.retries, self.seed
+                folder, stages, seeks_zooms, self.camera_model, self.mapper, self.retries, self.seed
             )
             found = joining.joined(working, groups, matches)
             if self.retries and not found.is_sure and len(photos) <= EXHAUSTIVE_UP_TO:
@@ -149,6 +150,7 @@ class Sfm(Estimator):
         if self.features == "sift":
             working = self._find_features(photos, joining.stages, is_fine=True)
             matches = self._match(working, joining.stages, is_thorough=True)
+            joining = joining.after(first, groups)
             found = joining.joined(working, groups, matches, FINE)
         if first.doubt is None or found.doubt is None:
             return found if tells_more(found, first) else first
@@ -203,7 +205,10 @@ class Sfm(Estimator):
         self, working: list[WorkingPhoto], stages: Stages, *, is_thorough: bool = False
     ) -> Matches:
         pairs = self._pairs([one.features.descriptors for one in working])
-        near = near_in_order(dict.fromkeys(pairs), len(working)) if is_thorough else {}
+        demands = {}
+        if is_thorough:
+            near = near_in_order(dict.fromkeys(pairs), len(working))
+            demands = {pair: NEAR if pair in near else THOROUGH for pair in pairs}
         with stages.stage("Matching photos", total=len(pairs)) as report:
             return match_photos(
                 working,
@@ -211,7 +216,7 @@ class Sfm(Estimator):
                 seed=self.seed,
                 num_threads=self._threads(),
                 report=report,
-                demands=dict.fromkeys(near, NEAR),
+                demands=demands,
             )
 
     def _compares_all(self, count: int) -> bool:

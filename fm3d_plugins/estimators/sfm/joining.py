@@ -1,7 +1,7 @@
 """Photos joined by their matches, with the lenses and zooms that these tell."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Literal
@@ -34,11 +34,17 @@ class Joining:
 
     folder: Path
     stages: Stages
-    camera: Literal["auto", "shared", "per-photo"]
+    seeks_zooms: bool
+    """Whether photos that would share a camera may get several."""
     camera_model: str
     mapper: Literal["incremental", "global"]
     retries: bool
     seed: int
+
+    def after(self, first: Found, groups: list[int]) -> "Joining":
+        """For a second look: where the first could tell zooms and found none, none are sought."""
+        had_none = first.groups == groups and _tells_zooms(first.search)
+        return replace(self, seeks_zooms=self.seeks_zooms and not had_none)
 
     def joined(
         self,
@@ -91,9 +97,8 @@ class Joining:
         """
         sizes, best = together.image_sizes, together.best
         count = len(working)
-        hang_together = together.num_joined >= LEAST_JOINED_TO_TELL_ZOOMS * together.num_reachable
-        can_differ = self.camera == "auto" and len(set(groups)) < count and count > 2  # noqa: PLR2004
-        if not (can_differ and hang_together):
+        can_differ = self.seeks_zooms and len(set(groups)) < count and count > 2  # noqa: PLR2004
+        if not (can_differ and _tells_zooms(together)):
             return groups, together
         focals: dict[int, float] = {}
         if best is not None:
@@ -155,3 +160,7 @@ class Joining:
 
     def _guess(self, one: WorkingPhoto, num_photos: int) -> CameraGuess:
         return camera_guess(one, first_lens(self.camera_model, num_photos))
+
+
+def _tells_zooms(together: Search) -> bool:
+    return together.num_joined >= LEAST_JOINED_TO_TELL_ZOOMS * together.num_reachable

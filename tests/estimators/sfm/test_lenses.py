@@ -22,6 +22,8 @@ from fm3d_plugins.backends.pycolmap.mapping import (
 from fm3d_plugins.backends.pycolmap.verification import CameraGuess, VerifiedMatches
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
 from fm3d_plugins.estimators.sfm import estimator
+from fm3d_plugins.estimators.sfm import joining as joining_module
+from fm3d_plugins.estimators.sfm import lenses as lenses_module
 from fm3d_plugins.estimators.sfm.attempts import Search
 from fm3d_plugins.estimators.sfm.estimator import Sfm
 from fm3d_plugins.estimators.sfm.joining import Joining
@@ -33,6 +35,7 @@ from fm3d_plugins.estimators.sfm.lenses import (
     untold,
     with_told_focal,
 )
+from fm3d_plugins.estimators.sfm.result import Found
 from fm3d_plugins.estimators.sfm.zooms import relative_focals
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.photos.photo_set import find_photos
@@ -378,10 +381,52 @@ def test_no_photo_joined_is_a_reason_to_try_without_distortion(
 
     monkeypatch.setattr(Joining, "search", join)
     matches = {(0, 1): VerifiedMatches(np.zeros((20, 2), int), UNCALIBRATED, None, None, None)}
-    joining = Joining(tmp_path, Stages(), "auto", "auto", "incremental", True, 0)
+    joining = Joining(tmp_path, Stages(), True, "auto", "incremental", True, 0)
     found = joining._with_simpler_lens(working, GROUPS, matches, nothing)
     assert asked == [{"SIMPLE_PINHOLE"}] * searches
     assert (found.best is flat) == bends
+
+
+@pytest.mark.parametrize(("joined", "searches"), [(7, 0), (8, 1)])
+def test_zooms_are_looked_for_where_half_of_the_photos_hang_together(
+    flat, working, tmp_path, monkeypatch, joined, searches
+):
+    """Where fewer do, overlap is missing, and the search cost up to half of all."""
+    parts = ("image_index", "world_from_camera", "intrinsics", "distortion")
+    fewer = replace(flat, **{name: getattr(flat, name)[:joined] for name in parts})
+    together = Search(tmp_path / "scene.db", tmp_path / "one", SIZES, 16, 0, best=fewer)
+    asked = []
+
+    def join(_self, _working, _groups, _matches, stage, _guesses):
+        asked.append(stage)
+        return replace(together, best=None)
+
+    monkeypatch.setattr(Joining, "search", join)
+    monkeypatch.setattr(joining_module, "refine_apart", lambda model, _folder: model)
+    monkeypatch.setattr(joining_module, "relative_focals", lambda _model, _sizes: {})
+    joining = Joining(tmp_path, Stages(), True, "auto", "incremental", True, 0)
+    assert joining._parted_by_zoom(working, GROUPS, {}, together) == (GROUPS, together)
+    assert asked == ["Measuring zooms"] * searches
+    first = Found(working, GROUPS, {}, together, None, "")
+    assert joining.after(first, GROUPS).seeks_zooms == (searches == 0)
+
+
+def test_a_lens_that_no_adjustment_brings_back_is_adjusted_without_distortion(
+    flat, tmp_path, monkeypatch
+):
+    """A tin's k1 went to 1.09, and its cameras stayed as they were joined, 8 % off."""
+    asked = []
+
+    def refine(model, _folder, lenses, **_options):
+        asked.append(lenses[0])
+        bent = np.zeros_like(model.distortion)
+        bent[:, 0] = 1.09 if lenses[0] == "SIMPLE_RADIAL" else 0.0
+        return replace(model, distortion=bent)
+
+    monkeypatch.setattr(lenses_module, "refine_model", refine)
+    found = refine_by_evidence(flat, GROUPS, SIZES, tmp_path)
+    assert asked == ["SIMPLE_RADIAL", "SIMPLE_PINHOLE"]
+    np.testing.assert_array_equal(found.distortion, 0)
 
 
 def test_photos_of_a_small_thing_do_not_tell_their_own_focal_lengths(tmp_path):
