@@ -13,7 +13,7 @@ from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
 from fm3d_plugins.estimators.sfm.attempts import GOOD_SHARE, Search
 from fm3d_plugins.estimators.sfm.lenses import LARGEST_FOCAL_DEVIATION, RATIO, unsure_focals
-from fm3d_plugins.estimators.sfm.look_alikes import Matches
+from fm3d_plugins.estimators.sfm.look_alikes import Matches, is_against
 from fm3d_plugins.geometry.cameras import resize_intrinsics
 from fm3d_plugins.geometry.poses import rotation_angle_degrees
 from fm3d_plugins.photos.photo import Photo
@@ -119,7 +119,7 @@ def say_result(scene: SceneGeometry, found: Found) -> None:
         line += f"; attempts: {', '.join(tried)} photos"
     if len(scene) < total / 2:
         line += ". Less than half of the photos hang together: the rest is missing from the scene"
-    if found.doubt is not None and len(scene) >= GOOD_SHARE * total:
+    if is_against(found.doubt) or (found.doubt is not None and len(scene) >= GOOD_SHARE * total):
         line += f". Do not rely on these cameras: {found.doubt}. {UNRELIABLE}"
     elif found.basis:
         line += f". Joined {found.basis}"
