@@ -50,7 +50,7 @@ from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
 
-VERSION = 5
+VERSION = 6
 """Of what is computed here: kept results of another one are made anew."""
 
 EXHAUSTIVE_UP_TO = 80
