@@ -28,7 +28,7 @@ RATIO = 0.8
 WIDEST_ANGLE = 0.7
 """Between descriptors that match, radians."""
 
-BAND, BAND_RATIO = 3.0, 0.8
+BAND, BAND_RATIO = 3.0, 0.9
 """Pixels about an epipolar line in which more matches are looked for, and most of the angle of the
 second nearest there."""
 
