@@ -32,8 +32,8 @@ BAND, BAND_RATIO = 3.0, 0.9
 """Pixels about an epipolar line in which more matches are looked for, and most of the angle of the
 second nearest there."""
 
-PLENTY = 200
-"""Matches of a pair that needs no more."""
+SURE, PLENTY = 30, 200
+"""Matches of a pair whose lines are no chance, and of one that needs no more."""
 
 MANY_FEATURES = 1000
 """Of a photo, from which on enough of them lie near a line for the ratio to tell right from wrong:
@@ -149,7 +149,7 @@ def _matched(
         usual = replace(USUAL, is_guided=demands.is_guided)
         return None if demands == usual else _matched(first, second, seed, usual)
     features = min(len(first.features), len(second.features))
-    if demands.is_guided and len(found.rows) < PLENTY and features >= MANY_FEATURES:
+    if demands.is_guided and SURE <= len(found.rows) < PLENTY and features >= MANY_FEATURES:
         return _with_more(first, second, found, seed)
     return found
 
