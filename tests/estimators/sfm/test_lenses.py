@@ -22,11 +22,9 @@ from fm3d_plugins.backends.pycolmap.mapping import (
 from fm3d_plugins.backends.pycolmap.verification import CameraGuess, VerifiedMatches
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
 from fm3d_plugins.estimators.sfm import estimator
-from fm3d_plugins.estimators.sfm import joining as joining_module
 from fm3d_plugins.estimators.sfm import lenses as lenses_module
 from fm3d_plugins.estimators.sfm.attempts import Search
 from fm3d_plugins.estimators.sfm.estimator import Sfm
-from fm3d_plugins.estimators.sfm.joining import Joining
 from fm3d_plugins.estimators.sfm.lenses import (
     are_told,
     explains_as_much,
@@ -35,9 +33,7 @@ from fm3d_plugins.estimators.sfm.lenses import (
     untold,
     with_told_focal,
 )
-from fm3d_plugins.estimators.sfm.result import Found
 from fm3d_plugins.estimators.sfm.zooms import relative_focals
-from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.photos.photo_set import find_photos
 
 WIDTH, HEIGHT, FOCAL = 720, 1280, 1013.0
@@ -365,50 +361,6 @@ def test_a_simpler_lens_wins_only_with_as_many_photos_and_about_the_same_error(f
     assert not explains_as_much(worse, flat) and not explains_as_much(fewer, flat)
     assert not explains_as_much(None, flat)
     assert not explains_as_much(worse, fewer)
-
-
-@pytest.mark.parametrize(("bends", "searches"), [(True, 1), (False, 0)])
-def test_no_photo_joined_is_a_reason_to_try_without_distortion(
-    flat, working, tmp_path, monkeypatch, bends, searches
-):
-    """Two photos of a small thing can take k1 anywhere, and such models are all discarded."""
-    nothing = Search(tmp_path / "scene.db", tmp_path / "one", SIZES, 16, 0, is_bendable=bends)
-    asked = []
-
-    def join(_self, _working, _groups, _matches, _stage, guesses):
-        asked.append({each.model for each in guesses})
-        return replace(nothing, best=flat)
-
-    monkeypatch.setattr(Joining, "search", join)
-    matches = {(0, 1): VerifiedMatches(np.zeros((20, 2), int), UNCALIBRATED, None, None, None)}
-    joining = Joining(tmp_path, Stages(), True, "auto", "incremental", True, 0)
-    found = joining._with_simpler_lens(working, GROUPS, matches, nothing)
-    assert asked == [{"SIMPLE_PINHOLE"}] * searches
-    assert (found.best is flat) == bends
-
-
-@pytest.mark.parametrize(("joined", "searches"), [(7, 0), (8, 1)])
-def test_zooms_are_looked_for_where_half_of_the_photos_hang_together(
-    flat, working, tmp_path, monkeypatch, joined, searches
-):
-    """Where fewer do, overlap is missing, and the search cost up to half of all."""
-    parts = ("image_index", "world_from_camera", "intrinsics", "distortion")
-    fewer = replace(flat, **{name: getattr(flat, name)[:joined] for name in parts})
-    together = Search(tmp_path / "scene.db", tmp_path / "one", SIZES, 16, 0, best=fewer)
-    asked = []
-
-    def join(_self, _working, _groups, _matches, stage, _guesses):
-        asked.append(stage)
-        return replace(together, best=None)
-
-    monkeypatch.setattr(Joining, "search", join)
-    monkeypatch.setattr(joining_module, "refine_apart", lambda model, _folder: model)
-    monkeypatch.setattr(joining_module, "relative_focals", lambda _model, _sizes: {})
-    joining = Joining(tmp_path, Stages(), True, "auto", "incremental", True, 0)
-    assert joining._parted_by_zoom(working, GROUPS, {}, together) == (GROUPS, together)
-    assert asked == ["Measuring zooms"] * searches
-    first = Found(working, GROUPS, {}, together, None, "")
-    assert joining.after(first, GROUPS).seeks_zooms == (searches == 0)
 
 
 def test_a_lens_that_no_adjustment_brings_back_is_adjusted_without_distortion(
