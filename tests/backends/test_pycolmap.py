@@ -236,6 +236,16 @@ def test_features_do_not_depend_on_threads_and_flat_images_have_none():
     assert len(one[-1]) == 0
 
 
+def test_faint_features_are_fine_ones():
+    """Blocks of noise that differ by up to 7 of 255 grey levels."""
+    faint = (124 + texture(3) // 32).astype(np.uint8)
+    plain, fine = (
+        len(extract_features([faint], max_features=2000, num_threads=1, is_fine=is_fine)[0])
+        for is_fine in (False, True)
+    )
+    assert fine > 300 and plain == 0
+
+
 def shifted_pixels(seed):
     """Forty pixels that move alike from one image to the next, then twenty that do not."""
     random = np.random.default_rng(seed)

@@ -14,8 +14,13 @@ LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 """Weights of red, green and blue in grey (ITU-R BT.709)."""
 
 
-FAINT = 0.004
-"""Least contrast of fine features; COLMAP's own is 0.0067."""
+FAINT = 0.002
+"""Least contrast of fine features; COLMAP's own is 0.0067. Of a faint figure (16 photos), at 0.004
+63 matches of neighbours are right, at 0.002 185, at 0.001 199; photos of noise get no worse."""
+
+FINE_SIZES = 5
+"""At which a fine feature is described; COLMAP's own are 10, which find as much in a third more
+time."""
 
 FEATURE_BYTES = 160
 """Of a keypoint with its descriptor in a database."""
@@ -74,6 +79,7 @@ def extract_features(
         options.sift.max_num_features = max_features
         if is_fine:
             options.sift.estimate_affine_shape = options.sift.domain_size_pooling = True
+            options.sift.dsp_num_scales = FINE_SIZES
             options.sift.peak_threshold = FAINT
         run_watched(
             lambda token: pycolmap.extract_features(

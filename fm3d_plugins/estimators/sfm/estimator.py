@@ -5,15 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from fm3d_plugins.backends.pycolmap.database import write_database
-from fm3d_plugins.backends.pycolmap.mapping import refine_apart
 from fm3d_plugins.backends.pycolmap.models import SparseModel
-from fm3d_plugins.backends.pycolmap.verification import CameraGuess
 from fm3d_plugins.disk_space import temporary_folder
 from fm3d_plugins.estimators.base import Estimator, RefinementOption
 from fm3d_plugins.estimators.camera_groups import camera_groups
@@ -23,22 +19,15 @@ from fm3d_plugins.estimators.matching.image_pairs import (
     sequential_pairs,
     similar_pairs,
 )
-from fm3d_plugins.estimators.matching.photo_matches import camera_guess, match_photos
+from fm3d_plugins.estimators.matching.photo_matches import NEAR, THOROUGH, match_photos
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto, all_cores, find_features
 from fm3d_plugins.estimators.sfm.attempts import Search, implausibility
-from fm3d_plugins.estimators.sfm.lenses import (
-    explains_as_much,
-    first_lens,
-    is_bent,
-    refine_as_asked,
-    refine_by_evidence,
-    with_told_focal,
-)
+from fm3d_plugins.estimators.sfm.joining import Joining
+from fm3d_plugins.estimators.sfm.lenses import refine_as_asked, refine_by_evidence, with_told_focal
 from fm3d_plugins.estimators.sfm.look_alikes import (
     MOST_CONTRADICTED,
     Matches,
     contradicted,
-    doubt,
     fitting,
     near_in_order,
 )
@@ -52,21 +41,16 @@ from fm3d_plugins.estimators.sfm.result import (
     say_result,
     say_unsure_focals,
     scene_of,
+    tells_more,
     too_few,
 )
-from fm3d_plugins.estimators.sfm.zooms import (
-    explains_more,
-    odd_rows,
-    parted_by_zoom,
-    relative_focals,
-    told_zooms,
-)
+from fm3d_plugins.estimators.sfm.zooms import told_zooms
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
 
-VERSION = 5
+VERSION = 6
 """Of what is computed here: kept results of another one are made anew."""
 
 EXHAUSTIVE_UP_TO = 80
@@ -139,9 +123,13 @@ class Sfm(Estimator):
         with temporary_folder("sfm") as folder:
             working = self._find_features(photos, stages)
             matches = self._match(working, stages)
-            found = self._joined(working, groups, matches, folder, stages)
-            if self.retries and found.doubt is not None and len(photos) <= EXHAUSTIVE_UP_TO:
-                found = self._looked_again(photos, groups, found, folder, stages)
+            seeks_zooms = self.camera == "auto"
+            joining = Joining(
+                folder, stages, seeks_zooms, self.camera_model, self.mapper, self.retries, self.seed
+            )
+            found = joining.joined(working, groups, matches)
+            if self.retries and not found.is_sure and len(photos) <= EXHAUSTIVE_UP_TO:
+                found = self._looked_again(photos, groups, found, joining)
             model = self._enough(photos, found.search, found.matches)
             with stages.stage("Adjusting cameras", total=1) as report:
                 model = self._adjusted(model, found.working, found.groups, found.search)
@@ -154,70 +142,28 @@ class Sfm(Estimator):
         say_result(scene, found)
         return scene
 
-    def _joined(
-        self,
-        working: list[WorkingPhoto],
-        groups: list[int],
-        matches: Matches,
-        folder: Path,
-        stages: Stages,
-        basis: str = "",
-        most_contradicted: float = MOST_CONTRADICTED,
-    ) -> Found:
-        """Photos joined by some matches, each zoom with a camera of its own."""
-        search = self._search(working, groups, matches, folder, "Joining photos", stages)
-        search = self._with_simpler_lens(working, groups, matches, search, stages)
-        own, search = self._parted_by_zoom(working, groups, matches, search, stages)
-        keypoints = [one.features.keypoints for one in working]
-        why = doubt(search.best, keypoints, matches, most_contradicted)
-        return Found(working, own, matches, search, why, basis)
-
-    def _with_simpler_lens(
-        self,
-        working: list[WorkingPhoto],
-        groups: list[int],
-        matches: Matches,
-        bent: Search,
-        stages: Stages,
-    ) -> Search:
-        """Photos joined without lens distortion, which the last adjustment adds, where that does
-        as much.
-
-        While photos join, k1 can go so far that no adjustment brings it back, or that no photo
-        joins.
-        """
-        is_sound = bent.is_done and not is_bent(bent.best, bent.image_sizes)
-        if is_sound or not matches or not bent.is_bendable:
-            return bent
-        lens = "SIMPLE_PINHOLE"
-        guesses = [camera_guess(working[groups.index(n)], lens) for n in range(max(groups) + 1)]
-        folder = bent.folder.parent
-        plain = self._search(working, groups, matches, folder, "Trying a lens", stages, guesses)
-        if not bent.is_done and plain.num_joined > bent.num_joined:
-            return plain
-        return plain if explains_as_much(plain.best, bent.best) else bent
-
     def _looked_again(
-        self, photos: PhotoSet, groups: list[int], first: Found, folder: Path, stages: Stages
+        self, photos: PhotoSet, groups: list[int], first: Found, joining: Joining
     ) -> Found:
-        """Photos that were not joined beyond doubt, by more features, and then by fewer pairs."""
+        """Photos that were not joined for sure, by more features, and then by fewer pairs."""
         found = first
         if self.features == "sift":
-            working = self._find_features(photos, stages, is_fine=True)
-            matches = self._match(working, stages)
-            found = self._joined(working, groups, matches, folder, stages, FINE)
-            if found.doubt is None:
-                return found
+            working = self._find_features(photos, joining.stages, is_fine=True)
+            matches = self._match(working, joining.stages, is_thorough=True)
+            joining = joining.after(first, groups)
+            found = joining.joined(working, groups, matches, FINE)
+        if first.doubt is None or found.doubt is None:
+            return found if tells_more(found, first) else first
         working, matches = found.working, found.matches
         keypoints = [one.features.keypoints for one in working]
         # Right cameras, too, contradict a pattern that repeats, but less.
         share = contradicted(found.search.best, keypoints, matches) if found.search.best else 0.0
         most = max(MOST_CONTRADICTED, share / 2)
         some = near_in_order(matches, len(photos))
-        near = self._joined(working, groups, some, folder, stages, IN_ORDER, most)
+        near = joining.joined(working, groups, some, IN_ORDER, most)
         if near.doubt is None and near.search.best is not None:
             agreeing = fitting(near.search.best, keypoints, matches)
-            more = self._joined(working, groups, agreeing, folder, stages, IN_ORDER, most)
+            more = joining.joined(working, groups, agreeing, IN_ORDER, most)
             return more if more.doubt is None and more.num_joined >= near.num_joined else near
         return max(first, found, key=lambda each: each.num_joined)
 
@@ -255,14 +201,22 @@ class Sfm(Estimator):
                 is_fine=is_fine,
             )
 
-    def _guess(self, one: WorkingPhoto, num_photos: int) -> CameraGuess:
-        return camera_guess(one, first_lens(self.camera_model, num_photos))
-
-    def _match(self, working: list[WorkingPhoto], stages: Stages) -> Matches:
+    def _match(
+        self, working: list[WorkingPhoto], stages: Stages, *, is_thorough: bool = False
+    ) -> Matches:
         pairs = self._pairs([one.features.descriptors for one in working])
+        demands = {}
+        if is_thorough:
+            near = near_in_order(dict.fromkeys(pairs), len(working))
+            demands = {pair: NEAR if pair in near else THOROUGH for pair in pairs}
         with stages.stage("Matching photos", total=len(pairs)) as report:
             return match_photos(
-                working, pairs, seed=self.seed, num_threads=self._threads(), report=report
+                working,
+                pairs,
+                seed=self.seed,
+                num_threads=self._threads(),
+                report=report,
+                demands=demands,
             )
 
     def _compares_all(self, count: int) -> bool:
@@ -277,85 +231,6 @@ class Sfm(Estimator):
         if self.matching == "sequential":
             return near
         return sorted({*near, *similar_pairs(descriptors, SIMILAR_NEIGHBOURS, self.seed)})
-
-    def _search(
-        self,
-        working: list[WorkingPhoto],
-        groups: Sequence[int],
-        matches: Matches,
-        folder: Path,
-        stage: str,
-        stages: Stages,
-        guesses: Sequence[CameraGuess] | None = None,
-    ) -> Search:
-        """Models of photos that share cameras by `groups`."""
-        if guesses is None:
-            numbers = range(max(groups) + 1)
-            guesses = [self._guess(working[groups.index(n)], groups.count(n)) for n in numbers]
-        place = Path(mkdtemp(dir=folder))
-        keypoints = [one.features.keypoints for one in working]
-        write_database(place / "scene.db", guesses, groups, keypoints, matches)
-        reachable = {row for pair in matches for row in pair}
-        knows_focal = all(one.photo.focal_prior is not None for one in working)
-        search = Search(
-            database=place / "scene.db",
-            folder=place,
-            image_sizes=[(one.width, one.height) for one in working],
-            num_reachable=len(reachable),
-            seed=self.seed,
-            is_bendable=any(each.model == "SIMPLE_RADIAL" for each in guesses),
-        )
-        with stages.stage(stage, total=len(working)) as report:
-            if reachable and self.mapper == "global":
-                search.solve_globally(knows_focal=knows_focal)
-            elif reachable:
-                search.climb(with_retries=self.retries, knows_focal=knows_focal, report=report)
-            report(len(search.best) if search.best is not None else 0)
-        return search
-
-    def _parted_by_zoom(
-        self,
-        working: list[WorkingPhoto],
-        groups: list[int],
-        matches: Matches,
-        together: Search,
-        stages: Stages,
-    ) -> tuple[list[int], Search]:
-        """Cameras by zoom where the photos of one are found to have several; else as they are.
-
-        What photos themselves say of their focal length is asked of the model in which they share
-        cameras, and where it says that they differ, or lacks photos, of one in which they do not.
-        """
-        sizes, best, folder = together.image_sizes, together.best, together.folder.parent
-        count = len(working)
-        if self.camera != "auto" or len(set(groups)) == count or count < 3:
-            return groups, together
-        focals: dict[int, float] = {}
-        if best is not None:
-            with stages.stage("Looking for zooms", total=1) as report:
-                focals = relative_focals(refine_apart(best, together.folder / "focals"), sizes)
-                report(1)
-            all_there = len(best) == together.num_reachable
-            if all_there and parted_by_zoom(focals, groups) == groups:
-                return groups, together
-        guesses = [
-            self._guess(one, groups.count(group))
-            for one, group in zip(working, groups, strict=True)
-        ]
-        alone = self._search(
-            working, range(count), matches, folder, "Measuring zooms", stages, guesses
-        )
-        if alone.best is None:
-            return groups, together
-        parted = parted_by_zoom(focals | relative_focals(alone.best, sizes), groups)
-        if parted == groups:
-            return groups, together
-        found = self._search(working, parted, matches, folder, "Joining by zoom", stages)
-        keypoints = [one.features.keypoints for one in working]
-        odd = odd_rows(groups, parted)
-        if found.best is None or not explains_more(found.best, best, odd, keypoints):
-            return groups, together
-        return parted, found
 
     def _adjusted(
         self, model: SparseModel, working: list[WorkingPhoto], groups: Sequence[int], search: Search

@@ -29,6 +29,8 @@ photos from many sides (banana, fox, sceaux), and 0.2 and more on rings around a
 LARGEST_FOCAL_DEVIATION = 0.05
 """Of the logarithm: two photos tell their focal length if it is surer than that."""
 
+SAID_FOCAL_DEVIATION = 0.01
+"""Of the logarithm, from which on it is said."""
 
 BENT = 0.03
 """How far k1 moves an image's corner, in units of its distance from the centre, from which a lens
@@ -113,7 +115,8 @@ def refine_by_evidence(
     lens = dict.fromkeys(views, "SIMPLE_RADIAL")
     best = refine_model(model, folder / "simple", lens)
     if implausibility(best, image_sizes) is not None:
-        return model
+        straight = refine_model(model, folder / "straight", dict.fromkeys(views, "SIMPLE_PINHOLE"))
+        return straight if implausibility(straight, image_sizes) is None else model
     rich = [group for group, count in views.items() if count >= RICH_LENS_VIEWS]
     told: tuple[str, ...] = ()
     asked, deviations = None, {}
@@ -230,10 +233,10 @@ def with_told_focal(
 
 
 def unsure_focals(model: SparseModel, groups: Sequence[int]) -> dict[int, float]:
-    """Cameras whose photos hardly tell their focal length, with the deviation of its logarithm."""
+    """Cameras whose photos do not tell their focal length well, with its logarithm's deviation."""
     lenses = dict.fromkeys([groups[row] for row in model.image_index.tolist()], "SIMPLE_PINHOLE")
     found = {group: each.focal for group, each in lens_deviations(model, lenses).items()}
-    return {group: each for group, each in found.items() if not each <= LARGEST_FOCAL_DEVIATION}
+    return {group: each for group, each in found.items() if not each <= SAID_FOCAL_DEVIATION}
 
 
 def untold(model: SparseModel, groups: Sequence[int], lens: str) -> list[str]:

@@ -7,6 +7,7 @@ order of their names are believed first, where the matches of all contradict eac
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float32
@@ -40,10 +41,14 @@ ONE_PLACE = 0.02
 TOO_MANY_IN_ONE_PLACE = 0.25
 """Of all photos."""
 
+CONTRADICT = "of the matches contradict the cameras"
+IN_ONE_PLACE = "seem taken from where another was that is far in their order"
+
 NEAR_PART = 8
 """Photos less than this part of all around from each other are near: a thing with four equal sides
 looks the same a quarter around, and from an eighth on more so to the wrong side."""
 
+Item = TypeVar("Item")
 Pair = tuple[int, int]
 Matches = Mapping[Pair, VerifiedMatches]
 Keypoints = Sequence[Float32[np.ndarray, "_feature _"]]
@@ -54,11 +59,11 @@ def reach_in_order(count: int) -> int:
     return max(1, (count - 1) // NEAR_PART)
 
 
-def near_in_order(matches: Matches, count: int) -> dict[Pair, VerifiedMatches]:
+def near_in_order(matches: Mapping[Pair, Item], count: int) -> dict[Pair, Item]:
     """Those of photos that are near each other in their order, the last being next to the first.
 
     Args:
-        matches: By rows of photos in the order of their names.
+        matches: Or anything else of pairs, by rows of photos in the order of their names.
         count: Of all photos.
     """
     reach = reach_in_order(count)
@@ -104,15 +109,23 @@ def doubt(
     count = len(keypoints)
     # A photo that shows nothing is no reason to look again.
     usable = sum(len(each) >= LEAST_FEATURES for each in keypoints)
-    if model is None or len(model) < GOOD_SHARE * usable:
-        return f"{0 if model is None else len(model)} of {usable} photos have a camera"
-    share = contradicted(model, keypoints, matches)
-    if share > most_contradicted:
-        return f"{100 * share:.0f} % of the matches contradict the cameras"
-    twice = num_in_one_place(model, count)
-    if twice >= TOO_MANY_IN_ONE_PLACE * count:
-        return f"{twice} photos seem taken from where another was that is far in their order"
-    return None
+    joined = len(model) if model is not None else 0
+    reasons = []
+    if joined < GOOD_SHARE * usable:
+        reasons.append(f"{joined} of {usable} photos have a camera")
+    if model is not None:
+        share = contradicted(model, keypoints, matches)
+        if share > most_contradicted:
+            reasons.append(f"{100 * share:.0f} % {CONTRADICT}")
+        twice = num_in_one_place(model, count)
+        if twice >= TOO_MANY_IN_ONE_PLACE * count:
+            reasons.append(f"{twice} photos {IN_ONE_PLACE}")
+    return ", and ".join(reasons) or None
+
+
+def is_against(why: str | None) -> bool:
+    """Whether a doubt is of the cameras that were found, not only of their number."""
+    return why is not None and (CONTRADICT in why or IN_ONE_PLACE in why)
 
 
 def contradicted(model: SparseModel, keypoints: Keypoints, matches: Matches) -> float:

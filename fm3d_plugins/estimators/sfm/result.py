@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from fm3d_plugins.backends.pycolmap.models import SparseModel
@@ -11,8 +12,8 @@ from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
 from fm3d_plugins.estimators.sfm.attempts import GOOD_SHARE, Search
-from fm3d_plugins.estimators.sfm.lenses import RATIO, unsure_focals
-from fm3d_plugins.estimators.sfm.look_alikes import Matches
+from fm3d_plugins.estimators.sfm.lenses import LARGEST_FOCAL_DEVIATION, RATIO, unsure_focals
+from fm3d_plugins.estimators.sfm.look_alikes import Matches, is_against
 from fm3d_plugins.geometry.cameras import resize_intrinsics
 from fm3d_plugins.geometry.poses import rotation_angle_degrees
 from fm3d_plugins.photos.photo import Photo
@@ -59,6 +60,26 @@ class Found:
         """Photos with a camera."""
         return self.search.num_joined
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether nothing speaks against the cameras, and their photos see enough."""
+        return self.doubt is None and points_seen(self.search.best) >= FEW_POINTS
+
+
+def points_seen(model: SparseModel | None) -> float:
+    """By a photo of a model, in the median."""
+    if model is None:
+        return 0.0
+    return float(np.median(np.bincount(model.track_view, minlength=len(model))))
+
+
+def tells_more(found: Found, first: Found) -> bool:
+    """Whether a second look found more than the first: photos, or else points."""
+    if found.doubt is not None:
+        return False
+    seen = tuple((one.num_joined, points_seen(one.search.best)) for one in (found, first))
+    return first.doubt is not None or seen[0] > seen[1]
+
 
 def scene_of(
     photos: PhotoSet,
@@ -98,7 +119,7 @@ def say_result(scene: SceneGeometry, found: Found) -> None:
         line += f"; attempts: {', '.join(tried)} photos"
     if len(scene) < total / 2:
         line += ". Less than half of the photos hang together: the rest is missing from the scene"
-    if found.doubt is not None and len(scene) >= GOOD_SHARE * total:
+    if is_against(found.doubt) or (found.doubt is not None and len(scene) >= GOOD_SHARE * total):
         line += f". Do not rely on these cameras: {found.doubt}. {UNRELIABLE}"
     elif found.basis:
         line += f". Joined {found.basis}"
@@ -162,11 +183,13 @@ def say_unsure_focals(
     rows = model.image_index.tolist()
     view = [groups[row] for row in rows].index(group)
     focal = model.intrinsics[view, 0, 0] / working[rows[view]].scale
-    surely = f"{100 * unsure[group]:.0f} %" if math.isfinite(unsure[group]) else "any size"
+    is_finite = math.isfinite(unsure[group])
+    surely = f"{100 * unsure[group]:.1f} %" if is_finite else "any size"
+    hardly = "hardly tell" if unsure[group] > LARGEST_FOCAL_DEVIATION else "do not tell exactly"
     say(
-        f"sfm: these photos hardly tell the focal length of {len(unsure)} of their cameras "
-        f"({focal:.0f} px with a standard deviation of {surely}), and depths "
-        "are as far off. Add photos from other places, or with EXIF."
+        f"sfm: these photos {hardly} the focal length of {len(unsure)} of their cameras "
+        f"({focal:.0f} px with a standard deviation of {surely}; twice as much is usual), and "
+        "depths are as far off. Add photos from nearer and other places, or with EXIF."
     )
 
 

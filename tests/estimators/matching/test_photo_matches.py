@@ -8,7 +8,7 @@ from PIL import Image
 
 from fm3d_plugins.estimators.matching import photo_matches, working_photos
 from fm3d_plugins.estimators.matching.found_once import finding_once
-from fm3d_plugins.estimators.matching.photo_matches import match_photos
+from fm3d_plugins.estimators.matching.photo_matches import NEAR, Demands, match_photos
 from fm3d_plugins.photos.photo_set import find_photos
 
 
@@ -53,6 +53,37 @@ def test_what_stays_in_place_before_something_still_is_no_match(photos, shift, m
     first, second, *_ = features(photos)
     pair = [replace(first, still_shift=(0.0, 0.0)), replace(second, still_shift=shift)]
     assert bool(match_photos(pair, [(0, 1)], seed=0, num_threads=1)) == matched
+
+
+def test_other_demands_are_made_first_and_the_usual_ones_where_they_are_not_met(photos):
+    """Truth: a looser ratio lets at least as many through, and nothing agrees on a million."""
+    working = features(photos)
+    asked = {"usual": Demands(), "looser": Demands(ratio=0.95), "never met": Demands(least=10**6)}
+    counts = {}
+    for name, each in asked.items():
+        found = match_photos(working, [(0, 1)], seed=0, num_threads=1, demands={(0, 1): each})
+        counts[name] = len(found[0, 1].rows)
+    assert counts["looser"] >= counts["usual"] == counts["never met"]
+
+
+def test_photos_of_other_things_do_not_match_by_the_demands_of_near_ones(photos):
+    working, near = features(photos), dict.fromkeys(PAIRS, NEAR)
+    assert list(match_photos(working, PAIRS, seed=0, num_threads=1, demands=near)) == [(0, 1)]
+
+
+@pytest.mark.parametrize(("many", "is_more"), [(50, True), (10**6, False)])
+def test_more_is_found_near_epipolar_lines_of_many_features_only(
+    photos, monkeypatch, many, is_more
+):
+    """Of some 600 features that both photos show, 30 are found at first; they tell the lines."""
+    match = photo_matches.mutual_matches
+    monkeypatch.setattr(
+        photo_matches, "mutual_matches", lambda *ends, **options: match(*ends, **options)[::20]
+    )
+    monkeypatch.setattr(photo_matches, "MANY_FEATURES", many)
+    thorough = {(0, 1): Demands(is_guided=True)}
+    found = match_photos(features(photos), [(0, 1)], seed=0, num_threads=1, demands=thorough)
+    assert (len(found[0, 1].rows) > 300) == is_more
 
 
 def test_in_one_estimation_features_and_matches_are_found_once_in_any_order(photos, monkeypatch):

@@ -15,7 +15,7 @@ from fm3d_plugins.estimators.base import estimator_class
 from fm3d_plugins.estimators.matching.sparse_points import point_confidence
 from fm3d_plugins.estimators.sfm.attempts import Search
 from fm3d_plugins.estimators.sfm.estimator import Sfm
-from fm3d_plugins.estimators.sfm.result import Found, say_result
+from fm3d_plugins.estimators.sfm.result import Found, say_result, tells_more
 from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
 from fm3d_plugins.geometry.poses import invert, transform_points
@@ -261,6 +261,40 @@ def test_confidence_rises_with_photos_and_falls_with_error():
     np.testing.assert_allclose(point_confidence(model), [0.5, 0.375, 0.75])
     worse = replace(model, point_errors=model.point_errors + 100)
     assert ((point_confidence(worse) > 0) & (point_confidence(worse) < 1e-3)).all()
+
+
+def found(*, views, seen, doubt=None):
+    """Photos joined, each of which sees so many points."""
+    model = SparseModel(
+        image_index=np.arange(views),
+        world_from_camera=np.zeros((views, 4, 4)),
+        intrinsics=np.zeros((views, 3, 3)),
+        distortion=np.zeros((views, 6)),
+        points=np.zeros((seen, 3)),
+        point_errors=np.zeros(seen),
+        track_point=np.tile(np.arange(seen), views),
+        track_view=np.repeat(np.arange(views), seen),
+        track_keypoint=np.zeros(views * seen, np.int64),
+    )
+    return Found([], [], {}, Search(Path("a.db"), Path("."), [], 0, 0, best=model), doubt, "")
+
+
+def test_photos_that_see_few_points_are_no_sure_find():
+    assert found(views=16, seen=80).is_sure
+    assert not found(views=16, seen=79).is_sure and not found(views=16, seen=80, doubt="so").is_sure
+
+
+@pytest.mark.parametrize(
+    ("second", "is_taken"),
+    [
+        (found(views=16, seen=61), True),
+        (found(views=16, seen=60), False),
+        (found(views=15, seen=90), False),
+        (found(views=16, seen=90, doubt="matches contradict"), False),
+    ],
+)
+def test_a_second_look_counts_that_tells_more_and_leaves_no_doubt(second, is_taken):
+    assert tells_more(second, found(views=16, seen=60)) == is_taken
 
 
 @pytest.mark.parametrize(("joined", "is_said"), [(1, True), (2, False)])

@@ -12,6 +12,7 @@ from fm3d_plugins.estimators.sfm.look_alikes import (
     contradicted,
     doubt,
     fitting,
+    is_against,
     near_in_order,
     num_in_one_place,
 )
@@ -99,6 +100,8 @@ def test_two_sides_taken_for_one_put_cameras_in_one_place(turns, expected):
         (1, 1, 0, "contradict"),
         (2, 0, 0, "taken from where"),
         (1, 0, POINTS, "16 of 20"),
+        (1, 1, POINTS, "16 of 20"),
+        (1, 1, POINTS, "contradict"),
     ],
 )
 def test_doubts_have_their_reason(turns, wrong, features, word):
@@ -108,6 +111,7 @@ def test_doubts_have_their_reason(turns, wrong, features, word):
     matches = {(0, 1): matched(RIGHT)} | ({(0, 8): matched(WRONG)} if wrong else {})
     found = doubt(model, keypoints + further, matches, MOST_CONTRADICTED)
     assert (word or "None") in str(found)
+    assert is_against(found) == (wrong > 0 or turns > 1)
 
 
 def test_without_a_model_no_photo_has_a_camera():
