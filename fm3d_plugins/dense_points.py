@@ -32,6 +32,7 @@ MOST_PHOTOS = 24
 """Photos that are compared; of more, evenly chosen ones."""
 
 NUM_NEIGHBOURS = 4
+"""Photos that each is compared with, at most."""
 
 PLANE_STEP, FEWEST_PLANES, MOST_PLANES = 2.0, 32, 384
 """Pixels by which the next plane moves what a neighbour sees there, at most; and how many planes
