@@ -18,7 +18,6 @@ from fm3d_plugins.surfaces.views import MOST_VIEWS, view_cameras
 LEAST_SHARE = 0.05
 """Of what a gaussian adds to all pixels, what it adds to pixels that count."""
 
-
 MOST_DURING_TRAINING = 40
 """Photos that are looked at; after training `MOST_VIEWS`."""
 
@@ -41,21 +40,23 @@ class Unlearnt:
         """
         self._pipeline = pipeline
         self._steps = {first + count * time // (TIMES + 1) for time in range(1, TIMES + 1)}
-        outputs = pipeline.datamanager.train_dataset
-        self._is_masked = any(outputs.mask(row) is not None for row in range(len(outputs)))
+        photos = pipeline.datamanager.train_dataset
+        self._is_masked = any(photos.mask(row) is not None for row in range(len(photos)))
+        self._count = 0
 
     def after_step(self, step: int) -> None:
         if self._is_masked and step in self._steps:
-            drop_unlearnt(self._pipeline, MOST_DURING_TRAINING)
+            self._count += drop_unlearnt(self._pipeline, MOST_DURING_TRAINING)
 
     def after_training(self, step: int) -> None:
-        if not self._is_masked:
-            return
-        count = drop_unlearnt(self._pipeline, MOST_VIEWS)
-        say(
-            f"{count:,} splats are left out: they show almost only in pixels that masks leave out, "
-            "so that nothing was learnt of them."
-        )
+        if self._is_masked:
+            self._count += drop_unlearnt(self._pipeline, MOST_VIEWS)
+        if self._count:
+            say(
+                f"Splats that were left out, in training and at its end: {self._count:,}. They "
+                "showed almost only in pixels that masks leave out, so that nothing was learnt of "
+                "them."
+            )
 
 
 def drop_unlearnt(pipeline: Any, most: int) -> int:
