@@ -355,10 +355,14 @@ class Trainer(nerfstudio_trainer.Trainer):
         """Keep the result, score it, say what came of the run, and leave the viewer open."""
         self.training_state = "completed"
         writer.write_out_storage()
-        with self.train_lock:  # They may change what the viewer renders.
-            for callback in self.callbacks:
-                callback.run_callback_at_location(self.step, TrainingCallbackLocation.AFTER_TRAIN)
-        self.save_checkpoint(self.step)
+        try:
+            with self.train_lock:  # They may change what the viewer renders.
+                for callback in self.callbacks:
+                    callback.run_callback_at_location(
+                        self.step, TrainingCallbackLocation.AFTER_TRAIN
+                    )
+        finally:
+            self.save_checkpoint(self.step)  # What was trained is kept even if they fail.
         for line in self._what_came():
             say(line)
         if not self.config.viewer.quit_on_train_completion:

@@ -1,12 +1,10 @@
 """`3dgs` through nerfstudio's own objects: trained, saved, loaded, evaluated, resumed, exported."""
 
-import copy
 import math
 
 import numpy as np
 import pytest
 import torch
-from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.models.splatfacto import SplatfactoModel
 from nerfstudio.scripts.exporter import ExportGaussianSplat
@@ -24,6 +22,7 @@ from fm3d_plugins.gaussian_splatting.recipe import recipe_for
 from fm3d_plugins.io.ply import read_ply
 from fm3d_plugins.kernels.rasterizer import RasterizedView
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
+from tests.small_runs import small_run
 from tests.things_before import before, one_color
 
 STEPS = 200
@@ -37,20 +36,8 @@ def capture(tmp_path_factory):
 
 
 def run_config(capture, output, steps=STEPS, **model):
-    config = copy.deepcopy(all_methods["3dgs"])
-    config.pipeline.datamanager.data = capture
-    config.pipeline.datamanager.num_random_points = 2000
-    config.pipeline.datamanager.random_points = True
-    config.output_dir = output
-    config.max_num_iterations = steps
-    config.vis = "tensorboard"
-    config.viewer.quit_on_train_completion = True
-    config.logging.local_writer.enable = False
-    for name, value in model.items():
-        setattr(config.pipeline.model, name, value)
-    config.set_timestamp()
-    config.save_config()
-    return config
+    start = {"num_random_points": 2000, "random_points": True}
+    return small_run("3dgs", capture, output, steps, start, model)
 
 
 @pytest.fixture(scope="module")

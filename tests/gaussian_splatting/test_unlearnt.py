@@ -1,9 +1,13 @@
 """Which gaussians masks leave nothing of."""
 
+import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
+from PIL import Image
 
-from fm3d_plugins.gaussian_splatting.unlearnt import is_learnt
+from fm3d_plugins.gaussian_splatting.unlearnt import drop_unlearnt, is_learnt
+from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
+from tests.small_runs import small_run
 
 IN_COUNTED, IN_MASKED, HIDDEN, OUT_OF_VIEW = range(4)
 
@@ -44,3 +48,23 @@ def test_gaussians_that_are_hidden_where_pixels_count_are_not_learnt():
     assert is_learnt(gaussians(), views)[HIDDEN].item() is False
     whole = [(camera(), None), (camera(-8.0), None)]
     assert bool(is_learnt(gaussians(), whole).all())
+
+
+def test_a_run_with_masks_keeps_no_gaussian_that_they_hide(tmp_path, train_run, capsys):
+    """Its random points lie everywhere in view, and masks leave the left half of the photos."""
+    capture = tmp_path / "sample"
+    write_sample(capture, num_photos=5, width=96, height=72, quality=DRAFT, num_threads=1)
+    (capture / "masks").mkdir()
+    half = np.zeros((72, 96), np.uint8)
+    half[:, :48] = 255
+    for photo in (capture / "images").iterdir():
+        Image.fromarray(half).save(capture / "masks" / f"{photo.stem}.png")
+    start = {"num_random_points": 500, "random_points": True}
+    options = {"density_control": "off"}
+    trainer = train_run(small_run("3dgs", capture, tmp_path / "runs", 10, start, options))
+    assert trainer.pipeline.model.num_points < 500
+    assert "Splats that were left out" in capsys.readouterr().out
+    assert drop_unlearnt(trainer.pipeline, most=5) == 0
+    kept = torch.load(next((tmp_path / "runs").rglob("*.ckpt")), weights_only=True)
+    means = kept["pipeline"]["_model.gauss_params.means"]
+    assert len(means) == trainer.pipeline.model.num_points

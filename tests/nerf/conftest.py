@@ -1,33 +1,18 @@
 """A small synthetic capture for the tests of the NeRF methods."""
 
-import copy
-
 import pytest
 import torch
-from nerfstudio.configs.method_configs import all_methods
 
 from fm3d_plugins.synthetic_rooms.capture import DRAFT, write_sample
+from tests.small_runs import small_run
 
 STEPS = 60
 
 
 def run_config(capture, output, steps=STEPS, **model):
     """A small run of `nerf`, with some options of its model, as ns-train would begin it."""
-    config = copy.deepcopy(all_methods["nerf"])
-    config.pipeline.datamanager.data = capture
-    config.pipeline.datamanager.train_num_rays_per_batch = 256
-    config.pipeline.model.log2_table_size = 12
-    config.pipeline.model.num_levels = 4
-    config.output_dir = output
-    config.max_num_iterations = steps
-    config.vis = "tensorboard"
-    config.viewer.quit_on_train_completion = True
-    config.logging.local_writer.enable = False
-    for name, value in model.items():
-        setattr(config.pipeline.model, name, value)
-    config.set_timestamp()
-    config.save_config()
-    return config
+    model = {"log2_table_size": 12, "num_levels": 4} | model
+    return small_run("nerf", capture, output, steps, {"train_num_rays_per_batch": 256}, model)
 
 
 @pytest.fixture(scope="session")

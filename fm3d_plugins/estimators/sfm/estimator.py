@@ -281,5 +281,5 @@ class Sfm(Estimator):
             "attempts": search.tried,
             "discarded": search.faults,
             "basis": found.basis or "by all matches",
-            "doubt": found.doubt,
+            "doubt": None if found.doubt is None else str(found.doubt),
         }

@@ -7,6 +7,7 @@ order of their names are believed first, where the matches of all contradict eac
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -40,9 +41,6 @@ ONE_PLACE = 0.02
 
 TOO_MANY_IN_ONE_PLACE = 0.25
 """Of all photos."""
-
-CONTRADICT = "of the matches contradict the cameras"
-IN_ONE_PLACE = "seem taken from where another was that is far in their order"
 
 NEAR_PART = 8
 """Photos less than this part of all around from each other are near: a thing with four equal sides
@@ -95,13 +93,25 @@ def fitting_shares(model: SparseModel, keypoints: Keypoints, matches: Matches) -
     }
 
 
+@dataclass(frozen=True)
+class Doubt:
+    """Why cameras may be wrong or too few."""
+
+    reasons: tuple[str, ...]
+    is_of_cameras: bool
+    """Whether something speaks against those that were found, not only against their number."""
+
+    def __str__(self) -> str:
+        return ", and ".join(self.reasons)
+
+
 def doubt(
     model: SparseModel | None,
     keypoints: Keypoints,
     matches: Matches,
     most_contradicted: float,
-) -> str | None:
-    """Why a model's cameras may be wrong or too few; None where nothing speaks against them.
+) -> Doubt | None:
+    """What speaks against a model's cameras or their number; None where nothing does.
 
     Args:
         most_contradicted: Share of the matches; such as `MOST_CONTRADICTED`.
@@ -110,22 +120,20 @@ def doubt(
     # A photo that shows nothing is no reason to look again.
     usable = sum(len(each) >= LEAST_FEATURES for each in keypoints)
     joined = len(model) if model is not None else 0
-    reasons = []
+    number, cameras = [], []
     if joined < GOOD_SHARE * usable:
-        reasons.append(f"{joined} of {usable} photos have a camera")
+        number.append(f"{joined} of {usable} photos have a camera")
     if model is not None:
         share = contradicted(model, keypoints, matches)
         if share > most_contradicted:
-            reasons.append(f"{100 * share:.0f} % {CONTRADICT}")
+            cameras.append(f"{100 * share:.0f} % of the matches contradict the cameras")
         twice = num_in_one_place(model, count)
         if twice >= TOO_MANY_IN_ONE_PLACE * count:
-            reasons.append(f"{twice} photos {IN_ONE_PLACE}")
-    return ", and ".join(reasons) or None
-
-
-def is_against(why: str | None) -> bool:
-    """Whether a doubt is of the cameras that were found, not only of their number."""
-    return why is not None and (CONTRADICT in why or IN_ONE_PLACE in why)
+            where = "from where another was that is far in their order"
+            cameras.append(f"{twice} photos seem taken {where}")
+    if not (number or cameras):
+        return None
+    return Doubt((*number, *cameras), is_of_cameras=bool(cameras))
 
 
 def contradicted(model: SparseModel, keypoints: Keypoints, matches: Matches) -> float:

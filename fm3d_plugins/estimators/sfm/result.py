@@ -13,7 +13,7 @@ from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
 from fm3d_plugins.estimators.sfm.attempts import GOOD_SHARE, Search
 from fm3d_plugins.estimators.sfm.lenses import LARGEST_FOCAL_DEVIATION, RATIO, unsure_focals
-from fm3d_plugins.estimators.sfm.look_alikes import Matches, is_against
+from fm3d_plugins.estimators.sfm.look_alikes import Doubt, Matches
 from fm3d_plugins.geometry.cameras import resize_intrinsics
 from fm3d_plugins.geometry.poses import rotation_angle_degrees
 from fm3d_plugins.photos.photo import Photo
@@ -50,8 +50,8 @@ class Found:
     """The camera of each photo."""
     matches: Matches
     search: Search
-    doubt: str | None
-    """What speaks against the cameras."""
+    doubt: Doubt | None
+    """What speaks against the cameras, or their number."""
     basis: str
     """What they were joined by, if not by all matches of ordinary features."""
 
@@ -119,8 +119,9 @@ def say_result(scene: SceneGeometry, found: Found) -> None:
         line += f"; attempts: {', '.join(tried)} photos"
     if len(scene) < total / 2:
         line += ". Less than half of the photos hang together: the rest is missing from the scene"
-    if is_against(found.doubt) or (found.doubt is not None and len(scene) >= GOOD_SHARE * total):
-        line += f". Do not rely on these cameras: {found.doubt}. {UNRELIABLE}"
+    why = found.doubt
+    if why is not None and (why.is_of_cameras or len(scene) >= GOOD_SHARE * total):
+        line += f". Do not rely on these cameras: {why}. {UNRELIABLE}"
     elif found.basis:
         line += f". Joined {found.basis}"
     assert scene.tracks is not None

@@ -15,6 +15,7 @@ from fm3d_plugins.estimators.base import estimator_class
 from fm3d_plugins.estimators.matching.sparse_points import point_confidence
 from fm3d_plugins.estimators.sfm.attempts import Search
 from fm3d_plugins.estimators.sfm.estimator import Sfm
+from fm3d_plugins.estimators.sfm.look_alikes import Doubt
 from fm3d_plugins.estimators.sfm.result import Found, say_result, tells_more
 from fm3d_plugins.geometry.cameras import denormalize, distort
 from fm3d_plugins.geometry.pose_metrics import evaluate_poses
@@ -263,6 +264,9 @@ def test_confidence_rises_with_photos_and_falls_with_error():
     assert ((point_confidence(worse) > 0) & (point_confidence(worse) < 1e-3)).all()
 
 
+CONTRADICTED = Doubt(("matches contradict",), is_of_cameras=True)
+
+
 def found(*, views, seen, doubt=None):
     """Photos joined, each of which sees so many points."""
     model = SparseModel(
@@ -281,7 +285,10 @@ def found(*, views, seen, doubt=None):
 
 def test_photos_that_see_few_points_are_no_sure_find():
     assert found(views=16, seen=80).is_sure
-    assert not found(views=16, seen=79).is_sure and not found(views=16, seen=80, doubt="so").is_sure
+    assert (
+        not found(views=16, seen=79).is_sure
+        and not found(views=16, seen=80, doubt=CONTRADICTED).is_sure
+    )
 
 
 @pytest.mark.parametrize(
@@ -290,7 +297,7 @@ def test_photos_that_see_few_points_are_no_sure_find():
         (found(views=16, seen=61), True),
         (found(views=16, seen=60), False),
         (found(views=15, seen=90), False),
-        (found(views=16, seen=90, doubt="matches contradict"), False),
+        (found(views=16, seen=90, doubt=CONTRADICTED), False),
     ],
 )
 def test_a_second_look_counts_that_tells_more_and_leaves_no_doubt(second, is_taken):

@@ -4,18 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from fm3d_plugins.backends.pycolmap.features import Features
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.backends.pycolmap.verification import VerifiedMatches
-from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
 from fm3d_plugins.estimators.sfm import joining as joining_module
 from fm3d_plugins.estimators.sfm.attempts import Search
 from fm3d_plugins.estimators.sfm.joining import Joining
 from fm3d_plugins.estimators.sfm.result import Found
 from fm3d_plugins.estimators.stages import Stages
-from fm3d_plugins.photos.photo_set import find_photos
 
 WIDTH, HEIGHT = 720, 1280
 SIZES = [(WIDTH, HEIGHT)] * 16
@@ -39,20 +35,6 @@ def flat():
         track_view=none,
         track_keypoint=none,
     )
-
-
-@pytest.fixture
-def working(tmp_path):
-    """Sixteen photos without EXIF and features."""
-    (tmp_path / "photos").mkdir()
-    for number in range(16):
-        Image.new("RGB", (32, 32)).save(tmp_path / "photos" / f"{number:02d}.png")
-    nothing = Features(np.zeros((0, 6), np.float32), np.zeros((0, 128), np.uint8))
-    none = np.zeros((0, 3), np.uint8)
-    return [
-        WorkingPhoto(photo, 1.0, WIDTH, HEIGHT, nothing, none)
-        for photo in find_photos(tmp_path / "photos")
-    ]
 
 
 @pytest.mark.parametrize(("bends", "searches"), [(True, 1), (False, 0)])

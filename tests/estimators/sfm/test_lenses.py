@@ -7,10 +7,8 @@ from tempfile import mkdtemp
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fm3d_plugins.backends.pycolmap.database import write_database
-from fm3d_plugins.backends.pycolmap.features import Features
 from fm3d_plugins.backends.pycolmap.mapping import (
     LensDeviations,
     MapperSettings,
@@ -20,7 +18,6 @@ from fm3d_plugins.backends.pycolmap.mapping import (
     refine_model,
 )
 from fm3d_plugins.backends.pycolmap.verification import CameraGuess, VerifiedMatches
-from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
 from fm3d_plugins.estimators.sfm import estimator
 from fm3d_plugins.estimators.sfm import lenses as lenses_module
 from fm3d_plugins.estimators.sfm.attempts import Search
@@ -34,7 +31,6 @@ from fm3d_plugins.estimators.sfm.lenses import (
     with_told_focal,
 )
 from fm3d_plugins.estimators.sfm.zooms import relative_focals
-from fm3d_plugins.photos.photo_set import find_photos
 
 WIDTH, HEIGHT, FOCAL = 720, 1280, 1013.0
 UNCALIBRATED = 3
@@ -254,20 +250,6 @@ def test_a_lens_that_was_asked_for_is_adjusted_from_the_simple_one(flat, tmp_pat
     found = refine_model(flat, tmp_path / "radial", {0: "RADIAL"})
     assert len(found) == 16 and found.distortion[0, 1] != 0
     assert found.intrinsics[0, 0, 0] == pytest.approx(FOCAL, rel=0.02)
-
-
-@pytest.fixture
-def working(tmp_path):
-    """Sixteen photos without EXIF and features."""
-    (tmp_path / "photos").mkdir()
-    for number in range(16):
-        Image.new("RGB", (32, 32)).save(tmp_path / "photos" / f"{number:02d}.png")
-    nothing = Features(np.zeros((0, 6), np.float32), np.zeros((0, 128), np.uint8))
-    none = np.zeros((0, 3), np.uint8)
-    return [
-        WorkingPhoto(photo, 1.0, WIDTH, HEIGHT, nothing, none)
-        for photo in find_photos(tmp_path / "photos")
-    ]
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from fm3d_plugins.estimators.sfm.look_alikes import (
     contradicted,
     doubt,
     fitting,
-    is_against,
     near_in_order,
     num_in_one_place,
 )
@@ -111,7 +110,7 @@ def test_doubts_have_their_reason(turns, wrong, features, word):
     matches = {(0, 1): matched(RIGHT)} | ({(0, 8): matched(WRONG)} if wrong else {})
     found = doubt(model, keypoints + further, matches, MOST_CONTRADICTED)
     assert (word or "None") in str(found)
-    assert is_against(found) == (wrong > 0 or turns > 1)
+    assert (found is not None and found.is_of_cameras) == (wrong > 0 or turns > 1)
 
 
 def test_without_a_model_no_photo_has_a_camera():
