@@ -199,8 +199,9 @@ class TrainerConfig(nerfstudio_trainer.TrainerConfig):
         if self.max_num_iterations is None:
             self.max_num_iterations = plan.steps
         manager: Any = self.pipeline.datamanager
-        if plan.image_size is not None and manager.max_image_size is None:
-            manager.max_image_size = plan.image_size
+        for name, value in plan.datamanager.items():
+            if getattr(manager, name) is None:
+                setattr(manager, name, value)
         sentences.append(plan.sentence)
         for name, group in self.optimizers.items():
             optimizer, scheduler = group["optimizer"], group["scheduler"]

@@ -70,6 +70,20 @@ def test_gaussians_fit_the_memory():
     assert gaussians_for("cpu", None, Effort(memory=10**12)).max_gaussians == 60_000
 
 
+def test_on_a_cpu_what_few_photos_save_in_steps_they_get_in_gaussians_up_to_twice_as_many():
+    usual = gaussians_for("cpu", None)
+    assert usual.num_points == usual.max_gaussians / 2
+    for photos in (8, 24, 34, 500):
+        recipe = gaussians_for("cpu", None, Effort(photos=photos))
+        times = recipe.max_gaussians / usual.max_gaussians
+        assert 1 <= times <= 2 and recipe.num_points == recipe.max_gaussians / 2
+        if photos < 34:  # Rounded to thousands.
+            assert times == pytest.approx(min(2, usual.steps / recipe.steps), rel=0.01)
+    # Who asks for a short run gets no more for it.
+    assert gaussians_for("cpu", 100).max_gaussians == usual.max_gaussians
+    assert gaussians_for("cuda", None, Effort(photos=8)) == gaussians_for("cuda", None)
+
+
 def test_minutes_are_of_this_machine(monkeypatch):
     monkeypatch.setattr("fm3d_plugins.effort.cores", lambda: 4)
     assert minutes_on_cpu(960.0) == "about 4 minutes on 4 cores"
@@ -96,6 +110,9 @@ def test_quality_reaches_the_config_and_options_go_before_it(name, tmp_path):
     recipe = recipe_for("cpu", None, Effort("fast"))
     assert config.max_num_iterations == recipe.steps
     assert config.pipeline.datamanager.max_image_size == recipe.image_size
+    if name == "3dgs":
+        points = gaussians_for("cpu", None, Effort("fast")).num_points
+        assert config.pipeline.datamanager.num_random_points == points
     assert "minute" in sentence
     assert resolved(max_image_size=200)[0].pipeline.datamanager.max_image_size == 200
 

@@ -15,6 +15,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.backgrounds.finding import BACKGROUND, find_background
+from fm3d_plugins.backgrounds.overlooked import overlooked_points
 from fm3d_plugins.backgrounds.regions import may_be_things, without
 from fm3d_plugins.backgrounds.surroundings import surroundings
 from fm3d_plugins.camera_photos import CameraPhotos
@@ -26,6 +27,7 @@ from fm3d_plugins.dense_points import (
     shown,
 )
 from fm3d_plugins.gaussian_splatting.behind import SURROUNDINGS
+from fm3d_plugins.gaussian_splatting.recipe import NUM_POINTS
 from fm3d_plugins.gaussian_splatting.seeding import pixel_width
 from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
 from fm3d_plugins.photo_datamanager import RGBA, PhotoDatasets, PhotoOptions
@@ -50,8 +52,9 @@ class GaussianSplattingDataManagerConfig(PhotoOptions, FullImageDatamanagerConfi
     _target: type = field(default_factory=lambda: GaussianSplattingDataManager)
     random_points: bool = False
     """Start from random points even where the dataparser brings points."""
-    num_random_points: int = 30_000
-    """How many, where random points are used; and up to how many a scene's points are filled up."""
+    num_random_points: int | None = None
+    """How many, where random points are used; and up to how many a scene's points are filled up.
+    None: half as many as there may be gaussians on a CPU, 30 000 on CUDA."""
     dense_points: bool = True
     """Fill up the dataparser's points by comparing neighbouring photos: seconds on a CPU. False:
     start from those of the dataparser, or random ones."""
@@ -71,6 +74,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         super().__init__(config, **kwargs)
         metadata = self.train_dataparser_outputs.metadata
         self._given_points = metadata.get(POINTS, torch.zeros(0, 3))
+        self._num_points = config.num_random_points or NUM_POINTS
         count = len(self._given_points)
         if self.test_mode == "val":
             self._find_background()
@@ -79,8 +83,8 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             config.dense_points and not config.random_points and self.test_mode == "val"
         )
         cameras = self.train_dataset.cameras
-        if self._compares and count < config.num_random_points:
-            count = self._add_dense_points(metadata, config.num_random_points - count)
+        if self._compares and count < self._num_points:
+            count = self._add_dense_points(metadata, self._num_points - count)
         if config.random_points or count < 2:
             self._add_random_points(metadata)
         elif self.test_mode == "val":
@@ -90,7 +94,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         """Start from what photos agree on now, in place of points made for other cameras."""
         if not self._compares:
             return
-        points, colors = self._compared(pinholes.cameras, self.config.num_random_points)
+        points, colors = self._compared(pinholes.cameras, self._num_points)
         if len(points) < 2:
             return
         metadata = self.train_dataset.metadata
@@ -145,6 +149,8 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
     ) -> tuple[Float[Tensor, "point 3"], UInt8[Tensor, "point 3"]]:
         """At most so many points of the surfaces that photos show, and colours in bytes.
 
+        Before a background there are some more, of thin things.
+
         Args:
             cameras: Of all training photos, pinholes.
         """
@@ -161,10 +167,14 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             sizes = image_sizes(cameras).cpu()
             kept = may_be_things(points, background.is_shown, *_posed(cameras), sizes)
             points, rgb = points[kept], rgb[kept]
+            regions = [background.is_shown[row] for row in rows]
+            known = torch.cat([self._given_points, points])
+            thin, thin_rgb = overlooked_points(photos, regions, known, generator)
+            points, rgb = torch.cat([points, thin]), torch.cat([rgb, thin_rgb])
         return points, (rgb * 255).round().to(torch.uint8)
 
     def _add_random_points(self, metadata: dict) -> None:
-        count = self.config.num_random_points
+        count = self._num_points
         is_training = self.test_mode == "val"
         # Outside training a checkpoint replaces the points: any photo-free ones will do.
         colors = [entry["image"] for entry in self.cached_train] if is_training else None

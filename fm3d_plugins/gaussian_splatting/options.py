@@ -73,7 +73,8 @@ class GaussianSplattingOptions(BareModelConfig):
     mcmc_growth: float | None = None
     """Share of gaussians added at each change of density by mcmc. None: the device's recipe."""
     max_gaussians: int | None = None
-    """No more than this many. None: the device's recipe for `--quality` (60 000 on a CPU)."""
+    """No more than this many. None: the device's recipe for `--quality` (60 000 on a CPU,
+    up to 120 000 where photos are few)."""
     warmup_length: int | None = None
     """Steps before the first change of density. None: the recipe for the length of the run."""
     refine_every: int | None = None
@@ -123,4 +124,5 @@ class GaussianSplattingOptions(BareModelConfig):
             f"1/{2**recipe.num_downscales} to full within "
             f"{recipe.num_downscales * recipe.resolution_schedule} steps."
         )
-        return RunPlan(recipe.steps, recipe.learning_rates, sentence, recipe.image_size)
+        chosen = {"max_image_size": recipe.image_size, "num_random_points": recipe.num_points}
+        return RunPlan(recipe.steps, recipe.learning_rates, sentence, chosen)

@@ -38,6 +38,12 @@ CPU_SIZES: Mapping[Quality, Size] = {
 }
 """Few photos are overfitted in long runs (docs/methods/gaussian_splatting.md)."""
 
+MOST_TIMES_GAUSSIANS = 2.0
+"""As many as usual, where few photos make the run shorter: it takes no longer."""
+
+NUM_POINTS = 30_000
+"""To start from, on CUDA."""
+
 BYTES_PER_GAUSSIAN = 3_000
 """59 numbers, their gradients and two moments, and what the rasteriser keeps of each."""
 
@@ -68,6 +74,8 @@ class Recipe:
     mcmc_noise: float
     mcmc_growth: float
     max_gaussians: int
+    num_points: int
+    """To start from."""
     image_size: int
     """Long side of the photos in pixels; 0: as they are."""
     learning_rates: Mapping[str, tuple[float, float]]
@@ -111,10 +119,11 @@ def recipe_for(device_type: str, steps: int | None, effort: Effort | None = None
     """
     effort = effort or Effort()
     size = (CPU_SIZES if device_type == "cpu" else CUDA_SIZES)[effort.quality]
-    total = steps or effort.steps(
-        size.steps, size.steps_per_photo, size.most_steps_per_photo, FEWEST_STEPS
-    )
-    max_gaussians = effort.within_memory(size.max_gaussians, BYTES_PER_GAUSSIAN)
+    usual = effort.steps(size.steps, size.steps_per_photo, size.most_steps_per_photo, FEWEST_STEPS)
+    total = steps or usual
+    times = min(MOST_TIMES_GAUSSIANS, max(1.0, size.steps / usual))
+    wanted = round(times * size.max_gaussians / 1000) * 1000
+    max_gaussians = effort.within_memory(wanted, BYTES_PER_GAUSSIAN)
     if device_type != "cpu":
         return Recipe(
             steps=total,
@@ -131,6 +140,7 @@ def recipe_for(device_type: str, steps: int | None, effort: Effort | None = None
             mcmc_noise=5e5,
             mcmc_growth=0.05,
             max_gaussians=max_gaussians,
+            num_points=min(NUM_POINTS, max_gaussians),
             image_size=size.image_size,
             learning_rates=CUDA_LEARNING_RATES,
         )
@@ -149,6 +159,7 @@ def recipe_for(device_type: str, steps: int | None, effort: Effort | None = None
         mcmc_noise=1e5,
         mcmc_growth=0.1,
         max_gaussians=max_gaussians,
+        num_points=max_gaussians // 2,
         image_size=size.image_size,
         learning_rates=CPU_LEARNING_RATES,
     )

@@ -79,7 +79,7 @@ class LvsmModelConfig(ViewModelConfig):
         self.image_size = self.image_size or (row and row.image_size) or USUAL_SIZE
         plan = super().resolve(device_type, max_num_iterations)
         sentence = f"{plan.sentence} {about_small(self.weights)}".rstrip()
-        return replace(plan, sentence=sentence, image_size=self.image_size)
+        return replace(plan, sentence=sentence, datamanager={"max_image_size": self.image_size})
 
 
 class LvsmModel(ViewModel):

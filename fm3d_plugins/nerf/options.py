@@ -102,7 +102,8 @@ class NerfOptions(RayModelConfig):
             f"hash grid of {recipe.num_levels} levels with up to 2^{recipe.log2_table_size} "
             "entries."
         )
-        return RunPlan(recipe.steps, recipe.learning_rates, sentence, recipe.image_size)
+        chosen = {"max_image_size": recipe.image_size}
+        return RunPlan(recipe.steps, recipe.learning_rates, sentence, chosen)
 
     def _check_points(self) -> None:
         if self.point_weight < 0 or self.point_rays < 1 or (self.point_steps or 0) < 0:

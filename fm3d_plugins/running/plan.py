@@ -1,7 +1,7 @@
 """What a method decides about a run once its device is known."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 
@@ -14,8 +14,8 @@ class RunPlan:
     """First and last learning rate of each parameter group."""
     sentence: str
     """Tells the user what was chosen."""
-    image_size: int | None = None
-    """Long side in pixels to scale photos down to; 0: as they are; None: the datamanager's own."""
+    datamanager: Mapping[str, int] = field(default_factory=dict)
+    """Options of the datamanager, where the user leaves them open (None)."""
 
 
 RecipeT = TypeVar("RecipeT")

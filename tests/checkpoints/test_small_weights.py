@@ -73,8 +73,9 @@ def test_the_message_about_absent_weights_names_them():
 def test_lvsm_sees_images_as_its_weights_were_trained(weights, size):
     config = LvsmModelConfig(weights=weights)
     plan = config.resolve("cpu", None)
-    assert config.image_size == plan.image_size == size
-    assert LvsmModelConfig(weights=weights, image_size=96).resolve("cpu", None).image_size == 96
+    assert config.image_size == plan.datamanager["max_image_size"] == size
+    asked = LvsmModelConfig(weights=weights, image_size=96).resolve("cpu", None)
+    assert asked.datamanager == {"max_image_size": 96}
     assert ("small ones" in plan.sentence) == (weights == "small")
     assert config.weights == ("lvsm-small" if weights == "small" else weights)
 
