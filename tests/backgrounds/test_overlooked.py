@@ -1,12 +1,19 @@
 """Things that no point to start from lies on get points by their outlines and colours."""
 
+import copy
+import json
+
 import torch
+from nerfstudio.configs.method_configs import all_methods
+from PIL import Image
 
 from fm3d_plugins.backgrounds.overlooked import overlooked_points
 from fm3d_plugins.backgrounds.regions import grown, small
 from fm3d_plugins.dense_points import PosedPhotos
+from fm3d_plugins.gaussian_splatting import datamanager
 from fm3d_plugins.geometry.cameras import project
 from fm3d_plugins.geometry.poses import invert, transform_points
+from fm3d_plugins.scene_points import POINTS
 from fm3d_plugins.synthetic_rooms.capture import looking_at
 
 HEIGHT, WIDTH, FOCAL = 48, 64, 80.0
@@ -96,5 +103,35 @@ def test_large_photos_are_looked_at_in_the_copies_in_which_regions_are_told():
     assert backgrounds(large)[0].shape == (240, 320)
     points, colors = found_in(large)
     of_rod = points[(colors == RED).all(-1)]
+    assert len(of_rod) > 20
+    assert float(distance_to_rod(of_rod).median()) < 0.034
+
+
+def test_3dgs_starts_on_them_too(tmp_path, monkeypatch):
+    """Where comparing photos gives the plate alone."""
+    photos = photos_of(*[True] * 5)
+    frames = []
+    for row, (image, pose) in enumerate(zip(photos.images, photos.world_from_camera, strict=True)):
+        Image.fromarray((image * 255).byte().numpy()).save(tmp_path / f"{row}.png")
+        opengl = pose @ torch.diag(torch.tensor([1.0, -1, -1, 1]))
+        frames.append({"file_path": f"{row}.png", "transform_matrix": opengl.tolist()})
+    lens = {
+        "fl_x": FOCAL,
+        "fl_y": FOCAL,
+        "cx": WIDTH / 2,
+        "cy": HEIGHT / 2,
+        "w": WIDTH,
+        "h": HEIGHT,
+    }
+    (tmp_path / "transforms.json").write_text(json.dumps({**lens, "frames": frames}))
+    config = copy.deepcopy(all_methods["3dgs"].pipeline.datamanager)
+    config.data, parser = tmp_path, config.dataparser
+    parser.orientation_method = parser.center_method = "none"
+    parser.auto_scale_poses, parser.eval_mode = False, "all"
+    plate = PLATE, BLUE.expand_as(PLATE)
+    monkeypatch.setattr(datamanager, "dense_points", lambda *_: plate)
+    manager = config.setup(device="cpu", test_mode="val")
+    points = manager.train_dataparser_outputs.metadata[POINTS]
+    of_rod = points[points[:, 2] > 0.05]
     assert len(of_rod) > 20
     assert float(distance_to_rod(of_rod).median()) < 0.034
