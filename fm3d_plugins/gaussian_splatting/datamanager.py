@@ -54,7 +54,7 @@ class GaussianSplattingDataManagerConfig(PhotoOptions, FullImageDatamanagerConfi
     """Start from random points even where the dataparser brings points."""
     num_random_points: int | None = None
     """How many, where random points are used; and up to how many a scene's points are filled up.
-    None: half as many as there may be gaussians on a CPU, 30 000 on CUDA."""
+    None: 30 000, or on a CPU half as many as there may be gaussians, where that is more."""
     dense_points: bool = True
     """Fill up the dataparser's points by comparing neighbouring photos: seconds on a CPU. False:
     start from those of the dataparser, or random ones."""

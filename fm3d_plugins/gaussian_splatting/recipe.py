@@ -42,7 +42,7 @@ MOST_TIMES_GAUSSIANS = 2.0
 """As many as usual, where few photos make the run shorter: it takes no longer."""
 
 NUM_POINTS = 30_000
-"""To start from, on CUDA."""
+"""To start from; on a CPU half of the gaussians, where that is more."""
 
 BYTES_PER_GAUSSIAN = 3_000
 """59 numbers, their gradients and two moments, and what the rasteriser keeps of each."""
@@ -124,6 +124,7 @@ def recipe_for(device_type: str, steps: int | None, effort: Effort | None = None
     times = min(MOST_TIMES_GAUSSIANS, max(1.0, size.steps / usual))
     wanted = round(times * size.max_gaussians / 1000) * 1000
     max_gaussians = effort.within_memory(wanted, BYTES_PER_GAUSSIAN)
+    fewest_points = min(NUM_POINTS, max_gaussians)
     if device_type != "cpu":
         return Recipe(
             steps=total,
@@ -140,7 +141,7 @@ def recipe_for(device_type: str, steps: int | None, effort: Effort | None = None
             mcmc_noise=5e5,
             mcmc_growth=0.05,
             max_gaussians=max_gaussians,
-            num_points=min(NUM_POINTS, max_gaussians),
+            num_points=fewest_points,
             image_size=size.image_size,
             learning_rates=CUDA_LEARNING_RATES,
         )
@@ -159,7 +160,7 @@ def recipe_for(device_type: str, steps: int | None, effort: Effort | None = None
         mcmc_noise=1e5,
         mcmc_growth=0.1,
         max_gaussians=max_gaussians,
-        num_points=max_gaussians // 2,
+        num_points=max(fewest_points, max_gaussians // 2),
         image_size=size.image_size,
         learning_rates=CPU_LEARNING_RATES,
     )
