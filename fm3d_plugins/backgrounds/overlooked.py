@@ -1,4 +1,4 @@
-"""Points of things before a background that comparing photos in windows overlooks.
+"""Points of things before a plain backdrop that comparing photos in windows overlooks.
 
 Legs of a table, wires, handles: where no gaussian begins none comes, as nothing pulls those of
 other things so far.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fm3d_plugins.backgrounds.finding import BACKGROUND, find_background
 from fm3d_plugins.backgrounds.overlooked import overlooked_points
+from fm3d_plugins.backgrounds.plain import PlainBackground
 from fm3d_plugins.backgrounds.regions import may_be_things, without
 from fm3d_plugins.backgrounds.surroundings import surroundings
 from fm3d_plugins.camera_photos import CameraPhotos
@@ -149,7 +150,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
     ) -> tuple[Float[Tensor, "point 3"], UInt8[Tensor, "point 3"]]:
         """At most so many points of the surfaces that photos show, and colours in bytes.
 
-        Before a background there are some more, of thin things.
+        Before a plain backdrop there are some more, of thin things.
 
         Args:
             cameras: Of all training photos, pinholes.
@@ -167,6 +168,8 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             sizes = image_sizes(cameras).cpu()
             kept = may_be_things(points, background.is_shown, *_posed(cameras), sizes)
             points, rgb = points[kept], rgb[kept]
+        if isinstance(background, PlainBackground):
+            # Of a picture that stands still too much is taken for things.
             regions = [background.is_shown[row] for row in rows]
             known = torch.cat([self._given_points, points])
             thin, thin_rgb = overlooked_points(photos, regions, known, generator)
