@@ -2,21 +2,16 @@
 an end that says what came of the run."""
 
 import contextlib
-import os
 import signal
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.distributed as dist
 import tyro
 from nerfstudio.configs import base_config
 from nerfstudio.engine import trainer as nerfstudio_trainer
 from nerfstudio.engine.callbacks import TrainingCallbackLocation
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
-from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.utils import comms, writer
 from nerfstudio.utils.misc import step_check
@@ -29,7 +24,6 @@ from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.files import require_regular
 from fm3d_plugins.input_checks import data_of
 from fm3d_plugins.io.transforms import estimator_of
-from fm3d_plugins.kernels.adam import KernelAdam
 from fm3d_plugins.nerfstudio_commands import require_log_service
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life
@@ -44,16 +38,17 @@ from fm3d_plugins.running.checks import check_run, forget_refused, require_check
 from fm3d_plugins.running.foreign_warnings import known_warnings_hidden
 from fm3d_plugins.running.held_out_watch import HeldOutWatch
 from fm3d_plugins.running.interruption import Interruption, exit_status
+from fm3d_plugins.running.machine import MachineConfig, num_processes
 from fm3d_plugins.running.open_viewer import can_be_stopped_by_hand, reach_of_viewer
+from fm3d_plugins.running.optimization import (
+    FROM_RECIPE,
+    WHOLE_RUN,
+    DecayConfig,  # noqa: F401  Config files that were saved earlier name them here.
+    FusedAdamConfig,  # noqa: F401
+)
 from fm3d_plugins.running.option_ranges import require_in_range
 from fm3d_plugins.running.plan import RunPlan
 from fm3d_plugins.running.step_log import end_earlier_logs, step_logging
-
-WHOLE_RUN = 0
-"""As a scheduler's `max_steps`: as many steps as the run has."""
-
-FROM_RECIPE = 0.0
-"""As a learning rate: what the method's recipe for the device says."""
 
 
 @dataclass
@@ -67,77 +62,12 @@ class BareModelConfig(ModelConfig):
     prompt: tyro.conf.Suppress[str | None] = None
 
 
-def is_torchrun() -> bool:
-    """Whether torchrun started this process, alone or among others."""
-    return dist.is_available() and dist.is_torchelastic_launched()
-
-
-def num_processes(machine: base_config.MachineConfig) -> int:
-    """That train together: those of torchrun, or of nerfstudio's launcher, one for each device."""
-    if is_torchrun():
-        return int(os.environ["WORLD_SIZE"])
-    return machine.num_devices * machine.num_machines
-
-
-@dataclass
-class MachineConfig(base_config.MachineConfig):
-    """Where to train."""
-
-    device_type: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # type: ignore[assignment]
-    """auto: CUDA when there is a CUDA device, otherwise the CPU."""
-
-    num_devices: int = 1
-    """Every method here trains on one; more are refused."""
-
-    # nerfstudio's, of use with several devices only.
-    num_machines: tyro.conf.Suppress[int] = 1
-    machine_rank: tyro.conf.Suppress[int] = 0
-    dist_url: tyro.conf.Suppress[str] = "auto"
-
-
 @dataclass
 class ViewerConfig(base_config.ViewerConfig):
     """nerfstudio's viewer, open to this computer alone: who reaches it needs no password."""
 
     websocket_host: str = "127.0.0.1"
     """Address to listen on. 127.0.0.1: this computer only; 0.0.0.0: open to the whole network."""
-
-
-@dataclass
-class FusedAdamConfig(AdamOptimizerConfig):
-    """Adam that updates all moments in one pass: by a kernel on a CPU, by torch where it can."""
-
-    lr: float = FROM_RECIPE
-    """Learning rate at the begin. 0: what the method's recipe for the device says."""
-    weight_decay: float = 0.0
-    """The weight decay to use."""
-
-    def setup(self, params) -> torch.optim.Optimizer:
-        params = list(params)
-        suits = [
-            p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous()
-            for p in params
-        ]
-        if self.weight_decay == 0 and all(suits):
-            return KernelAdam(params, lr=self.lr, eps=self.eps)
-        adam = partial(
-            torch.optim.Adam, params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay
-        )
-        try:
-            return adam(fused=True)
-        except (RuntimeError, TypeError):
-            return adam()
-
-
-@dataclass
-class DecayConfig(ExponentialDecaySchedulerConfig):
-    """An exponential decay over the whole run."""
-
-    lr_final: float | None = None
-    """Learning rate at the end. None: what the method's recipe for the device says, or no decay
-    where the first one was given."""
-    max_steps: int = WHOLE_RUN
-    """Steps of the whole schedule. 0: as many as the run has."""
 
 
 @dataclass

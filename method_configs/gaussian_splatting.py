@@ -7,8 +7,8 @@ from fm3d_plugins.camera_optimization.row_adam import DelayedDecayConfig, RowAda
 from fm3d_plugins.gaussian_splatting.datamanager import GaussianSplattingDataManagerConfig
 from fm3d_plugins.gaussian_splatting.model import GAUSSIANS, GaussianSplattingModelConfig
 from fm3d_plugins.gaussian_splatting.pipeline import GaussianSplattingPipelineConfig
+from fm3d_plugins.running.optimization import DecayConfig, FusedAdamConfig
 from fm3d_plugins.scene_training import SceneTrainerConfig
-from fm3d_plugins.training import DecayConfig, FusedAdamConfig
 
 
 def _decaying() -> dict:

@@ -10,8 +10,9 @@ from fm3d_plugins.nerf.model import NerfModelConfig
 from fm3d_plugins.nerf.pipeline import NerfPipelineConfig
 from fm3d_plugins.nerf.ray_model import RayModelConfig
 from fm3d_plugins.nerf.vanilla_model import VanillaNerfModelConfig
+from fm3d_plugins.running.optimization import DecayConfig, FusedAdamConfig
 from fm3d_plugins.scene_training import SceneTrainerConfig
-from fm3d_plugins.training import DecayConfig, FusedAdamConfig, TrainerConfig
+from fm3d_plugins.training import TrainerConfig
 
 CAMERA_DELAYS = {"camera_opt": 0.1, "camera_focal": 0.3}
 """Share of the run during which poses, and focal lengths, stay: the scene has to form first."""

@@ -36,6 +36,16 @@ FUNCTIONS = frozenset(
 )
 """The only functions that nerfstudio's configs hold."""
 
+MOVED = {
+    f"fm3d_plugins.training.{name}": f"fm3d_plugins.running.{module}.{name}"
+    for name, module in (
+        ("MachineConfig", "machine"),
+        ("FusedAdamConfig", "optimization"),
+        ("DecayConfig", "optimization"),
+    )
+}
+"""Names in configs that were saved earlier, and what they name now."""
+
 LARGEST = 4_000_000
 """Bytes; those that are written have some ten thousand."""
 
@@ -99,6 +109,7 @@ def _refusal(node: yaml.Node, what: str) -> yaml.constructor.ConstructorError:
 
 def _named(name: str, node: yaml.Node) -> Any:
     """The class or function of a dotted name, if a config may hold it."""
+    name = MOVED.get(name, name)
     module, _, attribute = name.rpartition(".")
     found = None
     if module.split(".")[0] in PACKAGES or _is_registered_estimator(module, attribute):

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from fm3d_plugins.nn.muon import Muon
-from fm3d_plugins.training import WHOLE_RUN
+from fm3d_plugins.running.optimization import WHOLE_RUN
 
 
 @dataclass

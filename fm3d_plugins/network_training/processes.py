@@ -19,7 +19,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from fm3d_plugins.effort import cores
-from fm3d_plugins.training import MachineConfig, is_torchrun, num_processes
+from fm3d_plugins.running.machine import MachineConfig, is_torchrun, num_processes
 
 TIMEOUT = timedelta(minutes=30)
 """That processes wait for each other, as nerfstudio's do."""

@@ -36,7 +36,8 @@ from fm3d_plugins.network_training.sharding import (
 from fm3d_plugins.nn.planning import duration
 from fm3d_plugins.progress import say, signs_of_life
 from fm3d_plugins.running import summary
-from fm3d_plugins.training import Trainer, TrainerConfig, ViewerConfig, is_torchrun
+from fm3d_plugins.running.machine import is_torchrun
+from fm3d_plugins.training import Trainer, TrainerConfig, ViewerConfig
 
 DRAWN_ROOMS = "synthetic-rooms"
 """Name of the experiment, unless scenes are those of a folder."""

@@ -11,7 +11,7 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.trainer import TrainerConfig
 
-from fm3d_plugins.cli.run_configs import LARGEST, read_run_config
+from fm3d_plugins.cli.run_configs import LARGEST, MOVED, read_run_config
 
 OURS = ("3dgs", "nerf", "nerf-vanilla", "vggt", "dust3r", "lvsm", "rayzer")
 
@@ -29,6 +29,18 @@ def test_configs_of_methods_are_read_as_they_were_written(method, tmp_path):
     found = read_run_config(path)
     assert yaml.dump(found) == path.read_text()
     assert type(found) is type(yaml.load(path.read_text(), Loader=yaml.UnsafeLoader))
+
+
+def test_configs_that_were_saved_before_classes_moved_are_read(tmp_path):
+    """Also by nerfstudio's own loader, which takes what the old module imports."""
+    path = dumped(all_methods["3dgs"], tmp_path)
+    text = path.read_text()
+    for earlier, now in MOVED.items():
+        assert f"python/object:{now}\n" in text
+        text = text.replace(now, earlier)
+    path.write_text(text)
+    for found in (read_run_config(path), yaml.load(text, Loader=yaml.UnsafeLoader)):
+        assert yaml.dump(found) == yaml.dump(all_methods["3dgs"])
 
 
 def trap(tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from fm3d_plugins.kernels import threads
 from fm3d_plugins.kernels.adam import KernelAdam
-from fm3d_plugins.training import FusedAdamConfig
+from fm3d_plugins.running.optimization import FusedAdamConfig
 
 OPTIONS = {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-15}
 
