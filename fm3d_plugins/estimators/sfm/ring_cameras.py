@@ -7,7 +7,7 @@ leave it as far as the photos say that they did.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from fm3d_plugins.estimators.refinement.rounds import Evidence, Solution, solve,
 from fm3d_plugins.estimators.sfm.attempts import implausibility
 from fm3d_plugins.estimators.sfm.look_alikes import (
     Doubt,
+    Pair,
     contradicted,
     fitting_shares,
     near_in_order,
@@ -172,6 +173,18 @@ def _likeliest(solution: Solution) -> Spread:
     )
 
 
+def is_closed(near: Collection[Pair], count: int) -> bool:
+    """Whether so many photos may be all around: most neighbours in order match, and so do some of
+    the last with some of the first.
+
+    Args:
+        near: Pairs of photos that are near each other in order and match.
+    """
+    neighbours = sum(second - first in (1, count - 1) for first, second in near)
+    closes = any(second - first > count / 2 for first, second in near)
+    return count >= LEAST_PHOTOS and closes and neighbours >= LEAST_PAIRS * count
+
+
 def as_ring(known: Sequence[Found], groups: Sequence[int]) -> Found:
     """The best of what was found, or cameras that began in a ring, where these are believed or all
     else is in doubt and explains less.
@@ -183,8 +196,7 @@ def as_ring(known: Sequence[Found], groups: Sequence[int]) -> Found:
     best, asked = known[0], known[-1]
     working, count = asked.working, len(asked.working)
     near = near_in_order(asked.matches, count)
-    neighbours = sum((second - first) % count in (1, count - 1) for first, second in near)
-    if count < LEAST_PHOTOS or len(set(groups)) > 1 or neighbours < LEAST_PAIRS * count:
+    if len(set(groups)) > 1 or not is_closed(near, count):
         return best
     guess = camera_guess(working[0], "SIMPLE_PINHOLE")
     keypoints = [one.features.keypoints for one in working]
@@ -200,7 +212,7 @@ def as_ring(known: Sequence[Found], groups: Sequence[int]) -> Found:
 
     def explained(one: SparseModel | None) -> float:
         shares = {} if one is None else fitting_shares(one, keypoints, near)
-        return sum(share * len(near[pair].rows) for pair, share in shares.items())
+        return float(sum(share * len(near[pair].rows) for pair, share in shares.items()))
 
     others = max(explained(one.search.best) for one in known)
     why = _doubt(left, contradicted(model, keypoints, near))
