@@ -38,8 +38,8 @@ IN_A_RING = "as photos taken in even steps all around, in the order of their nam
 LEAST_PHOTOS = 8
 """Of a ring: an eighth of a turn apart hardly anything matches."""
 
-LEAST_PAIRS = 0.7
-"""Of all neighbours in order, that must have matches."""
+BRIDGED = 0.8
+"""Of the steps from a photo to the next, that some pair of near photos must match across."""
 
 TURN, CENTER = math.radians(5.0), 0.08
 """Standard deviations from the ring with which cameras begin to leave it, about and along each
@@ -174,15 +174,18 @@ def _likeliest(solution: Solution) -> Spread:
 
 
 def is_closed(near: Collection[Pair], count: int) -> bool:
-    """Whether so many photos may be all around: most neighbours in order match, and so do some of
-    the last with some of the first.
+    """Whether so many photos may be all around: matches lead from most to the next, and from the
+    last to the first. Of an arc, nothing says how large its steps are.
 
     Args:
         near: Pairs of photos that are near each other in order and match.
     """
-    neighbours = sum(second - first in (1, count - 1) for first, second in near)
-    closes = any(second - first > count / 2 for first, second in near)
-    return count >= LEAST_PHOTOS and closes and neighbours >= LEAST_PAIRS * count
+    bridged = set()
+    for first, second in near:
+        step = second - first
+        begin, length = (first, step) if step <= count / 2 else (second, count - step)
+        bridged |= {(begin + place) % count for place in range(length)}
+    return count >= LEAST_PHOTOS and count - 1 in bridged and len(bridged) >= BRIDGED * count
 
 
 def as_ring(known: Sequence[Found], groups: Sequence[int]) -> Found:

@@ -76,6 +76,14 @@ def test_a_ring_is_closed_by_matches_of_the_last_photo_with_the_first(missing, e
     assert is_closed(pairs - set(missing), 12) is expected
 
 
+def test_a_photo_without_matches_is_passed_by_those_beside_it():
+    pairs = {(i, i + 1) for i in range(11)} | {(0, 11), (2, 4), (6, 8), (8, 10)}
+    dark = (3, 7, 9)
+    kept = {pair for pair in pairs if not set(pair) & set(dark)}
+    assert is_closed(kept, 12)
+    assert not is_closed(kept - {(2, 4), (6, 8), (8, 10)}, 12)
+
+
 def test_few_photos_are_no_ring():
     assert not is_closed({(0, 1), (1, 2), (2, 3), (0, 3)}, 4)
 
