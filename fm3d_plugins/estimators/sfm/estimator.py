@@ -29,6 +29,8 @@ from fm3d_plugins.estimators.sfm.look_alikes import (
     Matches,
     contradicted,
     fitting,
+    goes_around,
+    is_closed,
     near_in_order,
 )
 from fm3d_plugins.estimators.sfm.result import (
@@ -177,7 +179,10 @@ class Sfm(Estimator):
         most = max(MOST_CONTRADICTED, share / 2)
         some = near_in_order(matches, len(working))
         near = joining.joined(working, groups, some, IN_ORDER, most)
-        if near.doubt is None and near.search.best is not None:
+        is_around = near.search.best is not None and (
+            goes_around(near.search.best) or not is_closed(some, len(working))
+        )
+        if near.doubt is None and is_around:
             agreeing = fitting(near.search.best, keypoints, matches)
             more = joining.joined(working, groups, agreeing, IN_ORDER, most)
             return more if more.doubt is None and more.num_joined >= near.num_joined else near

@@ -7,7 +7,7 @@ leave it as far as the photos say that they did.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,9 +23,9 @@ from fm3d_plugins.estimators.refinement.rounds import Evidence, Solution, solve,
 from fm3d_plugins.estimators.sfm.attempts import implausibility
 from fm3d_plugins.estimators.sfm.look_alikes import (
     Doubt,
-    Pair,
     contradicted,
     fitting_shares,
+    is_closed,
     near_in_order,
 )
 from fm3d_plugins.estimators.sfm.result import Found
@@ -34,12 +34,6 @@ from fm3d_plugins.geometry.poses import so3_log
 from fm3d_plugins.kernels.bundle_adjustment.layout import POSE
 
 IN_A_RING = "as photos taken in even steps all around, in the order of their names"
-
-LEAST_PHOTOS = 8
-"""Of a ring: an eighth of a turn apart hardly anything matches."""
-
-BRIDGED = 0.8
-"""Of the steps from a photo to the next, that some pair of near photos must match across."""
 
 TURN, CENTER = math.radians(5.0), 0.08
 """Standard deviations from the ring with which cameras begin to leave it, about and along each
@@ -171,21 +165,6 @@ def _likeliest(solution: Solution) -> Spread:
         turn=np.full(views, max(turn, LEAST_TURN)),
         center=np.full(views, max(center, LEAST_CENTER)),
     )
-
-
-def is_closed(near: Collection[Pair], count: int) -> bool:
-    """Whether so many photos may be all around: matches lead from most to the next, and from the
-    last to the first. Of an arc, nothing says how large its steps are.
-
-    Args:
-        near: Pairs of photos that are near each other in order and match.
-    """
-    bridged = set()
-    for first, second in near:
-        step = second - first
-        begin, length = (first, step) if step <= count / 2 else (second, count - step)
-        bridged |= {(begin + place) % count for place in range(length)}
-    return count >= LEAST_PHOTOS and count - 1 in bridged and len(bridged) >= BRIDGED * count
 
 
 def as_ring(known: Sequence[Found], groups: Sequence[int]) -> Found:

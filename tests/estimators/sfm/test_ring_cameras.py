@@ -18,7 +18,6 @@ from fm3d_plugins.estimators.sfm.ring_cameras import (
     TOLD,
     _doubt,
     as_ring,
-    is_closed,
     leave_ring,
 )
 from fm3d_plugins.estimators.sfm.rings import Ring
@@ -59,33 +58,6 @@ def test_even_steps_are_found_to_be_even_though_the_ring_began_elsewhere(even):
 def test_matches_that_contradict_a_ring_are_said(even):
     _, left = even
     assert "30 % of the matches of neighbours contradict" in str(_doubt(left, share=0.3))
-
-
-@pytest.mark.parametrize(
-    "missing, expected",
-    [
-        ([], True),
-        ([(2, 3), (7, 8)], True),
-        # An arc: nothing says how large its steps are.
-        ([(0, 11)], False),
-        ([(0, 1), (2, 3), (4, 5), (6, 7)], False),
-    ],
-)
-def test_a_ring_is_closed_by_matches_of_the_last_photo_with_the_first(missing, expected):
-    pairs = {(min(i, (i + 1) % 12), max(i, (i + 1) % 12)) for i in range(12)}
-    assert is_closed(pairs - set(missing), 12) is expected
-
-
-def test_a_photo_without_matches_is_passed_by_those_beside_it():
-    pairs = {(i, i + 1) for i in range(11)} | {(0, 11), (2, 4), (6, 8), (8, 10)}
-    dark = (3, 7, 9)
-    kept = {pair for pair in pairs if not set(pair) & set(dark)}
-    assert is_closed(kept, 12)
-    assert not is_closed(kept - {(2, 4), (6, 8), (8, 10)}, 12)
-
-
-def test_few_photos_are_no_ring():
-    assert not is_closed({(0, 1), (1, 2), (2, 3), (0, 3)}, 4)
 
 
 def test_uneven_steps_are_found_where_matches_tell_and_said():
