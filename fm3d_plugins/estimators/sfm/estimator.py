@@ -179,11 +179,13 @@ class Sfm(Estimator):
         most = max(MOST_CONTRADICTED, share / 2)
         some = near_in_order(matches, len(working))
         near = joining.joined(working, groups, some, IN_ORDER, most)
-        is_around = near.search.best is not None and (
-            goes_around(near.search.best) or not is_closed(some, len(working))
-        )
-        if near.doubt is None and is_around:
-            agreeing = fitting(near.search.best, keypoints, matches)
+        best = near.search.best
+        if (
+            near.doubt is None
+            and best is not None
+            and (goes_around(best) or not is_closed(some, len(working)))
+        ):
+            agreeing = fitting(best, keypoints, matches)
             more = joining.joined(working, groups, agreeing, IN_ORDER, most)
             return more if more.doubt is None and more.num_joined >= near.num_joined else near
         return max(first, found, key=lambda each: each.num_joined)
