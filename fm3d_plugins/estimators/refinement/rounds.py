@@ -98,16 +98,18 @@ def solve(
     evidence: Evidence,
     noise_degrees: float,
     is_hopeful: Callable[[float], bool] = lambda _: True,
+    start: Cameras | None = None,
 ) -> Solution:
     """Adjust cameras to the photos, from rough to fine.
 
     Args:
-        prior: What is believed of the cameras; the first round starts from it.
+        prior: What is believed of the cameras.
         spread: How firmly. k1 is held in the first round, and where the lens is long.
         evidence: Of the same views.
         noise_degrees: By how much the prior contradicts the matches.
         is_hopeful: Asked with `rough_rms` whether the last round, the longest, is worth its time;
             if not, the solution is that of the second.
+        start: Where the first round starts, if not from the prior.
     """
     held = replace(spread, k1=np.zeros_like(spread.k1))
     free = replace(spread, k1=np.where(_is_wide(prior, evidence.image_sizes), spread.k1, 0.0))
@@ -116,7 +118,7 @@ def solve(
     rough = _Round(first, max(4.0, first / 4 * degree), 4.0, 1e-3, completes=False)
     better = _Round(max(first / 4, 2.0), 6.0, 2.0, 1e-4, completes=True)
     fine = _Round(2.0, 4.0, _FINAL_REACH, 1e-6, completes=True)
-    cameras = _solved(rough, prior, prior, held, evidence).cameras
+    cameras = _solved(rough, start or prior, prior, held, evidence).cameras
     second = _solved(better, cameras, prior, free, evidence)
     if not is_hopeful(second.rms):
         return replace(second, rough_rms=second.rms)

@@ -29,6 +29,8 @@ from fm3d_plugins.estimators.sfm.look_alikes import (
     Matches,
     contradicted,
     fitting,
+    goes_around,
+    is_closed,
     near_in_order,
 )
 from fm3d_plugins.estimators.sfm.result import (
@@ -44,13 +46,14 @@ from fm3d_plugins.estimators.sfm.result import (
     tells_more,
     too_few,
 )
+from fm3d_plugins.estimators.sfm.ring_cameras import as_ring
 from fm3d_plugins.estimators.sfm.zooms import told_zooms
 from fm3d_plugins.estimators.stages import Stages
 from fm3d_plugins.photos.photo_set import PhotoSet
 from fm3d_plugins.progress import say
 from fm3d_plugins.scene import SceneGeometry
 
-VERSION = 6
+VERSION = 7
 """Of what is computed here: kept results of another one are made anew."""
 
 EXHAUSTIVE_UP_TO = 80
@@ -132,7 +135,7 @@ class Sfm(Estimator):
                 found = self._looked_again(photos, groups, found, joining)
             model = self._enough(photos, found.search, found.matches)
             with stages.stage("Adjusting cameras", total=1) as report:
-                model = self._adjusted(model, found.working, found.groups, found.search)
+                model = self._adjusted(model, found)
                 report(1)
         provenance = self._provenance(model, found, stages)
         scene = scene_of(photos, found.working, found.groups, model, provenance)
@@ -145,7 +148,7 @@ class Sfm(Estimator):
     def _looked_again(
         self, photos: PhotoSet, groups: list[int], first: Found, joining: Joining
     ) -> Found:
-        """Photos that were not joined for sure, by more features, and then by fewer pairs."""
+        """Photos that were not joined for sure, by more features, by fewer pairs, and as a ring."""
         found = first
         if self.features == "sift":
             working = self._find_features(photos, joining.stages, is_fine=True)
@@ -153,16 +156,36 @@ class Sfm(Estimator):
             joining = joining.after(first, groups)
             found = joining.joined(working, groups, matches, FINE)
         if first.doubt is None or found.doubt is None:
-            return found if tells_more(found, first) else first
+            best = found if tells_more(found, first) else first
+        else:
+            best = self._joined_in_order(groups, first, found, joining)
+        # A ring has cameras without distortion and is no mapper's.
+        may_be_ring = self.camera_model in ("auto", "SIMPLE_PINHOLE") and self.mapper != "global"
+        if best.is_sure or not may_be_ring:
+            return best
+        with joining.stages.stage("Trying a ring", total=1) as report:
+            best = as_ring((best, first, found), groups)
+            report(1)
+        return best
+
+    def _joined_in_order(
+        self, groups: list[int], first: Found, found: Found, joining: Joining
+    ) -> Found:
+        """Photos by pairs that are near each other in order, if that leaves no doubt."""
         working, matches = found.working, found.matches
         keypoints = [one.features.keypoints for one in working]
         # Right cameras, too, contradict a pattern that repeats, but less.
         share = contradicted(found.search.best, keypoints, matches) if found.search.best else 0.0
         most = max(MOST_CONTRADICTED, share / 2)
-        some = near_in_order(matches, len(photos))
+        some = near_in_order(matches, len(working))
         near = joining.joined(working, groups, some, IN_ORDER, most)
-        if near.doubt is None and near.search.best is not None:
-            agreeing = fitting(near.search.best, keypoints, matches)
+        best = near.search.best
+        if (
+            near.doubt is None
+            and best is not None
+            and (goes_around(best) or not is_closed(some, len(working)))
+        ):
+            agreeing = fitting(best, keypoints, matches)
             more = joining.joined(working, groups, agreeing, IN_ORDER, most)
             return more if more.doubt is None and more.num_joined >= near.num_joined else near
         return max(first, found, key=lambda each: each.num_joined)
@@ -232,10 +255,12 @@ class Sfm(Estimator):
             return near
         return sorted({*near, *similar_pairs(descriptors, SIMILAR_NEIGHBOURS, self.seed)})
 
-    def _adjusted(
-        self, model: SparseModel, working: list[WorkingPhoto], groups: Sequence[int], search: Search
-    ) -> SparseModel:
+    def _adjusted(self, model: SparseModel, found: Found) -> SparseModel:
         """The model adjusted once more with its last lens; says what is not to be relied on."""
+        working, groups, search = found.working, found.groups, found.search
+        if found.focal_deviation is not None:
+            say_unsure_focals(model, working, groups, found.focal_deviation)
+            return model
         place, sizes = search.folder / "refined", search.image_sizes
         if search.holds_focal:
             guessed = [row for row in model.image_index if not working[row].photo.focal_prior]

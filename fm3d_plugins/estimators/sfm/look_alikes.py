@@ -6,17 +6,20 @@ after the other, all around a thing, show the same side; so those that are near 
 order of their names are believed first, where the matches of all contradict each other.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import torch
 from jaxtyping import Float32
 
 from fm3d_plugins.backends.pycolmap.models import SparseModel
 from fm3d_plugins.backends.pycolmap.verification import VerifiedMatches
 from fm3d_plugins.estimators.refinement.epipolar import sampson_errors, straightened
 from fm3d_plugins.estimators.sfm.attempts import GOOD_SHARE
+from fm3d_plugins.geometry.poses import so3_log
 from fm3d_plugins.kernels.bundle_adjustment import Cameras
 
 FITS = 4.0
@@ -46,6 +49,12 @@ NEAR_PART = 8
 """Photos less than this part of all around from each other are near: a thing with four equal sides
 looks the same a quarter around, and from an eighth on more so to the wrong side."""
 
+LEAST_PHOTOS = 8
+"""Of a ring: an eighth of a turn apart hardly anything matches."""
+
+BRIDGED = 0.8
+"""Of the steps from a photo to the next, that some pair of near photos must match across."""
+
 Item = TypeVar("Item")
 Pair = tuple[int, int]
 Matches = Mapping[Pair, VerifiedMatches]
@@ -67,6 +76,21 @@ def near_in_order(matches: Mapping[Pair, Item], count: int) -> dict[Pair, Item]:
     reach = reach_in_order(count)
     steps = {pair: (pair[1] - pair[0]) % count for pair in matches}
     return {pair: matches[pair] for pair, step in steps.items() if min(step, count - step) <= reach}
+
+
+def is_closed(near: Collection[Pair], count: int) -> bool:
+    """Whether so many photos may be all around: matches lead from most to the next, and from the
+    last to the first. Of an arc, nothing says how large its steps are.
+
+    Args:
+        near: Pairs of photos that are near each other in order and match.
+    """
+    bridged = set()
+    for first, second in near:
+        step = second - first
+        begin, length = (first, step) if step <= count / 2 else (second, count - step)
+        bridged |= {(begin + place) % count for place in range(length)}
+    return count >= LEAST_PHOTOS and count - 1 in bridged and len(bridged) >= BRIDGED * count
 
 
 def fitting_shares(model: SparseModel, keypoints: Keypoints, matches: Matches) -> dict[Pair, float]:
@@ -169,6 +193,18 @@ def num_in_one_place(model: SparseModel, count: int) -> int:
     between = away[~np.eye(len(away), dtype=bool)]
     is_there = away < ONE_PLACE * np.median(between)
     return int((is_there & is_far_in_order).any(axis=1).sum())
+
+
+def goes_around(model: SparseModel) -> bool:
+    """Whether cameras, in order and back to the first, turn once around rather than not at all.
+
+    The turns about any axis add up to a multiple of 360 degrees. Where neighbours that are a step
+    of a pattern apart were taken for the same, cameras go back and forth, and it is none.
+    """
+    rotations = torch.from_numpy(model.world_from_camera[:, :3, :3])
+    turns = so3_log(rotations.roll(-1, dims=0) @ rotations.mT)
+    axis = torch.linalg.svd(turns).Vh[0]
+    return abs(float((turns @ axis).sum())) > math.pi
 
 
 def fitting(

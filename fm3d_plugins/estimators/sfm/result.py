@@ -12,7 +12,12 @@ from fm3d_plugins.errors import listed
 from fm3d_plugins.estimators.matching.sparse_points import sparse_points
 from fm3d_plugins.estimators.matching.working_photos import WorkingPhoto
 from fm3d_plugins.estimators.sfm.attempts import GOOD_SHARE, Search
-from fm3d_plugins.estimators.sfm.lenses import LARGEST_FOCAL_DEVIATION, RATIO, unsure_focals
+from fm3d_plugins.estimators.sfm.lenses import (
+    LARGEST_FOCAL_DEVIATION,
+    RATIO,
+    SAID_FOCAL_DEVIATION,
+    unsure_focals,
+)
 from fm3d_plugins.estimators.sfm.look_alikes import Doubt, Matches
 from fm3d_plugins.geometry.cameras import resize_intrinsics
 from fm3d_plugins.geometry.poses import rotation_angle_degrees
@@ -54,6 +59,8 @@ class Found:
     """What speaks against the cameras, or their number."""
     basis: str
     """What they were joined by, if not by all matches of ordinary features."""
+    focal_deviation: float | None = None
+    """Standard deviation of the focal length's logarithm, of cameras that are adjusted already."""
 
     @property
     def num_joined(self) -> int:
@@ -169,15 +176,24 @@ def say_guessed_focal(focal: float) -> None:
 
 
 def say_unsure_focals(
-    model: SparseModel, working: Sequence[WorkingPhoto], groups: Sequence[int]
+    model: SparseModel,
+    working: Sequence[WorkingPhoto],
+    groups: Sequence[int],
+    deviation: float | None = None,
 ) -> None:
-    """One line where neither EXIF nor the photos tell a focal length well."""
+    """One line where neither EXIF nor the photos tell a focal length well.
+
+    Args:
+        deviation: Of its logarithm, where it is known; of a model of one camera.
+    """
     known = {groups[row] for row, one in enumerate(working) if one.photo.focal_prior}
     if known.issuperset(groups):
         return
-    unsure = {
-        group: each for group, each in unsure_focals(model, groups).items() if group not in known
-    }
+    if deviation is None:
+        found = unsure_focals(model, groups)
+    else:
+        found = {groups[0]: deviation} if deviation > SAID_FOCAL_DEVIATION else {}
+    unsure = {group: each for group, each in found.items() if group not in known}
     if not unsure:
         return
     group = max(unsure, key=unsure.__getitem__)

@@ -30,6 +30,7 @@ from fm3d_plugins.estimators.sfm.lenses import (
     untold,
     with_told_focal,
 )
+from fm3d_plugins.estimators.sfm.result import Found
 from fm3d_plugins.estimators.sfm.zooms import relative_focals
 
 WIDTH, HEIGHT, FOCAL = 720, 1280, 1013.0
@@ -256,13 +257,23 @@ def test_a_lens_that_was_asked_for_is_adjusted_from_the_simple_one(flat, tmp_pat
 def last_lens(working, tmp_path, capsys):
     """What `sfm` makes of a joined model with some options, and what it says."""
 
-    def adjust(model, *, holds_focal=False, **options):
+    def adjust(model, *, holds_focal=False, focal_deviation=None, **options):
         place = Path(mkdtemp(dir=tmp_path))
         search = Search(place / "scene.db", place, SIZES, 16, 0, holds_focal=holds_focal)
-        found = Sfm(**options)._adjusted(model, working, GROUPS, search)
+        joined = Found(working, GROUPS, {}, search, None, "", focal_deviation)
+        found = Sfm(**options)._adjusted(model, joined)
         return found, " ".join(capsys.readouterr().out.split())
 
     return adjust
+
+
+@pytest.mark.parametrize("deviation, word", [(0.005, ""), (0.03, "do not tell exactly")])
+def test_cameras_that_are_adjusted_already_stay_and_their_focal_length_is_said(
+    flat, last_lens, deviation, word
+):
+    found, said = last_lens(flat, focal_deviation=deviation)
+    assert found is flat
+    assert word in said and bool(said) is bool(word)
 
 
 def test_numbers_that_a_ring_leaves_open_are_named_where_the_lens_was_asked_for(flat, last_lens):

@@ -1,6 +1,7 @@
 """Cameras that contradict matches, or stand where another does."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from fm3d_plugins.estimators.sfm.look_alikes import (
     contradicted,
     doubt,
     fitting,
+    goes_around,
+    is_closed,
     near_in_order,
     num_in_one_place,
 )
@@ -115,3 +118,44 @@ def test_doubts_have_their_reason(turns, wrong, features, word):
 
 def test_without_a_model_no_photo_has_a_camera():
     assert "0 of 16" in str(doubt(None, ring()[1], {}, MOST_CONTRADICTED))
+
+
+@pytest.mark.parametrize(
+    "missing, expected",
+    [
+        ([], True),
+        ([(2, 3), (7, 8)], True),
+        # An arc: nothing says how large its steps are.
+        ([(0, 11)], False),
+        ([(0, 1), (2, 3), (4, 5), (6, 7)], False),
+    ],
+)
+def test_a_ring_is_closed_by_matches_of_the_last_photo_with_the_first(missing, expected):
+    pairs = {(min(i, (i + 1) % 12), max(i, (i + 1) % 12)) for i in range(12)}
+    assert is_closed(pairs - set(missing), 12) is expected
+
+
+def test_a_photo_without_matches_is_passed_by_those_beside_it():
+    pairs = {(i, i + 1) for i in range(11)} | {(0, 11), (2, 4), (6, 8), (8, 10)}
+    dark = (3, 7, 9)
+    kept = {pair for pair in pairs if not set(pair) & set(dark)}
+    assert is_closed(kept, 12)
+    assert not is_closed(kept - {(2, 4), (6, 8), (8, 10)}, 12)
+
+
+def test_few_photos_are_no_ring():
+    assert not is_closed({(0, 1), (1, 2), (2, 3), (0, 3)}, 4)
+
+
+@pytest.mark.parametrize("turns", [1.0, -1.0])
+def test_cameras_all_around_turn_once(turns):
+    """Truth: sixteen steps of 22.5 degrees, the last of them back to the first."""
+    model, _ = ring(turns)
+    assert goes_around(model)
+
+
+def test_cameras_to_and_fro_do_not_go_around():
+    """Truth: each step is as large as all around, and their sum is none."""
+    model, _ = ring()
+    to_and_fro = model.world_from_camera[np.arange(COUNT) % 2]
+    assert not goes_around(replace(model, world_from_camera=to_and_fro))
