@@ -80,6 +80,18 @@ class PosedPhotos:
     """Where a photo may give points: above one half, or everywhere without a mask."""
 
 
+def masked_out(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A photo as nerfstudio's batches hold it, what its mask leaves out in the mean colour of the
+    rest: windows and small pixels along a mask's outline reach beyond it."""
+    image, mask = entry["image"], entry.get("mask")
+    if mask is None:
+        return dict(entry)
+    counts = (mask > 0.5).to(image.device).expand_as(image)  # noqa: PLR2004
+    rest = image[counts].reshape(-1, image.shape[-1]).float()
+    mean = rest.mean(0) if len(rest) else rest.new_zeros(image.shape[-1])
+    return {**entry, "image": torch.where(counts, image, mean.to(image.dtype))}
+
+
 def posed_photos(entries: Sequence[Mapping[str, Any]], cameras: Cameras) -> PosedPhotos:
     """Photos as nerfstudio's batches hold them, with `mask` or opacity where they have any.
 

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from fm3d_plugins.dense_points import (
@@ -9,6 +10,7 @@ from fm3d_plugins.dense_points import (
     PosedPhotos,
     dense_points,
     evenly_chosen,
+    masked_out,
     plane_homographies,
 )
 from fm3d_plugins.geometry.cameras import project
@@ -159,3 +161,17 @@ def test_homographies_take_pixels_where_points_of_their_plane_are_seen():
             expected = project(transform_points(invert(cameras[other]), points), intrinsics[other])
             moved = torch.nn.functional.pad(pixels, (0, 1), value=1) @ warps[row, plane].T
             torch.testing.assert_close(moved[:, :2] / moved[:, 2:], expected)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_what_a_mask_leaves_out_has_the_mean_colour_of_the_rest(kind):
+    """Whatever was there; and the photo that is trained on stays as it is."""
+    image = torch.tensor([[[10, 20, 30], [30, 40, 50]], [[99, 0, 99], [7, 7, 7]]], dtype=kind)
+    before, mask = image.clone(), torch.tensor([[[1.0], [1.0]], [[0.0], [0.0]]])
+    found = masked_out({"image": image, "mask": mask})["image"]
+    assert found.dtype == kind and torch.equal(found[0], image[0])
+    assert found[1].tolist() == [[20, 30, 40]] * 2
+    assert torch.equal(image, before)
+    nothing = masked_out({"image": image, "mask": torch.zeros(2, 2, 1)})["image"]
+    assert not nothing.any()
+    assert torch.equal(masked_out({"image": image})["image"], image)

@@ -24,6 +24,7 @@ from fm3d_plugins.dense_points import (
     dense_points,
     evenly_chosen,
     in_floats,
+    masked_out,
     posed_photos,
     shown,
 )
@@ -156,7 +157,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             cameras: Of all training photos, pinholes.
         """
         rows = evenly_chosen(len(self.cached_train))
-        entries = [self.cached_train[row] for row in rows]
+        entries = [masked_out(self.cached_train[row]) for row in rows]
         background = self.train_dataset.metadata.get(BACKGROUND)
         if background is not None:
             entries = [without(entries[i], background.is_shown[row]) for i, row in enumerate(rows)]

@@ -24,7 +24,7 @@ from fm3d_plugins.backgrounds.finding import BACKGROUND, find_background
 from fm3d_plugins.backgrounds.photo_pixels import PhotoPixels
 from fm3d_plugins.backgrounds.regions import may_be_things, without
 from fm3d_plugins.camera_photos import CameraPhotos
-from fm3d_plugins.dense_points import dense_points, evenly_chosen, posed_photos
+from fm3d_plugins.dense_points import dense_points, evenly_chosen, masked_out, posed_photos
 from fm3d_plugins.errors import one_line_errors
 from fm3d_plugins.nerf.pixels import PixelTable
 from fm3d_plugins.nerfstudio_cameras import image_sizes, intrinsics_matrices, world_from_cameras
@@ -138,7 +138,7 @@ class NerfDataManager(PhotoDatasets, VanillaDataManager[InputDataset]):
         except ValueError:
             return  # Some of these lenses have no pinhole.
         rows = evenly_chosen(len(pinholes))
-        entries = [pinholes.get_data(row, "uint8") for row in rows]
+        entries = [masked_out(pinholes.get_data(row, "uint8")) for row in rows]
         background = metadata.get(BACKGROUND)
         if background is not None:
             regions = [
