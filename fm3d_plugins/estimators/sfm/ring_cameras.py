@@ -57,7 +57,7 @@ left with, for matches to tell it: 0.03 to 0.08 where they did and 0.24 to 0.5 w
 did not."""
 
 MOST_CONTRADICTED = 0.2
-"""Of the matches of neighbours, by an even ring that is believed: it has 5 unknowns, so that no
+"""Of the matches of neighbours, by an even ring that is believed: it has 4 unknowns, so that no
 chance makes the others agree. Right ones contradicted 0.02 to 0.17."""
 
 AS_MANY = 0.95
