@@ -81,15 +81,18 @@ class PosedPhotos:
 
 
 def masked_out(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A photo as nerfstudio's batches hold it, what its mask leaves out in the mean colour of the
-    rest: windows and small pixels along a mask's outline reach beyond it."""
-    image, mask = entry["image"], entry.get("mask")
-    if mask is None:
+    """A photo as nerfstudio's batches hold it, masked and transparent pixels in the mean colour of
+    the rest: windows and small pixels along an outline reach beyond it."""
+    image = entry["image"]
+    colors, opacity = image[..., :3], image[..., 3:]
+    weight = shown(entry, in_floats(opacity) if opacity.shape[-1] else None)
+    if weight is None:
         return dict(entry)
-    counts = (mask > 0.5).to(image.device).expand_as(image)  # noqa: PLR2004
-    rest = image[counts].reshape(-1, image.shape[-1]).float()
-    mean = rest.mean(0) if len(rest) else rest.new_zeros(image.shape[-1])
-    return {**entry, "image": torch.where(counts, image, mean.to(image.dtype))}
+    counts = (weight > 0.5).to(image.device).expand_as(colors)  # noqa: PLR2004
+    rest = colors[counts].reshape(-1, 3).float()
+    mean = rest.mean(0) if len(rest) else rest.new_zeros(3)
+    filled = torch.where(counts, colors, mean.to(image.dtype))
+    return {**entry, "image": torch.cat([filled, opacity], dim=-1)}
 
 
 def posed_photos(entries: Sequence[Mapping[str, Any]], cameras: Cameras) -> PosedPhotos:

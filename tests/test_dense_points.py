@@ -175,3 +175,10 @@ def test_what_a_mask_leaves_out_has_the_mean_colour_of_the_rest(kind):
     nothing = masked_out({"image": image, "mask": torch.zeros(2, 2, 1)})["image"]
     assert not nothing.any()
     assert torch.equal(masked_out({"image": image})["image"], image)
+
+
+def test_transparent_pixels_are_left_out_as_masked_ones_are():
+    """Whatever colour an editor left there; how transparent they are stays."""
+    image = torch.tensor([[[10, 20, 30, 255], [30, 40, 50, 255], [200, 0, 200, 0]]]).byte()
+    found = masked_out({"image": image})["image"]
+    assert found.tolist() == [[[10, 20, 30, 255], [30, 40, 50, 255], [20, 30, 40, 0]]]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fm3d_plugins.backgrounds.regions import counted, grown, may_be_things, small
 from fm3d_plugins.dense_points import PosedPhotos
-from fm3d_plugins.geometry.cameras import is_in_picture, project
+from fm3d_plugins.geometry.cameras import is_in_picture, project, resize_intrinsics
 from fm3d_plugins.geometry.pointmaps import points_at
 from fm3d_plugins.geometry.poses import invert, transform_points
 
@@ -69,15 +69,14 @@ def overlooked_points(
 def _small(photos: PosedPhotos) -> PosedPhotos:
     """The copies in which regions are told."""
     images = [small(image) for image in photos.images]
-    scales = [
-        torch.tensor([copy.shape[1] / image.shape[1], copy.shape[0] / image.shape[0], 1.0])
-        for copy, image in zip(images, photos.images, strict=True)
-    ]
+    old, new = (
+        torch.tensor([image.shape[1::-1] for image in some]) for some in (photos.images, images)
+    )
     masks = [
         counted(mask, *image.shape[:2])[..., None]
         for mask, image in zip(photos.masks, photos.images, strict=True)
     ]
-    intrinsics = torch.stack(scales)[..., None] * photos.intrinsics.float()
+    intrinsics = resize_intrinsics(photos.intrinsics.float(), new / old)
     return PosedPhotos(images, intrinsics, photos.world_from_camera.float(), masks)
 
 

@@ -96,7 +96,8 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         """Start from what photos agree on now, in place of points made for other cameras."""
         if not self._compares:
             return
-        points, colors = self._compared(pinholes.cameras, self._num_points)
+        none = self._given_points[:0]  # They are of other cameras.
+        points, colors = self._compared(pinholes.cameras, self._num_points, none)
         if len(points) < 2:
             return
         metadata = self.train_dataset.metadata
@@ -135,7 +136,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             How many there are then.
         """
         known = self._given_points
-        points, rgb = self._compared(self.train_dataset.cameras, count)
+        points, rgb = self._compared(self.train_dataset.cameras, count, known)
         colors = metadata.get(COLORS, torch.zeros(0, 3, dtype=torch.uint8))
         if len(points):
             metadata[POINTS] = torch.cat([known, points])
@@ -147,7 +148,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         return len(known) + len(points)
 
     def _compared(
-        self, cameras: Cameras, count: int
+        self, cameras: Cameras, count: int, beside: Float[Tensor, "known 3"]
     ) -> tuple[Float[Tensor, "point 3"], UInt8[Tensor, "point 3"]]:
         """At most so many points of the surfaces that photos show, and colours in bytes.
 
@@ -155,6 +156,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
 
         Args:
             cameras: Of all training photos, pinholes.
+            beside: Points that are there as well.
         """
         rows = evenly_chosen(len(self.cached_train))
         entries = [masked_out(self.cached_train[row]) for row in rows]
@@ -172,8 +174,8 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
         if isinstance(background, PlainBackground):
             # Of a picture that stands still too much is taken for things.
             regions = [background.is_shown[row] for row in rows]
-            known = torch.cat([self._given_points, points])
-            thin, thin_rgb = overlooked_points(photos, regions, known, generator)
+            there = torch.cat([beside, points])
+            thin, thin_rgb = overlooked_points(photos, regions, there, generator)
             points, rgb = torch.cat([points, thin]), torch.cat([rgb, thin_rgb])
         return points, (rgb * 255).round().to(torch.uint8)
 

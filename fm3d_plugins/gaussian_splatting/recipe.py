@@ -39,7 +39,7 @@ CPU_SIZES: Mapping[Quality, Size] = {
 """Few photos are overfitted in long runs (docs/methods/gaussian_splatting.md)."""
 
 MOST_TIMES_GAUSSIANS = 2.0
-"""As many as usual, where few photos make the run shorter: it takes no longer."""
+"""As many as usual, where few photos make the run shorter: it takes no longer than a usual one."""
 
 NUM_POINTS = 30_000
 """To start from; on a CPU half of the gaussians, where that is more."""

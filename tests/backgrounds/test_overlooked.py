@@ -9,6 +9,7 @@ from PIL import Image
 
 from fm3d_plugins.backgrounds.overlooked import overlooked_points
 from fm3d_plugins.backgrounds.regions import grown, small
+from fm3d_plugins.backgrounds.still import StillBackground
 from fm3d_plugins.dense_points import PosedPhotos
 from fm3d_plugins.gaussian_splatting import datamanager
 from fm3d_plugins.geometry.cameras import project
@@ -107,31 +108,37 @@ def test_large_photos_are_looked_at_in_the_copies_in_which_regions_are_told():
     assert float(distance_to_rod(of_rod).median()) < 0.034
 
 
-def test_3dgs_starts_on_them_too(tmp_path, monkeypatch):
-    """Where comparing photos gives the plate alone."""
-    photos = photos_of(*[True] * 5)
+def heights_3dgs_starts_at(photos, folder, monkeypatch):
+    """Points to start from that lie above the plate, where comparing photos gives the plate."""
     frames = []
     for row, (image, pose) in enumerate(zip(photos.images, photos.world_from_camera, strict=True)):
-        Image.fromarray((image * 255).byte().numpy()).save(tmp_path / f"{row}.png")
+        Image.fromarray((image * 255).byte().numpy()).save(folder / f"{row}.png")
         opengl = pose @ torch.diag(torch.tensor([1.0, -1, -1, 1]))
         frames.append({"file_path": f"{row}.png", "transform_matrix": opengl.tolist()})
-    lens = {
-        "fl_x": FOCAL,
-        "fl_y": FOCAL,
-        "cx": WIDTH / 2,
-        "cy": HEIGHT / 2,
-        "w": WIDTH,
-        "h": HEIGHT,
-    }
-    (tmp_path / "transforms.json").write_text(json.dumps({**lens, "frames": frames}))
+    lens = {"fl_x": FOCAL, "fl_y": FOCAL, "cx": WIDTH / 2, "cy": HEIGHT / 2}
+    size = {"w": WIDTH, "h": HEIGHT}
+    (folder / "transforms.json").write_text(json.dumps({**lens, **size, "frames": frames}))
     config = copy.deepcopy(all_methods["3dgs"].pipeline.datamanager)
-    config.data, parser = tmp_path, config.dataparser
+    config.data, parser = folder, config.dataparser
     parser.orientation_method = parser.center_method = "none"
     parser.auto_scale_poses, parser.eval_mode = False, "all"
     plate = PLATE, BLUE.expand_as(PLATE)
     monkeypatch.setattr(datamanager, "dense_points", lambda *_: plate)
     manager = config.setup(device="cpu", test_mode="val")
     points = manager.train_dataparser_outputs.metadata[POINTS]
-    of_rod = points[points[:, 2] > 0.05]
+    return points[points[:, 2] > 0.05]
+
+
+def test_3dgs_starts_on_them_too(tmp_path, monkeypatch):
+    of_rod = heights_3dgs_starts_at(photos_of(*[True] * 5), tmp_path, monkeypatch)
     assert len(of_rod) > 20
     assert float(distance_to_rod(of_rod).median()) < 0.034
+
+
+def test_3dgs_does_not_before_a_picture_that_stands_still(tmp_path, monkeypatch):
+    """Of which too much is taken for things."""
+    photos = photos_of(*[True] * 5)
+    regions, picture = backgrounds(photos), torch.full((HEIGHT, WIDTH, 3), 255, dtype=torch.uint8)
+    still = StillBackground(regions, regions, picture, torch.ones(len(regions)))
+    monkeypatch.setattr(datamanager, "find_background", lambda *_: still)
+    assert not len(heights_3dgs_starts_at(photos, tmp_path, monkeypatch))

@@ -11,7 +11,6 @@ With `cuda_of_shapes` tensors have a device, a type and a shape, and no values: 
 published sizes take seconds, and a branch on a value is an error.
 """
 
-import copy
 import json
 import sys
 from collections.abc import Iterator
@@ -20,13 +19,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.callbacks import TrainingCallbackLocation as Location
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from fm3d_plugins.io.ply import write_ply
+from tests.small_runs import small_run
 
 MEMORY = 80 << 30
 NUM_PHOTOS, WIDTH, HEIGHT = 9, 48, 36
@@ -336,19 +335,7 @@ def configured(scene, tmp_path):
     """The config of a short run of a method on the scene."""
 
     def config_of(method, steps=12, model=None, **datamanager):
-        config = copy.deepcopy(all_methods[method])
-        config.pipeline.datamanager.data = scene
-        config.output_dir = tmp_path
-        config.max_num_iterations = steps
-        config.vis = "tensorboard"
-        config.viewer.quit_on_train_completion = True
-        config.logging.local_writer.enable = False
-        for name, value in datamanager.items():
-            setattr(config.pipeline.datamanager, name, value)
-        for name, value in {"lpips_networks": (), **(model or {})}.items():
-            setattr(config.pipeline.model, name, value)
-        config.set_timestamp()
-        config.save_config()
-        return config
+        model = {"lpips_networks": (), **(model or {})}
+        return small_run(method, scene, tmp_path, steps, datamanager, model)
 
     return config_of
