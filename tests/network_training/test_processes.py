@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fm3d_plugins.network_training import processes
+from fm3d_plugins.network_training.sharding import check_sharding
 from fm3d_plugins.nn import muon
 from tests.network_training import two_processes
 from tests.network_training.two_processes import (
@@ -55,6 +56,10 @@ def one(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two(one):
     """What two processes left, and how they ended."""
+    try:
+        check_sharding(2)
+    except ValueError as old:
+        pytest.skip(str(old))
     folder, shared = one, environment(0)
     started = [
         subprocess.Popen(
