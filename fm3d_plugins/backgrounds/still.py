@@ -14,15 +14,9 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fm3d_plugins.backgrounds.regions import (
-    Regions,
-    connected,
-    counted,
-    frame_of,
-    grown,
-    resized,
-    small,
-)
+from fm3d_plugins.backgrounds.parts import lies_behind
+from fm3d_plugins.backgrounds.regions import Regions, connected, frame_of, grown, resized
+from fm3d_plugins.backgrounds.sights import ALIKE, FRAME, Sight
 from fm3d_plugins.backgrounds.surroundings import smoothly_filled
 from fm3d_plugins.dense_points import evenly_chosen, in_floats
 from fm3d_plugins.geometry.poses import rotation_angle_degrees
@@ -33,18 +27,8 @@ LEAST_PHOTOS = 5
 LEAST_TURN = 10.0
 """Degrees between some two of the cameras. While none turns, what is far away stands still, too."""
 
-WINDOW, SMALL_WINDOW = 31, 15
-"""Pixels of a small copy along the side of the squares that are compared: to tell whether a picture
-stands still, and what of it is behind the thing."""
-
-LEAST_DETAIL = 0.004
-"""Deviation of a square's colours, beside what is the same along its rows or columns."""
-
-SAME = 0.8
-"""Correlation of two squares that show the same."""
-
-FRAME = 0.12
-"""Width of the frame that is compared, as a share of a photo's side."""
+WINDOW = 31
+"""Pixels of a small copy along the side of the squares that are compared."""
 
 LEAST_SHARE = 0.2
 """Share of the frames' squares that stand still, of those with detail: pictures that stand still
@@ -52,21 +36,6 @@ have 0.29 to 0.99, as things leave the photos; photos of scenes up to 0.04."""
 
 LEAST_DETAILED = 0.03
 """Share of the frames' squares that have detail."""
-
-ALIKE = 0.06
-"""By how much a colour may differ from the picture's there, in each of its channels."""
-
-DARKEST, MOST_GAIN = 0.1, 2.0
-"""Brightness of pixels that tell a photo's exposure, and how far it may be from the others'."""
-
-LEAST_SEEN = 0.25
-"""Share of the photos that show a pixel of the picture. The thing is before all others."""
-
-EDGE, FAINT_EDGE = 0.03, 0.012
-"""Change of colour from pixel to pixel between two parts of the picture, and where it goes on."""
-
-MOVING = 0.8
-"""A pixel that a smaller share of the photos shows is sometimes before the thing or behind it."""
 
 
 @dataclass(frozen=True)
@@ -125,74 +94,44 @@ def still_background(
         return None
     if rotation_angle_degrees(turns, turns[:1].expand_as(turns)).max() < LEAST_TURN:
         return None
-    sights = [_Sight.of(images[row], masks[row]) for row in rows]
+    sights = [Sight.of(images[row], masks[row]) for row in rows]
     middle = _middle(sights)
     if not _stands_still(sights, middle):
         return None
     sights = [sight.without_gain(sight.gain(middle)) for sight in sights]
     picture = _most_common(sights, _middle(sights))
-    is_picture = torch.from_numpy(_is_background(sights, picture))
-    along = frame_of(*is_picture.shape)
-    regions, may_be, gains, sums = [], [], [], 0
+    is_picture = torch.from_numpy(lies_behind(sights, picture))
+    regions, may_be, gains = [], [], []
     for image, mask in zip(images, masks, strict=True):
-        sight = _Sight.of(image, mask)
+        sight = Sight.of(image, mask)
         gains.append(sight.gain(middle))
         alike = torch.from_numpy(sight.without_gain(gains[-1]).alike(picture)) & is_picture
-        regions.append(connected(alike, along))
+        regions.append(connected(alike, frame_of(*alike.shape)))
         may_be.append(grown(alike))
-        weight = resized(regions[-1], *image.shape[:2])
-        sums = sums + torch.cat([in_floats(image) / gains[-1] * weight, weight], -1)
-    filled = smoothly_filled(torch.as_tensor(sums)).clamp(0, 1)
-    as_bytes = (filled * 255).round().to(torch.uint8)
-    return StillBackground(regions, may_be, as_bytes, torch.tensor(gains))
+    return StillBackground(
+        regions, may_be, _colors_behind(images, regions, gains), torch.tensor(gains)
+    )
 
 
-@dataclass(frozen=True)
-class _Sight:
-    """A small copy of a photo, and which of its pixels count."""
-
-    colors: Float[np.ndarray, "h w 3"]
-    counts: Bool[np.ndarray, "h w"]
-
-    @staticmethod
-    def of(image: Shaped[Tensor, "_ _ 3"], mask: Tensor | None) -> "_Sight":
-        counts = counted(mask, *image.shape[:2])
-        return _Sight(small(image).numpy(), counts.numpy())
-
-    def gain(self, picture: Float[np.ndarray, "h w 3"]) -> float:
-        """How much brighter the photo is along its border; 1 where a picture is black there."""
-        along = frame_of(*self.counts.shape, share=FRAME).numpy() & self.counts
-        bright = picture[along].mean(-1)
-        seen = bright > DARKEST
-        if not seen.any():
-            return 1.0
-        ratio = float(np.median(self.colors[along].mean(-1)[seen] / bright[seen]))
-        return min(max(ratio, 1 / MOST_GAIN), MOST_GAIN)
-
-    def without_gain(self, gain: float) -> "_Sight":
-        return _Sight(self.colors / np.float32(gain), self.counts)
-
-    def alike(self, picture: Float[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
-        """Where most pixels around have the picture's colours."""
-        near = (np.abs(self.colors - picture).max(-1) <= ALIKE) & self.counts
-        return _mean(near.astype(np.float32), 3) > 0.5  # noqa: PLR2004
-
-    def same(
-        self, picture: Float[np.ndarray, "h w 3"], window: int
-    ) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-        """Where the square around a pixel has detail, and where that is the picture's, too."""
-        own, other = _detail(self.colors, window), _detail(picture, window)
-        power, others = (_mean(each * each, window).clip(0) for each in (own, other))
-        has_detail = (power > LEAST_DETAIL**2) & self.counts
-        agreement = _mean(own * other, window) >= SAME * np.sqrt(power * others)
-        return has_detail, has_detail & agreement
+def _colors_behind(
+    images: Sequence[Shaped[Tensor, "_ _ 3"]],
+    regions: Sequence[Bool[Tensor, "_ _"]],
+    gains: Sequence[float],
+) -> UInt8[Tensor, "height width 3"]:
+    """The mean of what photos show in their regions, less their gains; smooth where none does."""
+    height, width = images[0].shape[:2]
+    sums = torch.zeros(height, width, 4)
+    for image, region, gain in zip(images, regions, gains, strict=True):
+        weight = resized(region, height, width)
+        sums += torch.cat([in_floats(image) / gain * weight, weight], -1)
+    return (smoothly_filled(sums).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _middle(sights: Sequence[_Sight]) -> Float[np.ndarray, "h w 3"]:
+def _middle(sights: Sequence[Sight]) -> Float[np.ndarray, "h w 3"]:
     return np.median([sight.colors for sight in sights], axis=0)
 
 
-def _stands_still(sights: Sequence[_Sight], picture: Float[np.ndarray, "h w 3"]) -> bool:
+def _stands_still(sights: Sequence[Sight], picture: Float[np.ndarray, "h w 3"]) -> bool:
     """Whether so much of the frames is the same in most photos that no scene can explain it."""
     along = frame_of(*picture.shape[:2], share=FRAME).numpy()
     found = [sight.same(picture, WINDOW) for sight in sights]
@@ -203,7 +142,7 @@ def _stands_still(sights: Sequence[_Sight], picture: Float[np.ndarray, "h w 3"])
 
 
 def _most_common(
-    sights: Sequence[_Sight], middle: Float[np.ndarray, "h w 3"]
+    sights: Sequence[Sight], middle: Float[np.ndarray, "h w 3"]
 ) -> Float[np.ndarray, "h w 3"]:
     """Of each pixel the colour that most photos have: the picture's where the thing often hides it,
     as a thing that turns has other colours in each."""
@@ -219,70 +158,3 @@ def _most_common(
         picture[hidden] = np.where((count > best)[:, None], mean, picture[hidden])
         best = np.maximum(best, count)
     return picture
-
-
-def _is_background(
-    sights: Sequence[_Sight], picture: Float[np.ndarray, "h w 3"]
-) -> Bool[np.ndarray, "h w"]:
-    """What of the picture is behind the thing, and not a part of the thing that always looks alike.
-
-    A vase of one colour in the middle, or the turntable itself, stand as still as the wall. So a
-    part between edges counts only if it reaches the photo's border, if most of it has detail, which
-    on a thing would turn, or if nothing moves beside it.
-    """
-    from scipy import ndimage
-
-    alike = np.stack([sight.alike(picture) for sight in sights])
-    same = np.stack([sight.same(picture, SMALL_WINDOW)[1] for sight in sights])
-    seen = alike.mean(0)
-    # A pixel more, as outlines have gaps.
-    outline = ndimage.binary_dilation(_edges(picture))
-    parts = np.empty(seen.shape, np.int32)
-    ndimage.label((seen >= LEAST_SEEN) & (outline == 0), output=parts)
-    if not parts.any():
-        return parts > 0
-    numbers = np.arange(parts.max() + 1)
-    beside = ndimage.binary_dilation(seen < MOVING, iterations=3)
-    has_detail = (same & alike).sum(0) >= np.maximum(1, alike.sum(0)) / 2
-    at_border = frame_of(*parts.shape, share=0.01).numpy()
-    is_behind = ndimage.maximum(at_border, parts, numbers) > 0
-    # Of a part that is wide enough, its core: squares at its edge show what is beyond.
-    to_edge = ndimage.distance_transform_edt(parts > 0)
-    is_core = to_edge > np.minimum(
-        SMALL_WINDOW / 2, ndimage.maximum(to_edge, parts, numbers)[parts] / 2
-    )
-    is_behind |= ndimage.mean(has_detail, np.where(is_core, parts, 0), numbers) >= 1 / 2
-    is_behind |= ndimage.maximum(beside, parts, numbers) == 0
-    is_behind[0] = False
-    # Edges belong to the part that is nearest.
-    nearest = np.empty((2, *parts.shape), np.int32)
-    ndimage.distance_transform_edt(
-        parts == 0, return_distances=False, return_indices=True, indices=nearest
-    )
-    return is_behind[parts[tuple(nearest)]] & (seen >= LEAST_SEEN)
-
-
-def _edges(picture: Float[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
-    """Where the colour changes at once, and fainter lines that go on from there."""
-    from scipy import ndimage
-
-    down, across = np.gradient(picture, axis=(0, 1))
-    slope = np.sqrt(down**2 + across**2).max(-1)
-    is_line = (slope > FAINT_EDGE) & (slope > 1.5 * _mean(slope, SMALL_WINDOW))
-    return ndimage.binary_propagation(slope > EDGE, np.ones((3, 3)), is_line | (slope > EDGE))
-
-
-def _detail(colors: Float[np.ndarray, "h w 3"], window: int) -> Float[np.ndarray, "h w"]:
-    """Brightness without what is the same along the rows or the columns of a square: the light's
-    fall, and a floor's straight end, which stand still while a camera goes around."""
-    from scipy import ndimage
-
-    bright = ndimage.gaussian_filter(colors.mean(-1), 1.0)
-    along, across = (ndimage.uniform_filter1d(bright, window, axis) for axis in (1, 0))
-    return bright - along - across + _mean(bright, window)
-
-
-def _mean(values: Float[np.ndarray, "h w"], side: int) -> Float[np.ndarray, "h w"]:
-    from scipy import ndimage
-
-    return ndimage.uniform_filter(values, side)
