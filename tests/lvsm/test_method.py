@@ -4,6 +4,7 @@ import copy
 import json
 
 import av
+import jaxtyping
 import pytest
 import torch
 from nerfstudio.utils.eval_utils import eval_setup
@@ -93,10 +94,6 @@ def test_fm3d_shows_and_evaluates_it(run, tmp_path):
     assert json.loads(table.read_text())["results"][0]["psnr"] == pytest.approx(scored, abs=1e-3)
 
 
-@pytest.mark.skipif(
-    tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 8),
-    reason="before torch 2.8 calls whose types the tests check cannot be compiled",
-)
 def test_compiled_views_are_the_same(run, capture, lvsm_weights, tmp_path, monkeypatch):
     calls = []
 
@@ -105,6 +102,8 @@ def test_compiled_views_are_the_same(run, capture, lvsm_weights, tmp_path, monke
         return torch._dynamo.optimize("eager")(function)
 
     monkeypatch.setattr(torch, "compile", compile_by_eager)
+    # Only tests check types, and what checks them cannot be compiled with torch 2.6 to 2.11.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     config = run_config(capture, tmp_path, lvsm_weights, num_contexts=3, compile=True)
     pipeline = config.pipeline.setup(device="cpu", test_mode="test")
     camera, _ = pipeline.datamanager.fixed_indices_eval_dataloader[0]

@@ -66,7 +66,7 @@ def test_torchrun_counts_processes_and_nobody_else(under_torchrun, two_gpus):
     ("shard", "scenes", "message"),
     [
         (False, 3, "have 3 scenes, and 4 processes"),
-        (True, 4, "needs torch 2.8"),
+        (True, 4, "needs torch 2.9"),
     ],
 )
 def test_what_so_many_processes_cannot_do_is_refused(shard, scenes, message, tmp_path, monkeypatch):
