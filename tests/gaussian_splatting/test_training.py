@@ -205,28 +205,31 @@ def test_around_the_viewers_crop_box_lies_the_colour_it_asks_for(before_white):
 
 
 def test_before_a_plain_background_nothing_is_drawn_and_things_are_opaque(before_white):
-    """Without gaussians only the thing's pixels change with the random colour behind them; with
-    gaussians that look like the background the loss tells those from nothing."""
+    """Photo and render have the same random colour there, so that without gaussians the thing's
+    pixels alone differ; gaussians that look like the background differ there, too."""
     model, manager = before_white.pipeline.model.train(), before_white.pipeline.datamanager
     camera = manager.train_dataset.cameras[0:1].to(model.device)
     camera.metadata = {"cam_idx": 0}
     model.gauss_params["features_dc"].data.fill_(0.5 / 0.28209479)
-    losses = []
+    batch = {"image": torch.ones(72, 96, 3), "image_idx": 0}
+    differences = []
     for logit in (-20.0, 2.0):
         model.gauss_params["opacities"].data.fill_(logit)
-        batch = {"image": torch.ones(72, 96, 3), "image_idx": 0}
-        losses.append(model.get_loss_dict(model.get_outputs(camera), batch)["emptiness"])
-    assert losses[0] < 1e-6 and losses[1] > 1e-3
-    model.gauss_params["opacities"].data.fill_(-20.0)
-    with torch.no_grad():
-        one, other = (model.get_outputs(camera)["rgb"] for _ in range(2))
-    changed = ((one - other).abs().amax(-1) > 1e-4)[None].float()
-    factor = 72 // changed.shape[1]  # Training begins with smaller pictures.
-    changed = changed.repeat_interleave(factor, 1).repeat_interleave(factor, 2)[0].bool()
+        with torch.no_grad():
+            outputs = model.get_outputs(camera)
+        target = model._target(outputs, batch)
+        differences.append((outputs["rgb"] - target).abs().amax(-1))
+    factor = 72 // len(differences[0])  # Training begins with smaller pictures.
+    empty, drawn = (
+        (each > 0.01).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+        for each in differences
+    )
     # Outlines are mixed colours: some pixels inside may show the background.
-    assert changed[25:45, 35:55].all()
-    changed[20:50, 30:60] = False
-    assert not changed.any()
+    assert empty[25:45, 35:55].all()
+    outside = torch.ones_like(empty)
+    outside[20:50, 30:60] = False
+    assert not empty[outside].any()
+    assert drawn[outside].any()
 
 
 def test_where_no_gaussian_is_renders_have_the_colours_of_the_direction(trained):
