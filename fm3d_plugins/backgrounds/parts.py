@@ -34,6 +34,7 @@ WIDE = 6.0
 """Half the width in pixels of what is texture; narrower it may be an outline."""
 
 MARK_THING, MARK_BEHIND = 1, 2
+"""What a pixel is told to show; 0: it is not told yet."""
 
 
 def lies_behind(
@@ -52,9 +53,9 @@ def lies_behind(
     may_be = seen >= LEAST_SEEN
     texture = may_be & _has_texture(sights, picture, alike)
     # A pixel more, as outlines have gaps.
-    inside = may_be & ~ndimage.binary_dilation(_edges(picture))
+    inside = may_be & (ndimage.binary_dilation(_edges(picture)) == 0)
     parts = np.empty(seen.shape, np.int32)
-    ndimage.label(ndimage.distance_transform_edt(inside) > NARROW, output=parts)
+    ndimage.label(_to_edge(inside) > NARROW, output=parts)
     numbers = np.arange(parts.max() + 1)
     is_behind = _reaches_border(parts, numbers) | _has_detail(
         sights, picture, alike, parts, numbers
@@ -67,6 +68,7 @@ def lies_behind(
     marks[texture | is_behind[parts]] = MARK_BEHIND
     if not marks.any():
         return marks > 0
+    # In thousandths; a quarter and more from pixel to pixel is as steep as it can be.
     heights = (1000 * _slope(picture)).clip(0, 255).astype(np.uint8)
     regions = ndimage.watershed_ift(heights, marks.astype(np.int16), np.ones((3, 3), int))
     return (regions == MARK_BEHIND) & may_be
@@ -78,8 +80,6 @@ def _has_texture(
     alike: Bool[np.ndarray, "photo h w"],
 ) -> Bool[np.ndarray, "h w"]:
     """Where there is fine texture all around, the same in most of the photos that are alike."""
-    from scipy import ndimage
-
     grain, power = _grain(picture)
     agree = np.zeros(grain.shape, int)
     for sight, where in zip(sights, alike, strict=True):
@@ -88,9 +88,9 @@ def _has_texture(
         agree += where & (product >= SAME_GRAIN * np.sqrt(others * power))
     is_same = agree >= np.maximum(1, alike.sum(0)) / 2
     texture = is_same & (power > LEAST_GRAIN**2)
-    core = ndimage.distance_transform_edt(texture) > WIDE
+    core = _to_edge(texture) > WIDE
     # The squares reach beyond what they tell of.
-    return ndimage.distance_transform_edt(~core) <= WIDE - GRAIN // 2
+    return _to_edge(~core) <= WIDE - GRAIN // 2
 
 
 def _grain(
@@ -124,10 +124,17 @@ def _has_detail(
     same = np.stack([sight.same(picture, WINDOW)[1] for sight in sights])
     has_detail = (same & alike).sum(0) >= np.maximum(1, alike.sum(0)) / 2
     # Of a part that is wide enough, its core: squares at its edge show what is beyond.
-    to_edge = ndimage.distance_transform_edt(parts > 0)
+    to_edge = _to_edge(parts > 0)
     width = ndimage.maximum(to_edge, parts, numbers)[parts]
     is_core = to_edge > np.minimum(WINDOW / 2, width / 2)
     return ndimage.mean(has_detail, np.where(is_core, parts, 0), numbers) >= 1 / 2
+
+
+def _to_edge(inside: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Pixels from each to the nearest that is not inside: 0 there. A border is no edge."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.distance_transform_edt(inside), float)
 
 
 def _edges(picture: Float[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
