@@ -29,6 +29,9 @@ EMPTINESS = 0.1
 """Weight in the loss of the mean opacity, over a view's pixels, of what is drawn where its photo
 shows its background."""
 
+OUTLINES = 0.5
+"""Weight in the loss of pixels at a thing's outline before a plain backdrop."""
+
 SAVED = (*KEPT, "surroundings")
 """Names of what is kept in checkpoints; one of them at most is there."""
 
@@ -79,7 +82,7 @@ class Behind(KeptBackground):
                 return None
             is_own = self._region(self.of_photos.may_be_shown[photo], color, *size)
             if isinstance(self.of_photos, PlainBackground):
-                is_own = is_own * (1 - self._region(self.of_photos.is_shown[photo], color, *size))
+                is_own = self._outlines(self.of_photos, photo, color, *size)
             behind = self.of_photos.colors(photo, *size).to(color)
             return is_own * behind + (1 - is_own) * color
         if self.surroundings is not None:
@@ -95,6 +98,16 @@ class Behind(KeptBackground):
         region = self._region(self.of_photos.is_shown[photo], image, *image.shape[:2])
         return region * behind + (1 - region) * image
 
+    def weight(
+        self, photo: int, image: Float[Tensor, "height width 3"]
+    ) -> Float[Tensor, "height width 1"] | None:
+        """How much a training photo's pixels count: outlines before a plain backdrop less, as a
+        small error is as large there as the contrast; None: all alike."""
+        if not isinstance(self.of_photos, PlainBackground):
+            return None
+        outlines = self._outlines(self.of_photos, photo, image, *image.shape[:2])
+        return 1 - (1 - OUTLINES) * outlines
+
     def emptiness(
         self, photo: int, opacity: Float[Tensor, "height width 1"]
     ) -> Float[Tensor, ""] | None:
@@ -105,6 +118,16 @@ class Behind(KeptBackground):
             return None
         region = self._region(self.of_photos.is_shown[photo], opacity, *opacity.shape[:2])
         return EMPTINESS * (opacity * region).mean()
+
+    def _outlines(
+        self, found: PlainBackground, photo: int, like: Tensor, height: int, width: int
+    ) -> Float[Tensor, "_ _ 1"]:
+        """1 where a photo may show its backdrop, and does not surely."""
+        may_be, is_shown = (
+            self._region(regions[photo], like, height, width)
+            for regions in (found.may_be_shown, found.is_shown)
+        )
+        return may_be * (1 - is_shown)
 
     @staticmethod
     def _region(

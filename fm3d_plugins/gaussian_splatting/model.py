@@ -319,10 +319,13 @@ class GaussianSplattingModel(SplatfactoModel):
 
     def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
         """Equation 7 of Kerbl et al. 2023; masked pixels are black in both images."""
-        target = self._target(outputs, batch)
-        rendered, mask = outputs["rgb"], self._mask(batch)
-        if mask is not None:
-            target, rendered = target * mask, rendered * mask
+        target, rendered = self._target(outputs, batch), outputs["rgb"]
+        weights = [self._mask(batch)]
+        if self.training:
+            weights.append(self.behind.weight(int(batch["image_idx"]), rendered))
+        for weight in weights:
+            if weight is not None:
+                target, rendered = target * weight, rendered * weight
         loss = {"main_loss": l1_ssim_loss(rendered, target, self.config.ssim_lambda)}
         if self.training and self.view_weights is not None:
             loss["main_loss"] = loss["main_loss"] * self.view_weights[batch["image_idx"]]
@@ -341,7 +344,7 @@ class GaussianSplattingModel(SplatfactoModel):
                 batch["image_idx"],
                 self.step,
                 downscale=self._get_downscale_factor(),
-                mask=mask,
+                mask=weights[0],
             )
         if self.training and self.exposure is not None:
             penalty = self.exposure.penalty(batch["image_idx"])
@@ -356,11 +359,9 @@ class GaussianSplattingModel(SplatfactoModel):
         """The photo that a render is compared with, before what lies behind the gaussians there."""
         photo, behind = self.get_gt_img(batch["image"]), outputs["background"]
         target = self.composite_with_background(photo, behind)
-        return (
-            self.behind.cut_out(int(batch["image_idx"]), target, behind)
-            if self.training
-            else target
-        )
+        if not self.training:
+            return target
+        return self.behind.cut_out(int(batch["image_idx"]), target, behind)
 
     def _mask(self, batch: dict[str, Any]) -> Float[Tensor, "height width 1"] | None:
         """How much of each pixel counts, at the size that is trained on; none without a mask."""

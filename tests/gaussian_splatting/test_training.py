@@ -232,6 +232,25 @@ def test_before_a_plain_background_nothing_is_drawn_and_things_are_opaque(before
     assert drawn[outside].any()
 
 
+def test_an_error_at_an_outline_before_a_plain_background_counts_half(before_white):
+    model = before_white.pipeline.model.train()
+    model.config.ssim_lambda = 0.0
+    batch = {"image": torch.zeros(72, 96, 3), "image_idx": 0}
+    outputs = {"background": torch.zeros(3), "opacities": torch.zeros(1), "scales": torch.zeros(1)}
+    target = model._target(outputs, batch)
+    weight = model.behind.weight(0, target)[..., 0]
+    losses = {}
+    for share in (0.5, 1.0):
+        row, column = (weight == share).nonzero()[0]
+        rendered = target.clone()
+        rendered[row, column] += 1
+        drawn = {"rgb": rendered, "accumulation": torch.zeros_like(rendered[..., :1])}
+        terms = model.get_loss_dict(outputs | drawn, batch)
+        losses[share] = float(terms["main_loss"])
+    assert losses[0.5] == pytest.approx(losses[1.0] / 2) and losses[1.0] > 0
+    assert set(weight.unique().tolist()) == {0.5, 1.0}
+
+
 def test_where_no_gaussian_is_renders_have_the_colours_of_the_direction(trained):
     """In training it is any colour; a hole in a render is as bright as what lies around it."""
     model = trained[0].pipeline.model
