@@ -20,8 +20,8 @@ LEAST_SEEN = 0.25
 EDGE, FAINT_EDGE = 0.03, 0.012
 """Change of colour from pixel to pixel between two parts of the picture, and where it goes on."""
 
-NARROW = 2.0
-"""Pixels that are taken from a part all around: where an outline has a gap it is closed."""
+NARROW, BROAD = 2.0, 10.0
+"""Half the width in pixels of a gap in an outline, and of what is told apart in spite of one."""
 
 MOVING = 0.8
 """A pixel that a smaller share of the photos shows is sometimes before the thing or behind it."""
@@ -57,15 +57,16 @@ def lies_behind(
     parts = np.empty(seen.shape, np.int32)
     ndimage.label(_to_edge(inside) > NARROW, output=parts)
     numbers = np.arange(parts.max() + 1)
-    is_behind = _reaches_border(parts, numbers) | _has_detail(
-        sights, picture, alike, parts, numbers
-    )
+    is_behind = _reaches_border(inside, parts, numbers)
+    is_behind |= _has_detail(sights, picture, alike, parts, numbers)
     beside = ndimage.binary_dilation(seen < MOVING, iterations=3)
     is_behind |= ndimage.maximum(beside, parts, numbers) == 0
     is_behind |= ndimage.mean(texture, parts, numbers) >= 1 / 2
     is_behind[0] = False
     marks = np.where(parts > 0, MARK_THING, 0)
     marks[texture | is_behind[parts]] = MARK_BEHIND
+    if not (marks == MARK_THING).any():  # As in tiny photos.
+        marks[~may_be] = MARK_THING
     if not marks.any():
         return marks > 0
     # In thousandths; a quarter and more from pixel to pixel is as steep as it can be.
@@ -103,12 +104,20 @@ def _grain(
 
 
 def _reaches_border(
-    parts: Int[np.ndarray, "h w"], numbers: Int[np.ndarray, " part"]
+    inside: Bool[np.ndarray, "h w"],
+    parts: Int[np.ndarray, "h w"],
+    numbers: Int[np.ndarray, " part"],
 ) -> Bool[np.ndarray, " part"]:
+    """Whether parts reach the photo's border; those that are not broad also by a narrow way."""
     from scipy import ndimage
 
     at_border = frame_of(*parts.shape, share=0.01).numpy()
-    return ndimage.maximum(at_border, parts, numbers) > 0
+    whole = np.empty(parts.shape, np.int32)
+    ndimage.label(inside, output=whole)
+    by_any_way = ndimage.maximum(at_border, whole, np.arange(whole.max() + 1)) > 0
+    is_broad = ndimage.maximum(_to_edge(inside), parts, numbers) >= BROAD
+    joined = by_any_way[ndimage.maximum(whole, parts, numbers).astype(int)]
+    return (ndimage.maximum(at_border, parts, numbers) > 0) | joined & ~is_broad
 
 
 def _has_detail(

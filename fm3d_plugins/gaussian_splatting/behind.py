@@ -40,9 +40,8 @@ class Behind(KeptBackground):
     """Colours behind the gaussians, in training and outside.
 
     In training: random ones, so that the gaussians become opaque; but where a photo may show its
-    background, that. Where it surely shows a plain one, they are random again, in photo and render
-    alike, as in a photo that is cut out. Outside: the background of the photos, or else their
-    surroundings, which a checkpoint brings along.
+    background, that. Outside: the background of the photos, or else their surroundings, which a
+    checkpoint brings along.
     """
 
     saved = SAVED
@@ -80,23 +79,12 @@ class Behind(KeptBackground):
             photo = (camera.metadata or {}).get("cam_idx")
             if self.of_photos is None or photo is None:
                 return None
-            is_own = self._region(self.of_photos.may_be_shown[photo], color, *size)
-            if isinstance(self.of_photos, PlainBackground):
-                is_own = self._outlines(self.of_photos, photo, color, *size)
+            may_be_shown = self._region(self.of_photos.may_be_shown[photo], color, *size)
             behind = self.of_photos.colors(photo, *size).to(color)
-            return is_own * behind + (1 - is_own) * color
+            return may_be_shown * behind + (1 - may_be_shown) * color
         if self.surroundings is not None:
             return seen_in(self.surroundings, pixel_directions(seen).detach())
         return self.at_size(*size)
-
-    def cut_out(
-        self, photo: int, image: Float[Tensor, "height width 3"], behind: Float[Tensor, "*#pixel 3"]
-    ) -> Float[Tensor, "height width 3"]:
-        """A training photo with what lies behind the gaussians where it shows a plain backdrop."""
-        if not isinstance(self.of_photos, PlainBackground):
-            return image
-        region = self._region(self.of_photos.is_shown[photo], image, *image.shape[:2])
-        return region * behind + (1 - region) * image
 
     def weight(
         self, photo: int, image: Float[Tensor, "height width 3"]
@@ -105,29 +93,21 @@ class Behind(KeptBackground):
         small error is as large there as the contrast; None: all alike."""
         if not isinstance(self.of_photos, PlainBackground):
             return None
-        outlines = self._outlines(self.of_photos, photo, image, *image.shape[:2])
-        return 1 - (1 - OUTLINES) * outlines
+        may_be, is_shown = (
+            self._region(regions[photo], image, *image.shape[:2])
+            for regions in (self.of_photos.may_be_shown, self.of_photos.is_shown)
+        )
+        return 1 - (1 - OUTLINES) * may_be * (1 - is_shown)
 
     def emptiness(
         self, photo: int, opacity: Float[Tensor, "height width 1"]
     ) -> Float[Tensor, ""] | None:
-        """Loss that pulls to nothing what is drawn where a photo shows a picture that stands still;
-        None where photos show none. Where that is told wrongly a weak loss does less harm than
-        random colours would."""
-        if not isinstance(self.of_photos, StillBackground):
+        """Loss that pulls to nothing what is drawn where a photo shows its background; None where
+        photos have none."""
+        if self.of_photos is None:
             return None
         region = self._region(self.of_photos.is_shown[photo], opacity, *opacity.shape[:2])
         return EMPTINESS * (opacity * region).mean()
-
-    def _outlines(
-        self, found: PlainBackground, photo: int, like: Tensor, height: int, width: int
-    ) -> Float[Tensor, "_ _ 1"]:
-        """1 where a photo may show its backdrop, and does not surely."""
-        may_be, is_shown = (
-            self._region(regions[photo], like, height, width)
-            for regions in (found.may_be_shown, found.is_shown)
-        )
-        return may_be * (1 - is_shown)
 
     @staticmethod
     def _region(

@@ -308,7 +308,10 @@ class GaussianSplattingModel(SplatfactoModel):
 
     def get_metrics_dict(self, outputs, batch) -> dict[str, Tensor]:
         """PSNR of this view, in decibels, and the number of gaussians."""
-        target, mask = self._target(outputs, batch), self._mask(batch)
+        target = self.composite_with_background(
+            self.get_gt_img(batch["image"]), outputs["background"]
+        )
+        mask = self._mask(batch)
         counts = None if mask is None else mask > 0.5  # noqa: PLR2004
         metrics = {
             "psnr": psnr(outputs["rgb"].detach(), target, counts),
@@ -319,7 +322,10 @@ class GaussianSplattingModel(SplatfactoModel):
 
     def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
         """Equation 7 of Kerbl et al. 2023; masked pixels are black in both images."""
-        target, rendered = self._target(outputs, batch), outputs["rgb"]
+        target = self.composite_with_background(
+            self.get_gt_img(batch["image"]), outputs["background"]
+        )
+        rendered = outputs["rgb"]
         weights = [self._mask(batch)]
         if self.training:
             weights.append(self.behind.weight(int(batch["image_idx"]), rendered))
@@ -352,16 +358,6 @@ class GaussianSplattingModel(SplatfactoModel):
         if self.training:
             self.camera_optimizer.get_loss_dict(loss)
         return loss
-
-    def _target(
-        self, outputs: dict[str, Tensor], batch: dict[str, Any]
-    ) -> Float[Tensor, "height width 3"]:
-        """The photo that a render is compared with, before what lies behind the gaussians there."""
-        photo, behind = self.get_gt_img(batch["image"]), outputs["background"]
-        target = self.composite_with_background(photo, behind)
-        if not self.training:
-            return target
-        return self.behind.cut_out(int(batch["image_idx"]), target, behind)
 
     def _mask(self, batch: dict[str, Any]) -> Float[Tensor, "height width 1"] | None:
         """How much of each pixel counts, at the size that is trained on; none without a mask."""

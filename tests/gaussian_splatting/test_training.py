@@ -205,50 +205,47 @@ def test_around_the_viewers_crop_box_lies_the_colour_it_asks_for(before_white):
 
 
 def test_before_a_plain_background_nothing_is_drawn_and_things_are_opaque(before_white):
-    """Photo and render have the same random colour there, so that without gaussians the thing's
-    pixels alone differ; gaussians that look like the background differ there, too."""
+    """Without gaussians only the thing's pixels change with the random colour behind them; with
+    gaussians that look like the background the loss tells those from nothing."""
     model, manager = before_white.pipeline.model.train(), before_white.pipeline.datamanager
     camera = manager.train_dataset.cameras[0:1].to(model.device)
     camera.metadata = {"cam_idx": 0}
     model.gauss_params["features_dc"].data.fill_(0.5 / 0.28209479)
-    batch = {"image": torch.ones(72, 96, 3), "image_idx": 0}
-    differences = []
+    losses = []
     for logit in (-20.0, 2.0):
         model.gauss_params["opacities"].data.fill_(logit)
-        with torch.no_grad():
-            outputs = model.get_outputs(camera)
-        target = model._target(outputs, batch)
-        differences.append((outputs["rgb"] - target).abs().amax(-1))
-    factor = 72 // len(differences[0])  # Training begins with smaller pictures.
-    empty, drawn = (
-        (each > 0.01).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
-        for each in differences
-    )
+        batch = {"image": torch.ones(72, 96, 3), "image_idx": 0}
+        losses.append(model.get_loss_dict(model.get_outputs(camera), batch)["emptiness"])
+    assert losses[0] < 1e-6 and losses[1] > 1e-3
+    model.gauss_params["opacities"].data.fill_(-20.0)
+    with torch.no_grad():
+        one, other = (model.get_outputs(camera)["rgb"] for _ in range(2))
+    changed = ((one - other).abs().amax(-1) > 1e-4)[None].float()
+    factor = 72 // changed.shape[1]  # Training begins with smaller pictures.
+    changed = changed.repeat_interleave(factor, 1).repeat_interleave(factor, 2)[0].bool()
     # Outlines are mixed colours: some pixels inside may show the background.
-    assert empty[25:45, 35:55].all()
-    outside = torch.ones_like(empty)
-    outside[20:50, 30:60] = False
-    assert not empty[outside].any()
-    assert drawn[outside].any()
+    assert changed[25:45, 35:55].all()
+    changed[20:50, 30:60] = False
+    assert not changed.any()
 
 
 def test_an_error_at_an_outline_before_a_plain_background_counts_half(before_white):
     model = before_white.pipeline.model.train()
     model.config.ssim_lambda = 0.0
-    batch = {"image": torch.zeros(72, 96, 3), "image_idx": 0}
-    outputs = {"background": torch.zeros(3), "opacities": torch.zeros(1), "scales": torch.zeros(1)}
-    target = model._target(outputs, batch)
+    target = model.get_gt_img(torch.zeros(72, 96, 3))
     weight = model.behind.weight(0, target)[..., 0]
+    assert set(weight.unique().tolist()) == {0.5, 1.0}
+    outputs = {"background": torch.zeros(3), "opacities": torch.zeros(1), "scales": torch.zeros(1)}
+    outputs["accumulation"] = torch.zeros_like(target[..., :1])
     losses = {}
     for share in (0.5, 1.0):
         row, column = (weight == share).nonzero()[0]
         rendered = target.clone()
         rendered[row, column] += 1
-        drawn = {"rgb": rendered, "accumulation": torch.zeros_like(rendered[..., :1])}
-        terms = model.get_loss_dict(outputs | drawn, batch)
+        batch = {"image": torch.zeros(72, 96, 3), "image_idx": 0}
+        terms = model.get_loss_dict(outputs | {"rgb": rendered}, batch)
         losses[share] = float(terms["main_loss"])
     assert losses[0.5] == pytest.approx(losses[1.0] / 2) and losses[1.0] > 0
-    assert set(weight.unique().tolist()) == {0.5, 1.0}
 
 
 def test_where_no_gaussian_is_renders_have_the_colours_of_the_direction(trained):
