@@ -53,11 +53,12 @@ def lies_behind(
     may_be = seen >= LEAST_SEEN
     texture = may_be & _has_texture(sights, picture, alike)
     # A pixel more, as outlines have gaps.
-    inside = may_be & (ndimage.binary_dilation(_edges(picture)) == 0)
+    slope = _slope(picture)
+    to_edge = _to_edge(may_be & (ndimage.binary_dilation(_edges(slope)) == 0))
     parts = np.empty(seen.shape, np.int32)
-    ndimage.label(_to_edge(inside) > NARROW, output=parts)
+    ndimage.label(to_edge > NARROW, output=parts)
     numbers = np.arange(parts.max() + 1)
-    is_behind = _reaches_border(inside, parts, numbers)
+    is_behind = _reaches_border(to_edge, parts, numbers)
     is_behind |= _has_detail(sights, picture, alike, parts, numbers)
     beside = ndimage.binary_dilation(seen < MOVING, iterations=3)
     is_behind |= ndimage.maximum(beside, parts, numbers) == 0
@@ -70,7 +71,7 @@ def lies_behind(
     if not marks.any():
         return marks > 0
     # In thousandths; a quarter and more from pixel to pixel is as steep as it can be.
-    heights = (1000 * _slope(picture)).clip(0, 255).astype(np.uint8)
+    heights = (1000 * slope).clip(0, 255).astype(np.uint8)
     regions = ndimage.watershed_ift(heights, marks.astype(np.int16), np.ones((3, 3), int))
     return (regions == MARK_BEHIND) & may_be
 
@@ -104,7 +105,7 @@ def _grain(
 
 
 def _reaches_border(
-    inside: Bool[np.ndarray, "h w"],
+    to_edge: Float[np.ndarray, "h w"],
     parts: Int[np.ndarray, "h w"],
     numbers: Int[np.ndarray, " part"],
 ) -> Bool[np.ndarray, " part"]:
@@ -113,9 +114,9 @@ def _reaches_border(
 
     at_border = frame_of(*parts.shape, share=0.01).numpy()
     whole = np.empty(parts.shape, np.int32)
-    ndimage.label(inside, output=whole)
+    ndimage.label(to_edge > 0, output=whole)
     by_any_way = ndimage.maximum(at_border, whole, np.arange(whole.max() + 1)) > 0
-    is_broad = ndimage.maximum(_to_edge(inside), parts, numbers) >= BROAD
+    is_broad = ndimage.maximum(to_edge, parts, numbers) >= BROAD
     joined = by_any_way[ndimage.maximum(whole, parts, numbers).astype(int)]
     return (ndimage.maximum(at_border, parts, numbers) > 0) | joined & ~is_broad
 
@@ -146,11 +147,10 @@ def _to_edge(inside: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     return np.asarray(ndimage.distance_transform_edt(inside), float)
 
 
-def _edges(picture: Float[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+def _edges(slope: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Where the colour changes at once, and fainter lines that go on from there."""
     from scipy import ndimage
 
-    slope = _slope(picture)
     is_line = (slope > FAINT_EDGE) & (slope > 1.5 * mean_around(slope, WINDOW))
     return ndimage.binary_propagation(slope > EDGE, np.ones((3, 3)), is_line | (slope > EDGE))
 

@@ -172,7 +172,7 @@ class GaussianSplattingDataManager(PhotoDatasets, FullImageDatamanager[InputData
             kept = may_be_things(points, background.is_shown, *_posed(cameras), sizes)
             points, rgb = points[kept], rgb[kept]
         if isinstance(background, PlainBackground):
-            # Of a picture that stands still too much is taken for things.
+            # Before a picture that stands still they bring nothing.
             regions = [background.is_shown[row] for row in rows]
             there = torch.cat([beside, points])
             thin, thin_rgb = overlooked_points(photos, regions, there, generator)

@@ -325,11 +325,10 @@ class GaussianSplattingModel(SplatfactoModel):
         target = self.composite_with_background(
             self.get_gt_img(batch["image"]), outputs["background"]
         )
-        rendered = outputs["rgb"]
-        weights = [self._mask(batch)]
+        rendered, mask, outlines = outputs["rgb"], self._mask(batch), None
         if self.training:
-            weights.append(self.behind.weight(int(batch["image_idx"]), rendered))
-        for weight in weights:
+            outlines = self.behind.weight(int(batch["image_idx"]), rendered)
+        for weight in (mask, outlines):
             if weight is not None:
                 target, rendered = target * weight, rendered * weight
         loss = {"main_loss": l1_ssim_loss(rendered, target, self.config.ssim_lambda)}
@@ -350,7 +349,7 @@ class GaussianSplattingModel(SplatfactoModel):
                 batch["image_idx"],
                 self.step,
                 downscale=self._get_downscale_factor(),
-                mask=weights[0],
+                mask=mask,
             )
         if self.training and self.exposure is not None:
             penalty = self.exposure.penalty(batch["image_idx"])

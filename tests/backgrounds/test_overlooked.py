@@ -136,7 +136,7 @@ def test_3dgs_starts_on_them_too(tmp_path, monkeypatch):
 
 
 def test_3dgs_does_not_before_a_picture_that_stands_still(tmp_path, monkeypatch):
-    """Of which too much is taken for things."""
+    """There they bring nothing."""
     photos = photos_of(*[True] * 5)
     regions, picture = backgrounds(photos), torch.full((HEIGHT, WIDTH, 3), 255, dtype=torch.uint8)
     still = StillBackground(regions, regions, picture, torch.ones(len(regions)))
